@@ -1,0 +1,391 @@
+"""Every method as a target distribution: `pi = T(q, p, q1, p1; knobs)`.
+
+q and p are drafter and expert *as sampled from* (temperature, truncation); q1 and p1 the same two
+at temperature 1, untruncated, from which confidences are read. One lossless verifier (`verify.py`)
+turns any pi into tokens. Equation numbers are those of Narasimhan et al., "Faster Cascades via
+Speculative Decoding", ICLR 2025.
+
+To add a rule, write one function `(d, knobs, vocab) -> (pi, r)` and give it one row in `RULES`. `r`
+says what is deferred to the expert (1) or left to the drafter (0): `[..., 1]` per position, `[...,
+V]` per token, None where the method has no such notion.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from speccascade.errors import UserError
+from speccascade.vocab import WHOLE, Vocab
+
+
+class Distributions(NamedTuple):
+    """Next-token distributions `[..., V]`: as sampled from (q, p) and at temperature 1 (q1, p1)."""
+
+    q: jax.Array
+    p: jax.Array
+    q1: jax.Array
+    p1: jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Knob:
+    """A parameter of a rule.
+
+    Attributes:
+      low: least value allowed.
+      high: largest value allowed, excluded where `open_high`.
+      default: the value where none is given; None where one must be.
+      static: whether a change recompiles (a Python int) rather than being traced.
+    """
+
+    low: float = -np.inf
+    high: float = np.inf
+    open_high: bool = False
+    default: float | None = None
+    static: bool = False
+
+    @property
+    def domain(self) -> str:
+        """The allowed values, as text."""
+        if self.low == -np.inf and self.high == np.inf:
+            return "any finite number"
+        close = ")" if self.open_high or self.high == np.inf else "]"
+        start = "(" if self.low == -np.inf else "["
+        return f"{start}{self.low:g}, {self.high:g}{close}"
+
+    def check(self, rule: str, name: str, value: Any) -> np.ndarray:
+        """Returns the value as an array; raises UserError outside the domain."""
+        array = np.asarray(value, np.int32 if self.static else np.float32)
+        high_ok = array < self.high if self.open_high else array <= self.high
+        if array.ndim > 1 or not np.all(np.isfinite(array) & (array >= self.low) & high_ok):
+            raise UserError(f"rule {rule}: {name}={value} is outside its domain {self.domain}")
+        return array
+
+
+@dataclasses.dataclass(frozen=True)
+class Spec:
+    """A row of the registry.
+
+    Attributes:
+      target: `(d, knobs, vocab) -> (pi, r or None)`.
+      equation: where the rule is defined.
+      knobs: its parameters.
+      drafter_at: knobs at which pi is q; None where there are none.
+      expert_at: knobs at which pi is p; None where there are none.
+      uses_q: whether pi depends on q or q1; if not, no bonus position needs the drafter.
+      ends_draft: `(q1, knobs, vocab) -> bool [..., 1]`, true where drafting ends before this
+        position.
+      sequential: whether the rule reads q1 alone, so that a token cascade can ask it before the
+        expert.
+    """
+
+    target: Callable
+    equation: str
+    knobs: Mapping[str, Knob] = dataclasses.field(default_factory=dict)
+    drafter_at: Mapping[str, float] | None = None
+    expert_at: Mapping[str, float] | None = None
+    uses_q: bool = True
+    ends_draft: Callable | None = None
+    sequential: bool = False
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """A rule with its knobs set: a pytree whose leaves are the traced knobs, each `[]` or `[B]`."""
+
+    name: str = dataclasses.field(metadata={"static": True})
+    knobs: dict[str, jax.Array]
+    static_knobs: tuple[tuple[str, int], ...] = dataclasses.field(
+        default=(), metadata={"static": True}
+    )
+
+
+class Target(NamedTuple):
+    """What a rule makes of the distributions at some positions.
+
+    Attributes:
+      pi: float32 `[..., V]`, the target distribution.
+      deferral: float32 `[...]`, the deferred mass `sum_v q(v) r(v)`; NaN where the method has no r.
+    """
+
+    pi: jax.Array
+    deferral: jax.Array
+
+
+# ---- quantities that rules are made of ----
+
+
+def total_variation(q: jax.Array, p: jax.Array, vocab: Vocab = WHOLE) -> jax.Array:
+    """Returns `TV(q, p) = sum_v max(0, q(v) - p(v))`, `[..., 1]`."""
+    return vocab.sum(jnp.maximum(q - p, 0.0))
+
+
+def entropy(p: jax.Array, vocab: Vocab = WHOLE) -> jax.Array:
+    """Returns the Shannon entropy in nats, `[..., 1]`."""
+    return -vocab.sum(jnp.where(p > 0, p * jnp.log(jnp.where(p > 0, p, 1.0)), 0.0))
+
+
+def _per_position(d, defers):
+    """`(1 - r) q + r p` for a decision r `[..., 1]`."""
+    return jnp.where(defers, d.p, d.q), defers
+
+
+def _per_token(d, defers, vocab):
+    """Eq. 11: `q(v) (1 - r(v)) + p(v) sum_u r(u) q(u)` for decisions r `[..., V]`."""
+    deferred = vocab.sum(jnp.where(defers, d.q, 0.0))
+    return jnp.where(defers, 0.0, d.q) + d.p * deferred, defers
+
+
+# ---- one function per rule ----
+
+
+def _chow(d, knobs, vocab):
+    return _per_position(d, vocab.max(d.q1) < 1 - knobs["alpha"])
+
+
+def _chowlog(d, knobs, vocab):
+    return _per_position(d, entropy(d.q1, vocab) > knobs["alpha"])
+
+
+def _diff(d, knobs, vocab):
+    return _per_position(d, vocab.max(d.q1) < vocab.max(d.p1) - knobs["alpha"])
+
+
+def _opt(d, knobs, vocab):
+    # The cost of a likely rejection is taken off the expert's confidence: disagreement defers
+    # *less*.
+    cost = knobs["alpha"] * total_variation(d.q, d.p, vocab)
+    return _per_position(d, vocab.max(d.q1) < vocab.max(d.p1) - cost)
+
+
+def _optlog(d, knobs, vocab):
+    cost = knobs["alpha"] * total_variation(d.q, d.p, vocab)
+    return _per_position(d, entropy(d.q1, vocab) > entropy(d.p1, vocab) + cost)
+
+
+def _token_v1(d, knobs, vocab):
+    return _per_token(d, d.q1 < vocab.max(d.p1) - knobs["alpha"], vocab)
+
+
+def _token_v2(d, knobs, vocab):
+    return _per_token(d, d.p1 < vocab.max(d.p1) - knobs["alpha"], vocab)
+
+
+def _token_v3(d, knobs, vocab):
+    return _per_token(d, d.p1 < (1 - knobs["alpha"]) * vocab.max(d.p1), vocab)
+
+
+def _expert(d, knobs, vocab):
+    return d.p, None
+
+
+def _drafter(d, knobs, vocab):
+    return d.q, None
+
+
+def _lossy(d, knobs, vocab):
+    # The t at which max(min(q, p / (1 - alpha)), t p) sums to one. The sum is convex, increasing
+    # and piecewise linear in t and at least one at t = 1 / (1 - alpha): Newton's steps from there
+    # only decrease and end at the root. They stop when no row moves.
+    scale = 1 / (1 - knobs["alpha"])
+    low = jnp.minimum(d.q, d.p * scale)
+
+    def newton(carry):
+        t, _ = carry
+        above = t * d.p > low
+        rest = 1 - vocab.sum(jnp.where(above, 0.0, low))
+        slope = vocab.sum(jnp.where(above, d.p, 0.0))
+        step = jnp.where(slope > 0, rest / jnp.where(slope > 0, slope, 1.0), t)
+        new = jnp.clip(step, 0.0, t)
+        return new, jnp.any(new < t)
+
+    start = jnp.broadcast_to(scale, vocab.max(d.q).shape).astype(d.q.dtype)
+    t, _ = jax.lax.while_loop(lambda carry: carry[1], newton, (start, jnp.any(start > 0)))
+    return jnp.maximum(low, t * d.p), None
+
+
+def _lenient(d, knobs, vocab):
+    accepted = jnp.minimum(d.q, d.p / (1 - knobs["alpha"]))
+    residual = jnp.maximum(d.p - d.q, 0.0)
+    mass = vocab.sum(residual)
+    residual = jnp.where(mass > 0, residual / jnp.where(mass > 0, mass, 1.0), d.p)
+    return accepted + jnp.maximum(1 - vocab.sum(accepted), 0.0) * residual, None
+
+
+def _bild_ends_draft(q1, knobs, vocab):
+    return vocab.max(q1) < knobs["fallback"]
+
+
+def _bild(d, knobs, vocab):
+    rolls_back = d.p1 < jnp.exp(-knobs["alpha"])  # -log p1(v) > alpha, without infinities
+    falls_back = _bild_ends_draft(d.q1, knobs, vocab)
+    return _per_token(d, rolls_back | falls_back, vocab)
+
+
+def _mixture(d, knobs, vocab):
+    return (1 - knobs["alpha"]) * d.p + knobs["alpha"] * d.q, None
+
+
+def _typical(d, knobs, vocab):
+    alpha = knobs["alpha"]
+    edge = jnp.minimum(alpha, jnp.sqrt(alpha) * jnp.exp(-entropy(d.p1, vocab)))
+    return _per_token(d, d.p1 < edge, vocab)
+
+
+def _topk_relaxed(d, knobs, vocab):
+    top = vocab.max(d.p1)
+    edge = top  # becomes the k-th largest probability; tied tokens share their rank
+    for _ in range(knobs["k"] - 1):
+        enough = vocab.sum((d.p1 >= edge).astype(jnp.int32)) >= knobs["k"]
+        following = vocab.max(jnp.where(d.p1 < edge, d.p1, 0.0))
+        edge = jnp.where(enough, edge, following)
+    return _per_token(d, (d.p1 < edge) | (d.p1 < top - knobs["alpha"]), vocab)
+
+
+# ---- the registry ----
+
+_ALPHA = {"alpha": Knob()}
+_SHARE = {"alpha": Knob(0, 1)}
+_LENIENCE = {"alpha": Knob(0, 1, open_high=True)}
+
+
+def _at(alpha: float, **more: float) -> dict[str, float]:
+    return {"alpha": alpha, **more}
+
+
+RULES: dict[str, Spec] = {
+    "chow": Spec(_chow, "eq. 2", _ALPHA, _at(1), _at(-0.01), sequential=True),
+    "chowlog": Spec(_chowlog, "log-loss eq. 2", _ALPHA, _at(1e3), _at(-0.01), sequential=True),
+    "diff": Spec(_diff, "eq. 5", _ALPHA, _at(1), _at(-1)),
+    "opt": Spec(_opt, "eq. 10", _ALPHA, _at(1e9), _at(-1e9)),
+    "optlog": Spec(_optlog, "log-loss eq. 9", _ALPHA, _at(1e9), _at(-1e9)),
+    "token_v1": Spec(_token_v1, "eq. 11, 13", _ALPHA, _at(1), _at(-1)),
+    "token_v2": Spec(_token_v2, "eq. 11, 14", _ALPHA, _at(1), _at(-0.01)),
+    "token_v3": Spec(_token_v3, "eq. 11, 15", _ALPHA, _at(1), _at(-0.01)),
+    "spec": Spec(_expert, "Leviathan et al. 2023", expert_at={}, uses_q=False),
+    "expert": Spec(_expert, "the expert's law", expert_at={}, uses_q=False),
+    "drafter": Spec(_drafter, "the drafter's law", drafter_at={}),
+    "lossy": Spec(_lossy, "Tran-Thien 2023", _LENIENCE, None, _at(0)),
+    "lenient": Spec(_lenient, "Leviathan et al. 2023", _LENIENCE, None, _at(0)),
+    "bild": Spec(
+        _bild,
+        "Kim et al. 2023",
+        {"alpha": Knob(), "fallback": Knob(0, np.inf, default=0.6)},
+        _at(1e3, fallback=0),
+        _at(-0.01),
+        ends_draft=_bild_ends_draft,
+    ),
+    "mixture": Spec(_mixture, "collaborative decoding", _SHARE, _at(1), _at(0)),
+    "typical": Spec(_typical, "Cai et al. 2024", _SHARE, _at(0), None),
+    "topk_relaxed": Spec(
+        _topk_relaxed,
+        "top-k acceptance",
+        {"alpha": Knob(), "k": Knob(1, np.inf, default=5, static=True)},
+        None,
+        _at(-0.01),
+    ),
+}
+
+
+def spec(name: str) -> Spec:
+    """Returns the registry's row; raises UserError for a name that it lacks."""
+    if name not in RULES:
+        raise UserError(f"rule {name!r} is unknown; choose one of: {', '.join(RULES)}")
+    return RULES[name]
+
+
+def make(name: str, **knobs: Any) -> Rule:
+    """Makes a rule.
+
+    Args:
+      name: a key of `RULES`.
+      **knobs: the rule's knobs, each a number or an array `[B]`; static ones a Python int.
+
+    Raises:
+      UserError: the name or a knob is unknown, a knob is missing, NaN or outside its domain.
+    """
+    row = spec(name)
+    if unknown := sorted(set(knobs) - set(row.knobs)):
+        has = ", ".join(row.knobs) or "none"
+        raise UserError(f"rule {name} has no knob {', '.join(unknown)}; its knobs: {has}")
+    traced, static = {}, []
+    for key, knob in row.knobs.items():
+        value = knobs.get(key, knob.default)
+        if value is None:
+            raise UserError(f"rule {name} needs {key}; its domain is {knob.domain}")
+        checked = knob.check(name, key, value)
+        if knob.static:
+            static.append((key, int(checked)))
+        else:
+            traced[key] = checked
+    return Rule(name, traced, tuple(static))
+
+
+def _knobs(rule: Rule, ndim: int) -> dict[str, Any]:
+    """Returns the knobs, traced ones `[]` or `[B]` lifted to broadcast against `[B, ..., V]`."""
+
+    def lift(knob):
+        knob = jnp.asarray(knob)
+        return knob if knob.ndim == 0 else knob.reshape(-1, *(1,) * (ndim - 1))
+
+    return {**{key: lift(knob) for key, knob in rule.knobs.items()}, **dict(rule.static_knobs)}
+
+
+def apply(rule: Rule, d: Distributions, vocab: Vocab = WHOLE) -> Target:
+    """Returns the rule's target distribution with the mass it defers.
+
+    Args:
+      rule: from `make`; knobs of shape [B] belong to the first axis of the distributions.
+      d: distributions `[..., V]`.
+      vocab: how to reduce over V.
+    """
+    pi, r = RULES[rule.name].target(d, _knobs(rule, d.q.ndim), vocab)
+    if r is None:
+        return Target(pi, jnp.full(d.q.shape[:-1], jnp.nan, d.q.dtype))
+    return Target(pi, vocab.sum(jnp.where(r, d.q, 0.0))[..., 0])
+
+
+def target(
+    rule: Rule, q: jax.Array, p: jax.Array, q1: jax.Array, p1: jax.Array, vocab: Vocab = WHOLE
+) -> jax.Array:
+    """Returns pi, `[..., V]`, for distributions `[..., V]`; see `apply`."""
+    return apply(rule, Distributions(q, p, q1, p1), vocab).pi
+
+
+def uses_q(rule: Rule) -> bool:
+    """Returns whether pi depends on the drafter, so that the bonus position needs its q."""
+    return RULES[rule.name].uses_q
+
+
+def can_end_draft(rule: Rule) -> bool:
+    """Returns whether the rule may end a block's drafting early."""
+    return RULES[rule.name].ends_draft is not None
+
+
+def ends_draft(rule: Rule, q1: jax.Array, vocab: Vocab = WHOLE) -> jax.Array:
+    """Returns bool `[...]`: whether drafting ends before a position of confidence `q1 [..., V]`."""
+    row = RULES[rule.name]
+    if row.ends_draft is None:
+        return jnp.zeros(q1.shape[:-1], bool)
+    return row.ends_draft(q1, _knobs(rule, q1.ndim), vocab)[..., 0]
+
+
+def check_sequential(rule: Rule) -> None:
+    """Raises UserError where the rule needs the expert's distribution to decide."""
+    if not RULES[rule.name].sequential:
+        known = ", ".join(name for name, row in RULES.items() if row.sequential)
+        raise UserError(
+            f"rule {rule.name} needs the expert to decide; a token cascade takes {known}"
+        )
+
+
+def defers_before_expert(rule: Rule, q1: jax.Array, vocab: Vocab = WHOLE) -> jax.Array:
+    """Returns bool `[...]`: what a rule that reads q1 alone decides before the expert has run."""
+    d = Distributions(q1, q1, q1, q1)
+    _, r = RULES[rule.name].target(d, _knobs(rule, q1.ndim), vocab)
+    return r[..., 0]
