@@ -1,0 +1,90 @@
+"""What the decode engine, training and evaluation know of a model.
+
+A model is a frozen, hashable description; its parameters travel apart, as a pytree. Axis letters,
+here and in the whole package:
+
+  B batch        T prompt tokens      S tokens of a call   V vocabulary      N draft length
+  L cache slots  D model width        F feed-forward width
+  Q query heads  K key-value heads    G = Q / K            H head width
+"""
+
+from typing import Any, NamedTuple, Protocol
+
+import jax
+
+Params = Any
+Cache = Any
+
+
+class Prefilled(NamedTuple):
+    """What is left to do after the prompt was read.
+
+    Attributes:
+      cache: holds everything before `last`.
+      last: int32 [B], the newest token, which the cache does not hold yet.
+      position: int32 [B], the position of `last`.
+    """
+
+    cache: Cache
+    last: jax.Array
+    position: jax.Array
+
+
+class Model(Protocol):
+    """A language model with an explicit cache.
+
+    Cache slots are positions: `apply` writes the tokens it is given at their own positions and a
+    token sees only slots up to its own. Rolling back is therefore nothing but going on from a
+    smaller position, row by row.
+    """
+
+    vocab_size: int
+
+    def init(self, key: jax.Array) -> Params:
+        """Returns freshly initialised parameters."""
+        ...
+
+    def forward(self, params: Params, tokens: jax.Array) -> jax.Array:
+        """Scores whole sequences without a cache.
+
+        Args:
+          params: the model's parameters.
+          tokens: int32 [B, T], right-padded (padding cannot reach what precedes it).
+
+        Returns:
+          float32 [B, T, V] logits of the token after each.
+        """
+        ...
+
+    def init_cache(self, batch: int, slots: int) -> Cache:
+        """Returns an empty cache for `batch` rows of `slots` positions."""
+        ...
+
+    def prefill(
+        self, params: Params, tokens: jax.Array, lengths: jax.Array, cache: Cache
+    ) -> Prefilled:
+        """Reads right-padded prompts.
+
+        Args:
+          params: the model's parameters.
+          tokens: int32 [B, T].
+          lengths: int32 [B], each at least 1.
+          cache: from `init_cache`, of at least T slots.
+        """
+        ...
+
+    def apply(
+        self, params: Params, tokens: jax.Array, positions: jax.Array, cache: Cache
+    ) -> tuple[jax.Array, Cache]:
+        """Scores the next tokens of every row and writes them into the cache.
+
+        Args:
+          params: the model's parameters.
+          tokens: int32 [B, S].
+          positions: int32 [B, S], consecutive within a row; the last one below the cache's slots.
+          cache: holds everything before `positions[:, 0]`; what it holds after is overwritten.
+
+        Returns:
+          float32 [B, S, V] logits of the token after each, and the new cache.
+        """
+        ...

@@ -1,0 +1,309 @@
+"""A decoder-only transformer in Flax Linen, with and without a cache.
+
+One module serves training (`forward`), prefill and block scoring (`apply`). Its layers are
+unrolled: on CPU a scan over stacked weights copies every layer out before it is used.
+
+Axis letters are those of `interface.py`. Weights are stored `[out, in]`: products of few rows then
+read them in memory order, which is what bounds decoding.
+"""
+
+import dataclasses
+from functools import partial
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from speccascade.errors import UserError
+from speccascade.models.interface import Cache, Params, Prefilled
+
+ACTIVATIONS = {"silu": nn.silu, "gelu": partial(nn.gelu, approximate=True)}
+
+
+@dataclasses.dataclass(frozen=True)
+class TransformerConfig:
+    """The sizes and options of one transformer.
+
+    Attributes:
+      vocab_size: number of token ids.
+      d_model: width of the residual stream.
+      num_layers: number of attention and feed-forward layers.
+      num_heads: query heads.
+      num_kv_heads: key-value heads; divides `num_heads`.
+      head_dim: width of a head, even.
+      d_ff: width of the gated feed-forward layer.
+      activation: the gate's activation, a name in `ACTIVATIONS`.
+      tie_embeddings: whether the output head is the embedding.
+      rope_base: base of the rotary frequencies.
+      window: tokens that a sliding-window layer sees, itself included; None for none.
+      window_pattern: which layers slide, repeated over the layers: `(True, False)` alternates.
+      attn_softcap: attention scores are squashed to within +-cap; None for none.
+      logit_softcap: the same for the output logits.
+      scale_embeddings: whether embeddings are multiplied by sqrt(d_model).
+      norm_eps: epsilon of the RMS norms.
+      dtype: dtype of activations and of the operands of matrix products, which accumulate in
+        float32.
+      param_dtype: dtype in which parameters are made.
+    """
+
+    vocab_size: int
+    d_model: int
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    d_ff: int
+    activation: str = "silu"
+    tie_embeddings: bool = True
+    rope_base: float = 10_000.0
+    window: int | None = None
+    window_pattern: tuple[bool, ...] = (True,)
+    attn_softcap: float | None = None
+    logit_softcap: float | None = None
+    scale_embeddings: bool = False
+    norm_eps: float = 1e-6
+    dtype: str = "float32"
+    param_dtype: str = "float32"
+
+    def __post_init__(self):
+        if self.num_heads % self.num_kv_heads:
+            raise UserError(
+                f"num_heads={self.num_heads} must be a multiple of num_kv_heads={self.num_kv_heads}"
+            )
+        if self.head_dim % 2:
+            raise UserError(f"head_dim={self.head_dim} must be even for rotary positions")
+        if self.activation not in ACTIVATIONS:
+            known = ", ".join(ACTIVATIONS)
+            raise UserError(f"activation={self.activation!r} is unknown; choose one of: {known}")
+        object.__setattr__(self, "window_pattern", tuple(self.window_pattern))
+
+    def layer_window(self, layer: int) -> int | None:
+        """Returns the window of layer `layer`, None where it sees everything."""
+        slides = self.window_pattern[layer % len(self.window_pattern)]
+        return self.window if slides else None
+
+
+class LayerCache(NamedTuple):
+    """Keys and values of one layer, each [B, K, L, H], slot l holding position l."""
+
+    keys_BKLH: jax.Array
+    values_BKLH: jax.Array
+
+
+def _write(slots_BKLH: jax.Array, new_BSKH: jax.Array, start_B: jax.Array) -> jax.Array:
+    """Writes S consecutive slots of every row, from each row's own start."""
+    new_BKSH = new_BSKH.swapaxes(1, 2).astype(slots_BKLH.dtype)
+    if slots_BKLH.shape[0] == 1:  # a plain slice update stays in place; a scatter is slower
+        return jax.lax.dynamic_update_slice(slots_BKLH, new_BKSH, (0, 0, start_B[0], 0))
+
+    def write_row(slots, new, start):
+        return jax.lax.dynamic_update_slice(slots, new, (0, start, 0))
+
+    return jax.vmap(write_row)(slots_BKLH, new_BKSH, start_B)
+
+
+def _rope(x_BSNH: jax.Array, positions_BS: jax.Array, base: float) -> jax.Array:
+    """Rotary positions (Su et al. 2021), halves rotated against each other, in float32."""
+    half = x_BSNH.shape[-1] // 2
+    frequency = base ** (-jnp.arange(half, dtype=jnp.float32) / half)
+    angle = positions_BS[..., None, None].astype(jnp.float32) * frequency
+    sin, cos = jnp.sin(angle), jnp.cos(angle)
+    a, b = jnp.split(x_BSNH.astype(jnp.float32), 2, axis=-1)
+    return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1).astype(x_BSNH.dtype)
+
+
+def _softcap(x: jax.Array, cap: float | None) -> jax.Array:
+    return x if cap is None else jnp.tanh(x / cap) * cap
+
+
+def _product(x: jax.Array, w: jax.Array, out_dtype=None) -> jax.Array:
+    """`x [..., in] @ w [out, in]`, of dtype `out_dtype` or, without it, of x's.
+
+    Two facts of XLA on CPU shape it. One-row bf16 products take a slow path, two to ten times the
+    cost of two rows, and few rows are fastest into float32: a lone row is padded. The gradients of
+    many rows are fastest where the product is bf16 throughout.
+    """
+    rows = x.size // x.shape[-1]
+    padded = jnp.broadcast_to(x, (2, *x.shape)) if rows == 1 and x.dtype == jnp.bfloat16 else x
+    few = rows < 64
+    y = jax.lax.dot_general(
+        padded,
+        w,
+        (((padded.ndim - 1,), (1,)), ((), ())),
+        preferred_element_type=jnp.float32 if few else out_dtype,
+    )
+    return (y if padded is x else y[0]).astype(out_dtype or x.dtype)
+
+
+class Linear(nn.Module):
+    """A product with a weight stored `[out, in]`, without bias."""
+
+    features: int
+    config: TransformerConfig
+
+    @nn.compact
+    def __call__(self, x):
+        """Maps `[..., in]` to `[..., features]` in the config's dtype."""
+        init = nn.initializers.variance_scaling(
+            1.0, "fan_in", "truncated_normal", in_axis=-1, out_axis=-2
+        )
+        shape = (self.features, x.shape[-1])
+        weight = self.param("weight", init, shape, self.config.param_dtype)
+        return _product(x, weight.astype(x.dtype))
+
+
+class RMSNorm(nn.Module):
+    """Root-mean-square norm (Zhang and Sennrich 2019) in float32."""
+
+    config: TransformerConfig
+
+    @nn.compact
+    def __call__(self, x):
+        """Maps `[..., D]` to `[..., D]`."""
+        scale = self.param("scale", nn.initializers.ones, (x.shape[-1],), self.config.param_dtype)
+        x32 = x.astype(jnp.float32)
+        mean_square = jnp.mean(jnp.square(x32), axis=-1, keepdims=True)
+        y = x32 * jax.lax.rsqrt(mean_square + self.config.norm_eps) * scale.astype(jnp.float32)
+        return y.astype(x.dtype)
+
+
+class Attention(nn.Module):
+    """Grouped-query attention over a cache, or over the given tokens where there is none."""
+
+    config: TransformerConfig
+    window: int | None
+
+    @nn.compact
+    def __call__(self, x_BSD, positions_BS, cache: LayerCache | None):
+        """Returns `[B, S, D]` and the updated cache (None for None)."""
+        c = self.config
+        batch, length, _ = x_BSD.shape
+        groups = c.num_heads // c.num_kv_heads
+
+        def heads(name, count):
+            y = Linear(count * c.head_dim, c, name=name)(x_BSD)
+            return y.reshape(batch, length, count, c.head_dim)
+
+        query = _rope(heads("query", c.num_heads), positions_BS, c.rope_base)
+        key = _rope(heads("key", c.num_kv_heads), positions_BS, c.rope_base)
+        value = heads("value", c.num_kv_heads)
+        if cache is None:
+            keys, values = key.swapaxes(1, 2), value.swapaxes(1, 2)
+            slot_BL = positions_BS
+        else:
+            start = positions_BS[:, 0]
+            cache = LayerCache(
+                _write(cache.keys_BKLH, key, start), _write(cache.values_BKLH, value, start)
+            )
+            keys, values = cache
+            slot_BL = jnp.arange(keys.shape[2])[None]
+
+        # Queries of one group stand beside their positions: [B, K, S*G, H] against [B, K, L, H].
+        query = query.reshape(batch, length, c.num_kv_heads, groups, c.head_dim)
+        query = query.transpose(0, 2, 1, 3, 4).reshape(batch, c.num_kv_heads, -1, c.head_dim)
+        scores = jnp.einsum("bkqh,bklh->bkql", query, keys, preferred_element_type=jnp.float32)
+        scores = _softcap(scores * c.head_dim**-0.5, c.attn_softcap)
+        distance_BSL = positions_BS[:, :, None] - slot_BL[:, None, :]
+        seen_BSL = distance_BSL >= 0
+        if self.window is not None:
+            seen_BSL &= distance_BSL < self.window
+        seen = jnp.repeat(seen_BSL, groups, axis=1)[:, None]
+        weights = jax.nn.softmax(jnp.where(seen, scores, -1e30), axis=-1).astype(values.dtype)
+        mixed = jnp.einsum("bkql,bklh->bkqh", weights, values, preferred_element_type=jnp.float32)
+        mixed = mixed.reshape(batch, c.num_kv_heads, length, groups, c.head_dim)
+        mixed = mixed.transpose(0, 2, 1, 3, 4).reshape(batch, length, -1).astype(x_BSD.dtype)
+        return Linear(c.d_model, c, name="output")(mixed), cache
+
+
+class GatedMLP(nn.Module):
+    """Gated feed-forward layer (Shazeer 2020)."""
+
+    config: TransformerConfig
+
+    @nn.compact
+    def __call__(self, x):
+        """Maps `[..., D]` to `[..., D]`."""
+        c = self.config
+        gate = ACTIVATIONS[c.activation](Linear(c.d_ff, c, name="gate")(x))
+        return Linear(c.d_model, c, name="down")(gate * Linear(c.d_ff, c, name="up")(x))
+
+
+class Transformer(nn.Module):
+    """The whole network."""
+
+    config: TransformerConfig
+
+    @nn.compact
+    def __call__(self, tokens_BS, positions_BS, cache):
+        """Returns float32 `[B, S, V]` logits and the updated cache (None for None)."""
+        c = self.config
+        init = nn.initializers.normal(0.02 if c.tie_embeddings else 1.0)
+        embedding = self.param("embedding", init, (c.vocab_size, c.d_model), c.param_dtype)
+        x = embedding[tokens_BS].astype(c.dtype)
+        if c.scale_embeddings:
+            x *= jnp.asarray(c.d_model**0.5, c.dtype)
+        layers = []
+        for i in range(c.num_layers):
+            attention = Attention(c, c.layer_window(i), name=f"attention_{i}")
+            normed = RMSNorm(c, name=f"attention_norm_{i}")(x)
+            y, layer = attention(normed, positions_BS, None if cache is None else cache[i])
+            x = x + y
+            x = x + GatedMLP(c, name=f"mlp_{i}")(RMSNorm(c, name=f"mlp_norm_{i}")(x))
+            layers.append(layer)
+        x = RMSNorm(c, name="final_norm")(x)
+        if c.tie_embeddings:
+            logits = _product(x, embedding.astype(x.dtype), jnp.float32)
+        else:
+            logits = Linear(c.vocab_size, c, name="head")(x).astype(jnp.float32)
+        return _softcap(logits, c.logit_softcap), None if cache is None else tuple(layers)
+
+
+@dataclasses.dataclass(frozen=True)
+class DecoderOnly:
+    """A `Model` (see `interface.py`) made of one `Transformer`."""
+
+    config: TransformerConfig
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of token ids."""
+        return self.config.vocab_size
+
+    def init(self, key: jax.Array) -> Params:
+        """Returns freshly initialised parameters."""
+        tokens = jnp.zeros((1, 1), jnp.int32)
+        return Transformer(self.config).init(key, tokens, tokens, None)["params"]
+
+    def forward(self, params: Params, tokens: jax.Array) -> jax.Array:
+        """Scores whole sequences; see `Model.forward`."""
+        positions = jnp.broadcast_to(jnp.arange(tokens.shape[1])[None], tokens.shape)
+        return Transformer(self.config).apply({"params": params}, tokens, positions, None)[0]
+
+    def init_cache(self, batch: int, slots: int) -> Cache:
+        """Returns an empty cache: a `LayerCache` per layer."""
+        shape = (batch, self.config.num_kv_heads, slots, self.config.head_dim)
+        # Each its own buffer: the decode loop donates them.
+        return tuple(
+            LayerCache(jnp.zeros(shape, self.config.dtype), jnp.zeros(shape, self.config.dtype))
+            for _ in range(self.config.num_layers)
+        )
+
+    def prefill(
+        self, params: Params, tokens: jax.Array, lengths: jax.Array, cache: Cache
+    ) -> Prefilled:
+        """Reads right-padded prompts; see `Model.prefill`.
+
+        Padding is written behind each row's own tokens, where nothing sees it before it is
+        overwritten.
+        """
+        positions = jnp.broadcast_to(jnp.arange(tokens.shape[1])[None], tokens.shape)
+        _, cache = self.apply(params, tokens, positions, cache)
+        last = jnp.take_along_axis(tokens, lengths[:, None] - 1, axis=1)[:, 0]
+        return Prefilled(cache, last, lengths - 1)
+
+    def apply(
+        self, params: Params, tokens: jax.Array, positions: jax.Array, cache: Cache
+    ) -> tuple[jax.Array, Cache]:
+        """Scores the next tokens of every row; see `Model.apply`."""
+        return Transformer(self.config).apply({"params": params}, tokens, positions, cache)
