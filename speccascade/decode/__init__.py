@@ -1,0 +1,27 @@
+"""The decode engine: blocks of draft tokens, scored in one pass, kept by a rule, without flax."""
+
+from speccascade.decode.drafters import Draft, Drafter, ModelDrafter, NoDrafter
+from speccascade.decode.loop import autoregressive, generate, trace
+from speccascade.decode.rows import Rows, make_rows
+from speccascade.decode.sequential import sequence_cascade, token_cascade
+from speccascade.decode.state import Output, Stats
+from speccascade.decode.step import Decoder
+from speccascade.decode.stopping import stop_table
+
+__all__ = [
+    "Decoder",
+    "Draft",
+    "Drafter",
+    "ModelDrafter",
+    "NoDrafter",
+    "Output",
+    "Rows",
+    "Stats",
+    "autoregressive",
+    "generate",
+    "make_rows",
+    "sequence_cascade",
+    "stop_table",
+    "token_cascade",
+    "trace",
+]
