@@ -53,16 +53,23 @@ class Knob:
         """The allowed values, as text."""
         if self.low == -np.inf and self.high == np.inf:
             return "any finite number"
+        kind = "whole numbers in " if self.static else ""
         close = ")" if self.open_high or self.high == np.inf else "]"
         start = "(" if self.low == -np.inf else "["
-        return f"{start}{self.low:g}, {self.high:g}{close}"
+        return f"{kind}{start}{self.low:g}, {self.high:g}{close}"
 
     def check(self, rule: str, name: str, value: Any) -> np.ndarray:
         """Returns the value as an array; raises UserError outside the domain."""
-        array = np.asarray(value, np.int32 if self.static else np.float32)
-        high_ok = array < self.high if self.open_high else array <= self.high
-        if array.ndim > 1 or not np.all(np.isfinite(array) & (array >= self.low) & high_ok):
-            raise UserError(f"rule {rule}: {name}={value} is outside its domain {self.domain}")
+        array = np.asarray(value, np.float64 if self.static else np.float32)
+        if array.ndim > (0 if self.static else 1):
+            raise UserError(f"rule {rule}: {name} must be one number, or where traced one per row")
+        ok = np.isfinite(array) & (array >= self.low)
+        ok &= array < self.high if self.open_high else array <= self.high
+        if self.static:
+            ok &= array == np.rint(array)
+        if not np.all(ok):
+            shown = array[~ok][0] if array.ndim else value
+            raise UserError(f"rule {rule}: {name}={shown} is outside its domain {self.domain}")
         return array
 
 

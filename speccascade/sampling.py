@@ -57,7 +57,9 @@ def distribution(
     lift = _lifter(logits.ndim)
     temperature = lift(temperature)
     greedy = temperature <= 0
-    warm = confidence(logits / jnp.where(greedy, 1.0, temperature), vocab)
+    # Less their largest first: a low temperature then neither magnifies rounding nor overflows.
+    weights = jnp.exp((logits - vocab.max(logits)) / jnp.where(greedy, 1.0, temperature))
+    warm = weights / vocab.sum(weights)
     if truncation is not None:
         warm = _truncate(warm, truncation, lift, vocab)
     one_hot = (vocab.ids(logits) == vocab.first_argmax(logits)).astype(jnp.float32)
@@ -79,7 +81,7 @@ def _truncate(probs, truncation: Truncation, lift, vocab: Vocab):
     if truncation.top_p is not None:
         mass = lift(truncation.top_p)
         edge = _largest_edge(lambda t: vocab.sum(jnp.where(probs >= t, probs, 0.0)) >= mass, probs)
-        keep &= probs >= edge
+        keep &= (probs >= edge) | (mass >= 1)  # a sum can round to one before the last token
     if truncation.min_p is not None:
         keep &= probs >= lift(truncation.min_p) * vocab.max(probs)
     kept = jnp.where(keep, probs, 0.0)

@@ -100,7 +100,7 @@ def _block_scores(block: _Block, q, pi) -> jax.Array:
     size = q.shape[1]
     inner = block.weight[:, 1:size, None] * pi[:, 1:size] - q[:, 1:]
     surplus = jnp.maximum(inner, 0.0).sum(-1)  # s_i for i = 1..N-1
-    total = surplus + 1 - block.weight[:, 1:size]
+    total = surplus + (1 - block.weight[:, 1:size])  # the difference first: it is exact near 1
     inner = jnp.where(total > 0, surplus / jnp.where(total > 0, total, 1.0), 0.0)
     scores = jnp.pad(inner, ((0, 0), (0, 1)))
     at = jnp.arange(1, size + 1)

@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any
 
 import jax
+import numpy as np
 
 from speccascade import rules as rules_lib
 from speccascade.decode import state as state_lib
@@ -60,12 +61,35 @@ def check(decoder: Decoder, rules: tuple[Rule, ...]) -> None:
             raise UserError("without a drafter the draft length is 0 and the rule is spec")
     elif decoder.draft_length < 1:
         raise UserError(f"draft_length={decoder.draft_length} must be at least 1")
-    drafter_model = getattr(decoder.drafter, "model", decoder.expert)
-    if drafter_model.vocab_size != decoder.expert.vocab_size:
+    check_pair(getattr(decoder.drafter, "model", decoder.expert), decoder.expert)
+
+
+def check_pair(drafter: Model, expert: Model) -> None:
+    """Raises UserError where two models do not share one vocabulary."""
+    if drafter.vocab_size != expert.vocab_size:
         raise UserError(
-            f"the drafter has {drafter_model.vocab_size} token ids and the expert "
-            f"{decoder.expert.vocab_size}; a pair must share one vocabulary"
+            f"the drafter has {drafter.vocab_size} token ids and the expert "
+            f"{expert.vocab_size}; a pair must share one vocabulary"
         )
+
+
+def check_rows(rows: Rows, max_new_tokens: int, num_rules: int | None = None) -> None:
+    """Raises UserError where a row asks for more than there is.
+
+    Args:
+      rows: the batch.
+      max_new_tokens: the room that each row has.
+      num_rules: how many rules rows may index; None where rows index none.
+    """
+    most = np.max(rows.max_new_tokens, initial=0)
+    if most > max_new_tokens:
+        raise UserError(
+            f"a row asks for {most} new tokens and the decoder has room for {max_new_tokens}; "
+            "raise the decoder's max_new_tokens"
+        )
+    index = np.asarray(rows.rule_index)
+    if num_rules is not None and (bad := index[(index < 0) | (index >= num_rules)]).size:
+        raise UserError(f"a row follows rule {bad[0]} and the run has {num_rules}, from 0 on")
 
 
 def generate(
@@ -80,9 +104,10 @@ def generate(
       rows: the batch.
 
     Raises:
-      UserError: decoder and rules do not fit together.
+      UserError: decoder, rules and rows do not fit together.
     """
     check(decoder, rules)
+    check_rows(rows, decoder.max_new_tokens, len(rules))
     state = prefill(decoder, params, rows)
     return state_lib.output(run(decoder, params, rules, rows, state))
 
@@ -96,6 +121,7 @@ def trace(
       The state after each block and the block's record.
     """
     check(decoder, rules)
+    check_rows(rows, decoder.max_new_tokens, len(rules))
     state = prefill(decoder, params, rows)
     while not state.done.all():
         state, record = _one_step(decoder, params, rules, rows, state)
@@ -116,4 +142,5 @@ def autoregressive(model: Model, params: Any, rows: Rows, max_new_tokens: int, *
       **options: further fields of `Decoder`.
     """
     decoder = Decoder(model, NoDrafter(), 0, max_new_tokens, **options)
+    rows = rows._replace(rule_index=np.zeros_like(rows.rule_index))
     return generate(decoder, {"drafter": (), "expert": params}, (rules_lib.make("spec"),), rows)

@@ -14,7 +14,7 @@ import numpy as np
 
 from speccascade import rules as rules_lib
 from speccascade.decode import state as state_lib
-from speccascade.decode.loop import autoregressive
+from speccascade.decode.loop import autoregressive, check_pair, check_rows
 from speccascade.decode.rows import Rows
 from speccascade.decode.state import Emission, Output, State
 from speccascade.errors import UserError
@@ -24,6 +24,7 @@ from speccascade.rules import Rule
 from speccascade.sampling import confidence, distribution, draw
 
 CATCH_UP = 8  # tokens that the expert reads in one pass to see what the drafter wrote
+REWRITE = 1 << 30  # flips this bit of the seeds with which the expert writes an answer again
 
 
 class _Cascade(NamedTuple):
@@ -62,9 +63,12 @@ def token_cascade(
       max_new_tokens: the most tokens that a row may ask for.
 
     Raises:
-      UserError: the rule needs the expert to decide.
+      UserError: the rule needs the expert to decide, the vocabularies differ, or a row asks for
+        more tokens than `max_new_tokens`.
     """
     rules_lib.check_sequential(rule)
+    check_pair(drafter, expert)
+    check_rows(rows, max_new_tokens)
     cascade = _prefill(drafter, expert, max_new_tokens, params, rows)
     return state_lib.output(_run(drafter, expert, params, rule, rows, cascade).state)
 
@@ -200,8 +204,10 @@ def sequence_cascade(
       max_new_tokens: the most tokens that a row may ask for.
 
     Raises:
-      UserError: the threshold is not finite.
+      UserError: the threshold is not finite, the vocabularies differ, or a row asks for more
+        tokens than `max_new_tokens`.
     """
+    check_pair(drafter, expert)
     if not np.all(np.isfinite(threshold)):
         raise UserError(
             f"threshold={threshold} must be finite; it is a mean log-probability in nats"
@@ -216,10 +222,12 @@ def sequence_cascade(
     if not asked.any():
         again = jax.tree.map(jnp.zeros_like, draft)
     else:
+        # With noise of its own: what made the drafter unsure must not steer the expert.
+        seeds = np.asarray(rows.seed) ^ REWRITE
         again = autoregressive(
             expert,
             params["expert"],
-            rows._replace(max_new_tokens=asked),
+            rows._replace(max_new_tokens=asked, seed=seeds),
             max_new_tokens,
             logprobs=True,
         )

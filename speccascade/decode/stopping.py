@@ -38,6 +38,7 @@ def stop_table(
     Raises:
       UserError: an id outside the vocabulary, or an empty stop string.
     """
+    eos_ids = list(eos_ids)
     if bad := [i for i in eos_ids if not 0 <= i < vocab_size]:
         raise UserError(f"eos ids {bad} are outside the vocabulary of {vocab_size} tokens")
     if any(not s for s in stop_strings):
@@ -49,7 +50,7 @@ def stop_table(
             data = token_bytes(token)
             for state in range(len(moves)):
                 table[state, token] = _run(moves, state, data)
-    table[:, list(eos_ids)] = STOP
+    table[:, eos_ids] = STOP
     return table
 
 

@@ -19,6 +19,7 @@ from speccascade.errors import UserError
 from speccascade.models.interface import Cache, Params, Prefilled
 
 ACTIVATIONS = {"silu": nn.silu, "gelu": partial(nn.gelu, approximate=True)}
+DTYPES = ("float32", "bfloat16")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,16 +68,23 @@ class TransformerConfig:
     param_dtype: str = "float32"
 
     def __post_init__(self):
+        object.__setattr__(self, "window_pattern", tuple(self.window_pattern))
+        sizes = "vocab_size d_model num_layers num_heads num_kv_heads head_dim d_ff window".split()
+        for name in sizes:
+            size = getattr(self, name)
+            if size is not None and size < 1:
+                raise UserError(f"{name}={size} must be at least 1")
+        for name, known in (("activation", ACTIVATIONS), ("dtype", DTYPES), ("param_dtype", DTYPES)):
+            if (value := getattr(self, name)) not in known:
+                raise UserError(f"{name}={value!r} is unknown; choose one of: {', '.join(known)}")
+        if not self.window_pattern:
+            raise UserError("window_pattern is empty; give it one bool per layer, or a cycle of them")
         if self.num_heads % self.num_kv_heads:
             raise UserError(
                 f"num_heads={self.num_heads} must be a multiple of num_kv_heads={self.num_kv_heads}"
             )
         if self.head_dim % 2:
             raise UserError(f"head_dim={self.head_dim} must be even for rotary positions")
-        if self.activation not in ACTIVATIONS:
-            known = ", ".join(ACTIVATIONS)
-            raise UserError(f"activation={self.activation!r} is unknown; choose one of: {known}")
-        object.__setattr__(self, "window_pattern", tuple(self.window_pattern))
 
     def layer_window(self, layer: int) -> int | None:
         """Returns the window of layer `layer`, None where it sees everything."""
