@@ -1,0 +1,108 @@
+"""The embedded task: word problems with worked answers, an expert and a drafter for them.
+
+    python scripts/train.py --config=configs/gsm_symbolic.py:expert --workdir=runs/expert
+    python scripts/train.py --config=configs/gsm_symbolic.py:drafter --workdir=runs/drafter \\
+        --config.train.distill_from=runs/expert
+
+Expected, with the seeds below, in greedy exact match on the 512 validation and 512 test problems:
+expert (3.4M parameters) 97.3 % and 98.2 %, drafter (0.27M) 32.2 % and 32.6 %. It took 55 and 7
+minutes on two shared cores of an AMD EPYC with bfloat16 products.
+"""
+
+import ml_collections
+
+from speccascade.evaluate.sweep import product
+
+# Eleven of reasoning-gym's templates: short, integers only, every intermediate result written
+# out, and (but for 43) tens of thousands of distinct problems each with numbers up to 150.
+TEMPLATES = (10, 14, 16, 20, 31, 39, 43, 48, 57, 72, 95)
+
+
+def get_config(arg: str = "expert") -> ml_collections.ConfigDict:
+    """`arg` names the model to train: expert or drafter."""
+    config = ml_collections.ConfigDict()
+    config.task = {
+        "name": "gsm_symbolic",
+        "seed": 0,
+        "templates": TEMPLATES,
+        "max_number": 150,
+        "train_size": 300_000,
+        "validation_size": 512,
+        "test_size": 512,
+    }
+    # Eleven templates have words for 966 tokens; after that no pair of tokens is left to merge.
+    config.tokenizer = {"vocab_size": 1024, "train_examples": 16_000}
+    config.model = {
+        "family": "decoder_only",
+        "d_model": 256,
+        "num_layers": 4,
+        "num_heads": 4,
+        "num_kv_heads": 2,
+        "head_dim": 64,
+        "d_ff": 768,
+        "dtype": "bfloat16",
+    }
+    config.train = {
+        "seed": 0,
+        "num_steps": 6_000,
+        "batch_size": 16,
+        "row_length": 104,
+        "optimizer": "muon",
+        "learning_rate": 2e-3,
+        "warmup_steps": 100,
+        "weight_decay": 0.05,
+        "clip_norm": 1.0,
+        "prompt_weight": 0.2,
+        "log_every": 50,
+        "eval_every": 500,
+        "checkpoint_every": 500,
+        "distill_from": "",
+        "distill_loss": "forward_kl",
+        "distill_weight": 0.5,
+    }
+    if arg == "drafter":
+        config.model.update(d_model=128, num_layers=1, num_heads=2, num_kv_heads=1, d_ff=256)
+        config.train.update(num_steps=3_000)
+    elif arg != "expert":
+        raise ValueError(f"unknown model {arg!r}; choose expert or drafter")
+    config.pair = "shipped:gsm_symbolic"
+    config.evaluate = {
+        "settings": grid(),
+        "splits": {"validation": 128, "test": 128},
+        "max_new_tokens": 64,
+        "batch_size": 64,
+        "timing": {"num_examples": 6, "trials": 3},
+    }
+    return config
+
+
+def grid() -> tuple[dict, ...]:
+    """Every rule over its knobs at N = 5, lossless decoding over N, and what runs without drafts."""
+    both = {"temperature": (0.0, 1.0)}
+    five = {"draft_length": 5, **both}
+    sampled = {"draft_length": 5, "temperature": 1.0}  # greedy, these are lossless decoding
+    return (
+        product(method=("autoregressive_expert", "autoregressive_drafter"), **both)
+        + product(rule="spec", draft_length=(3, 5, 7), verifier=("token", "block"), **both)
+        + product(rule="chow", alpha=(0.1, 0.2, 0.4, 0.6), **five)
+        + product(rule="chowlog", alpha=(0.25, 0.5, 1.0, 1.5), **five)
+        + product(rule="diff", alpha=(0.0, 0.2, 0.4, 0.6), **five)
+        + product(rule="opt", alpha=(-0.5, 0.0, 0.25, 0.5, 1.0), **five)
+        + product(rule="optlog", alpha=(-1.0, 0.0, 0.5, 1.0, 2.0), **five)
+        + product(rule="token_v1", alpha=(0.0, 0.2, 0.4, 0.6), **five)
+        + product(rule="token_v2", alpha=(0.1, 0.3, 0.5, 0.7, 0.9), **five)
+        + product(rule="token_v3", alpha=(0.1, 0.3, 0.5, 0.7, 0.9), **five)
+        + product(rule="token_v3", alpha=(0.3, 0.7), draft_length=(3, 7), **both)
+        + product(rule="token_v3", alpha=(0.3, 0.7), verifier="block", **five)
+        + product(rule=("lossy", "lenient"), alpha=(0.1, 0.3, 0.5, 0.8), **sampled)
+        + product(rule="spec", expert_top_k=(2, 5), **sampled)
+        + product(rule="spec", expert_top_p=(0.5, 0.9), **sampled)
+        + product(rule="spec", expert_min_p=(0.1, 0.5), **sampled)
+        + product(rule="bild", alpha=(2.0, 3.0, 5.0), fallback=(0.3, 0.6), draft_length=10, **both)
+        + product(rule="mixture", alpha=(0.1, 0.3, 0.5), **five)
+        + product(rule="typical", alpha=(0.1, 0.3, 0.6), **five)
+        + product(rule="topk_relaxed", alpha=(0.5, 0.9), k=(2, 5), **five)
+        + product(method="token_cascade", rule="chow", alpha=(0.1, 0.2, 0.4, 0.6), **both)
+        + product(method="token_cascade", rule="chowlog", alpha=(0.25, 0.5, 1.0, 1.5), **both)
+        + product(method="sequence_cascade", threshold=(-0.3, -0.2, -0.1, -0.05), **both)
+    )

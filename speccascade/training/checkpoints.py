@@ -1,0 +1,145 @@
+"""What a training workdir holds, and how a model is read back from one.
+
+config.json      task, tokenizer, model and train sections of the config it was made from
+tokenizer.json   the tokenizer
+model.json       the model's description, as `speccascade.models.build` takes it
+checkpoints/     Orbax: params, optimiser state and step, the last two kept
+metrics.jsonl    losses and validation figures; the same as TensorBoard events in tb/
+data/            tokenised problems; may be deleted
+"""
+
+import json
+import logging
+import os
+import textwrap
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+
+from speccascade import models
+from speccascade.errors import UserError
+from speccascade.models.interface import Model, Params
+from speccascade.text import Tokenizer
+
+# Orbax reports every save at INFO, which would tear the progress bar apart.
+logging.getLogger("absl").setLevel(logging.WARNING)
+# It also warns of every directory that it was told to open read-only.
+logging.getLogger("absl").addFilter(lambda r: "Given directory is read only" not in str(r.msg))
+
+
+def write_json(path: str, value: Any) -> None:
+    """Writes a file that is either whole or absent."""
+    partial = path + ".partial"
+    with open(partial, "w") as out:
+        json.dump(value, out, indent=1, sort_keys=True)
+    os.replace(partial, path)
+
+
+def read_json(path: str) -> Any:
+    try:
+        with open(path) as lines:
+            return json.load(lines)
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing; give the workdir of a trained model") from None
+    except json.JSONDecodeError:
+        raise UserError(f"{path} is damaged; restore it or train in a new workdir") from None
+
+
+def claim_workdir(workdir: str, config: dict[str, Any]) -> None:
+    """Makes `workdir`, or checks that it was made from the same `config`.
+
+    Raises:
+        UserError: names the fields that differ. Nothing in the workdir is changed then.
+    """
+    config = json.loads(json.dumps(config))  # tuples become lists, as in the file
+    path = os.path.join(workdir, "config.json")
+    if not os.path.exists(path):
+        os.makedirs(workdir, exist_ok=True)
+        write_json(path, config)
+        return
+    old, new = _flatten(read_json(path)), _flatten(config)
+    fields = sorted(k for k in old.keys() | new.keys() if old.get(k) != new.get(k))
+    if fields:
+
+        def show(value):  # a field may hold a whole grid
+            return textwrap.shorten(str(value), 80, placeholder=" ...")
+
+        differing = ", ".join(
+            f"{k} ({show(old.get(k))} there, {show(new.get(k))} now)" for k in fields
+        )
+        raise UserError(f"{workdir} was made from another config: {differing}; use a new workdir")
+
+
+def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def manager(workdir: str, read_only: bool = False) -> ocp.CheckpointManager:
+    """The workdir's checkpoints. Saving is synchronous: what `save` returned from, a kill keeps.
+
+    A manager that may write removes unfinished checkpoints, so a mere reader beside a running
+    training must be `read_only`.
+    """
+    if read_only:
+        options = ocp.CheckpointManagerOptions(read_only=True, create=False, save_interval_steps=0)
+    else:
+        options = ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=False)
+    directory = os.path.abspath(os.path.join(workdir, "checkpoints"))
+    return ocp.CheckpointManager(directory, options=options)
+
+
+def save(checkpoints: ocp.CheckpointManager, step: int, params: Params, rest: Any) -> None:
+    """Stores `params` and `rest` (optimiser state) as the state after `step` steps."""
+    items = ocp.args.Composite(
+        params=ocp.args.StandardSave(params), rest=ocp.args.StandardSave(rest)
+    )
+    checkpoints.save(step, args=items)
+
+
+def restore(
+    checkpoints: ocp.CheckpointManager, params_like: Params, rest_like: Any = None
+) -> tuple[int, Params, Any]:
+    """The newest state: (step, params, rest); rest is None if `rest_like` is.
+
+    Args:
+        checkpoints: From `manager`; must hold a checkpoint.
+        params_like: Pytree of the arrays' shapes and dtypes.
+        rest_like: The same for the optimiser state.
+    """
+    step = checkpoints.latest_step()
+    items = {"params": ocp.args.StandardRestore(params_like)}
+    if rest_like is not None:
+        items["rest"] = ocp.args.StandardRestore(rest_like)
+    try:
+        found = checkpoints.restore(step, args=ocp.args.Composite(**items))
+    except Exception as error:  # Orbax and TensorStore raise many kinds for damaged files
+        raise UserError(
+            f"checkpoint {checkpoints.directory}/{step} cannot be read, perhaps truncated: delete "
+            f"that directory to go on from the one before ({type(error).__name__})"
+        ) from error
+    return step, found["params"], found["rest"] if rest_like is not None else None
+
+
+def load_model(workdir: str) -> tuple[Model, Params, Tokenizer]:
+    """The model that was trained in `workdir`, with its newest parameters and its tokenizer.
+
+    Raises:
+        UserError: something is missing or damaged.
+    """
+    model = models.build(read_json(os.path.join(workdir, "model.json")))
+    tokenizer = Tokenizer.load(os.path.join(workdir, "tokenizer.json"))
+    if not os.path.isdir(os.path.join(workdir, "checkpoints")):
+        raise UserError(f"{workdir} has no checkpoints; train there first")
+    with manager(workdir, read_only=True) as checkpoints:
+        if checkpoints.latest_step() is None:
+            raise UserError(f"{workdir} has no complete checkpoint; train there first")
+        shapes = jax.eval_shape(model.init, jax.random.key(0))
+        _, params, _ = restore(checkpoints, shapes)
+    return model, params, tokenizer

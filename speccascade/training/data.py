@@ -1,0 +1,107 @@
+"""Tokenised problems as fixed-shape batches whose content depends on the step alone."""
+
+import os
+import zipfile
+from dataclasses import dataclass
+
+import numpy as np
+
+from speccascade.errors import UserError
+from speccascade.tasks import Task
+from speccascade.text import Tokenizer
+
+
+@dataclass(frozen=True)
+class Problems:
+    """Tokenised problems, one to a row: prompt, worked answer, EOS, padding.
+
+    Attributes:
+        tokens: [R, T] int32.
+        prompt_length: [R] int32.
+        length: [R] int32, prompt, answer and EOS together.
+    """
+
+    tokens: np.ndarray
+    prompt_length: np.ndarray
+    length: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def batch(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        return {
+            "tokens": self.tokens[rows].astype(np.int32),
+            "prompt_length": self.prompt_length[rows].astype(np.int32),
+            "length": self.length[rows].astype(np.int32),
+        }
+
+
+def tokenize(task: Task, split: str, tokenizer: Tokenizer, row_length: int) -> Problems:
+    """All of a split, or a `UserError` if a problem is longer than `row_length` tokens."""
+    examples = task.examples(split)
+    # Prompt and answer apart, as decoding meets them.
+    prompts = tokenizer.encode_batch([e.prompt for e in examples])
+    answers = tokenizer.encode_batch([e.answer for e in examples])
+    prompt_length = np.array([len(p) for p in prompts], np.int32)
+    length = prompt_length + np.array([len(a) + 1 for a in answers], np.int32)
+    if length.max() > row_length:
+        raise UserError(
+            f"a problem of split {split} has {length.max()} tokens; "
+            f"raise train.row_length (now {row_length}) to that"
+        )
+    tokens = np.full((len(examples), row_length), tokenizer.pad_id, np.int32)
+    for row, prompt, answer in zip(tokens, prompts, answers, strict=True):
+        whole = prompt + answer + [tokenizer.eos_id]
+        row[: len(whole)] = whole
+    return Problems(tokens, prompt_length, length)
+
+
+def load_or_tokenize(
+    path: str, task: Task, split: str, tokenizer: Tokenizer, row_length: int
+) -> Problems:
+    """`tokenize`, kept in the file `path` (.npz) for the next start."""
+    try:
+        with np.load(path) as saved:
+            if str(saved["tokenizer"]) == tokenizer.content_hash:
+                return Problems(saved["tokens"], saved["prompt_length"], saved["length"])
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        pass  # absent or cut short: made anew below
+    problems = tokenize(task, split, tokenizer, row_length)
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    partial = path + ".partial.npz"
+    np.savez(
+        partial,
+        tokens=problems.tokens.astype(np.uint16 if tokenizer.vocab_size <= 65536 else np.int32),
+        prompt_length=problems.prompt_length,
+        length=problems.length,
+        tokenizer=tokenizer.content_hash,
+    )
+    os.replace(partial, path)
+    return problems
+
+
+def rows_of_step(step: int, num_rows: int, batch_size: int, seed: int) -> np.ndarray:
+    """The rows [batch_size] that training step `step` (from 0) reads.
+
+    Epochs are seeded permutations laid end to end, so that a restart needs nothing but the step.
+    """
+    at = np.arange(step * batch_size, (step + 1) * batch_size)
+    epochs = at // num_rows
+    rows = np.empty(batch_size, np.int64)
+    for epoch in np.unique(epochs):
+        order = _epoch_order(int(epoch), num_rows, seed)
+        here = epochs == epoch
+        rows[here] = order[at[here] % num_rows]
+    return rows
+
+
+_orders: dict[tuple[int, int, int], np.ndarray] = {}
+
+
+def _epoch_order(epoch: int, num_rows: int, seed: int) -> np.ndarray:
+    key = (epoch, num_rows, seed)
+    if key not in _orders:
+        if len(_orders) > 3:
+            _orders.clear()
+        _orders[key] = np.random.default_rng((seed, epoch)).permutation(num_rows)
+    return _orders[key]

@@ -1,0 +1,231 @@
+"""The training loop."""
+
+import os
+import time
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import optax
+import tqdm
+from optax import contrib
+
+from speccascade import models, tasks
+from speccascade.errors import UserError
+from speccascade.models.interface import Model, Params
+from speccascade.text import Tokenizer
+from speccascade.training import checkpoints, data, losses
+from speccascade.training.metrics import MetricsWriter
+
+# What a workdir belongs to. Evaluation may change without training anew.
+SECTIONS = ("task", "tokenizer", "model", "train")
+
+
+class Teacher(NamedTuple):
+    model: Model
+    params: Params
+
+
+def make_optimizer(config: ml_collections.ConfigDict) -> optax.GradientTransformation:
+    """Clipping, then AdamW or Muon, under a linear warmup and a linear decay to zero."""
+    schedule = optax.join_schedules(
+        [
+            optax.linear_schedule(0.0, config.learning_rate, config.warmup_steps),
+            optax.linear_schedule(
+                config.learning_rate, 0.0, config.num_steps - config.warmup_steps
+            ),
+        ],
+        [config.warmup_steps],
+    )
+
+    def matrices(params: Params) -> Any:
+        # Norm scales and embeddings: no decay, and Adam under Muon.
+        def is_matrix(path, x):
+            return x.ndim == 2 and "embedding" not in jax.tree_util.keystr(path)
+
+        return jax.tree_util.tree_map_with_path(is_matrix, params)
+
+    if config.optimizer == "adamw":
+        update = optax.adamw(schedule, b2=0.98, weight_decay=config.weight_decay, mask=matrices)
+    elif config.optimizer == "muon":
+        dimensions = contrib.MuonDimensionNumbers()
+        update = contrib.muon(
+            schedule,
+            weight_decay=config.weight_decay,
+            consistent_rms=0.2,  # updates as large as Adam's, so that one rate serves both
+            adam_b2=0.98,
+            muon_weight_dimension_numbers=lambda params: jax.tree.map(
+                lambda m: dimensions if m else None, matrices(params)
+            ),
+        )
+    else:
+        raise UserError(f"unknown train.optimizer {config.optimizer!r}; known: adamw, muon")
+    return optax.chain(optax.clip_by_global_norm(config.clip_norm), update)
+
+
+def _loss(params, batch, teacher_params, *, model, teacher_model, config):
+    """Scalar loss, and what is logged of it."""
+    tokens = batch["tokens"]
+    logits = model.forward(params, tokens)[:, :-1]
+    targets = tokens[:, 1:]
+    weigh = partial(losses.token_weights, tokens.shape[1], batch["prompt_length"], batch["length"])
+    answer = weigh(0.0)
+    nll = losses.cross_entropy(logits, targets)
+    loss = losses.weighted_mean(nll, weigh(config.prompt_weight))
+    logged = {"answer_nll": losses.weighted_mean(nll, answer)}
+    if teacher_model is not None:
+        teacher_logits = teacher_model.forward(teacher_params, tokens)[:, :-1]
+        distance = losses.distillation(config.distill_loss)(logits, teacher_logits)
+        logged["distill"] = losses.weighted_mean(distance, answer)
+        loss = (1 - config.distill_weight) * loss + config.distill_weight * logged["distill"]
+    return loss, {"loss": loss, **logged}
+
+
+@partial(
+    jax.jit,
+    static_argnames=("model", "teacher_model", "config", "optimizer"),
+    donate_argnums=(0, 1),
+)
+def _train_step(params, state, batch, teacher_params, *, model, teacher_model, config, optimizer):
+    loss = partial(_loss, model=model, teacher_model=teacher_model, config=config)
+    grads, logged = jax.grad(loss, has_aux=True)(params, batch, teacher_params)
+    updates, state = optimizer.update(grads, state, params)
+    logged["grad_norm"] = optax.tree.norm(grads)
+    return optax.apply_updates(params, updates), state, logged
+
+
+@partial(jax.jit, static_argnames="model")
+def _eval_step(params, batch, *, model):
+    """Sums over a batch: answer tokens, their loss, those that are argmax, answers that all are."""
+    tokens = batch["tokens"]
+    logits = model.forward(params, tokens)[:, :-1]
+    weights = losses.token_weights(tokens.shape[1], batch["prompt_length"], batch["length"], 0.0)
+    right = jnp.argmax(logits, -1) == tokens[:, 1:]
+    return {
+        "tokens": jnp.sum(weights),
+        "nll": jnp.sum(losses.cross_entropy(logits, tokens[:, 1:]) * weights),
+        "right": jnp.sum(right * weights),
+        "whole": jnp.sum(jnp.all(right | (weights == 0), axis=1) & (batch["length"] > 0)),
+    }
+
+
+def evaluate(model: Model, params: Params, problems: data.Problems, batch_size: int) -> dict:
+    """Teacher-forced figures on held-out problems.
+
+    `whole_answer` is the share of answers whose every token is the argmax given the true ones
+    before it. Greedy decoding writes exactly those answers, so it bounds exact match from below.
+    """
+    totals: dict[str, float] = {}
+    for start in range(0, len(problems), batch_size):
+        rows = np.arange(start, start + batch_size)
+        batch = problems.batch(np.minimum(rows, len(problems) - 1))
+        batch["length"] *= rows < len(problems)  # a row of length 0 counts nowhere
+        sums = _eval_step(params, batch, model=model)
+        totals = {k: totals.get(k, 0.0) + float(v) for k, v in sums.items()}
+    return {
+        "validation_nll": totals["nll"] / totals["tokens"],
+        "validation_token_accuracy": totals["right"] / totals["tokens"],
+        "validation_whole_answer": totals["whole"] / len(problems),
+    }
+
+
+def _tokenizer(config, workdir: str, task: tasks.Task, teacher: Tokenizer | None) -> Tokenizer:
+    """The workdir's tokenizer; at the first start the teacher's, or a new one."""
+    path = os.path.join(workdir, "tokenizer.json")
+    if os.path.exists(path):
+        return Tokenizer.load(path)
+    if teacher is None:
+        examples = task.examples("train", config.tokenizer.train_examples)
+        tokenizer = Tokenizer.train(
+            (e.prompt + e.answer for e in examples), config.tokenizer.vocab_size
+        )
+    else:
+        tokenizer = teacher
+    tokenizer.save(path + ".partial")
+    os.replace(path + ".partial", path)
+    return tokenizer
+
+
+def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, float]:
+    """Trains the model of `config` in `workdir`, or goes on where an earlier process stopped.
+
+    Returns:
+        The last validation figures.
+    """
+    c = ml_collections.FrozenConfigDict(config.train)
+    if c.checkpoint_every % c.log_every:
+        raise UserError(
+            f"train.checkpoint_every ({c.checkpoint_every}) must be a multiple of "
+            f"train.log_every ({c.log_every}), or a restart would log other means"
+        )
+    teacher, teacher_tokenizer = None, None
+    task = tasks.make(config.task)
+    optimizer = make_optimizer(c)
+    if c.distill_from:
+        losses.distillation(c.distill_loss)
+        *found, teacher_tokenizer = checkpoints.load_model(c.distill_from)
+        teacher = Teacher(*found)
+    checkpoints.claim_workdir(workdir, {k: config[k].to_dict() for k in SECTIONS})
+    tokenizer = _tokenizer(config, workdir, task, teacher_tokenizer)
+    if teacher and tokenizer != teacher_tokenizer:
+        raise UserError(f"{workdir} has another tokenizer than {c.distill_from}; use a new workdir")
+    model = models.build({**config.model, "vocab_size": tokenizer.vocab_size})
+    checkpoints.write_json(os.path.join(workdir, "model.json"), models.describe(model))
+
+    splits = {
+        split: data.load_or_tokenize(
+            os.path.join(workdir, "data", split + ".npz"), task, split, tokenizer, c.row_length
+        )
+        for split in ("train", "validation")
+    }
+    with checkpoints.manager(workdir) as saved:
+        return _run(c, workdir, saved, model, teacher, optimizer, splits)
+
+
+def _run(c, workdir, saved, model, teacher, optimizer, splits) -> dict[str, float]:
+    params = model.init(jax.random.key(c.seed))
+    state = optimizer.init(params)
+    step = 0
+    if saved.latest_step() is not None:
+        step, params, state = checkpoints.restore(saved, params, state)
+    metrics = MetricsWriter(workdir, step)
+    advance = partial(
+        _train_step,
+        model=model,
+        teacher_model=teacher.model if teacher else None,
+        config=c,
+        optimizer=optimizer,
+    )
+    teacher_params = teacher.params if teacher else None
+    figures = evaluate(model, params, splits["validation"], c.batch_size)
+    bar = tqdm.tqdm(total=c.num_steps, initial=step, unit="step", smoothing=0.05, mininterval=5)
+    pending: list[dict] = []
+    started = time.monotonic()
+    while step < c.num_steps:
+        rows = data.rows_of_step(step, len(splits["train"]), c.batch_size, c.seed)
+        params, state, logged = advance(params, state, splits["train"].batch(rows), teacher_params)
+        pending.append(logged)
+        step += 1
+        if len(pending) > 1:  # one step ahead is enough, and the bar keeps to the truth
+            jax.block_until_ready(pending[-2])
+        bar.update()
+        last = step == c.num_steps
+        if step % c.log_every == 0 or last:
+            means = {k: float(np.mean([p[k] for p in pending])) for k in pending[0]}
+            seconds = (time.monotonic() - started) / len(pending)
+            metrics.write(step, {**means, "seconds_per_step": seconds})
+            bar.set_postfix(loss=f"{means['loss']:.4f}", whole=figures["validation_whole_answer"])
+            pending = []
+        if step % c.eval_every == 0 or last:
+            figures = evaluate(model, params, splits["validation"], c.batch_size)
+            metrics.write(step, figures)
+        if step % c.checkpoint_every == 0 or last:
+            checkpoints.save(saved, step, params, state)
+        if not pending:
+            started = time.monotonic()
+    bar.close()
+    metrics.close()
+    return figures

@@ -1,0 +1,61 @@
+"""Losses per token, and their weighted mean over a batch of problems."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from speccascade.errors import UserError
+
+
+def cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
+    """-log p(target): [..., V] float32 and [...] int32 -> [...] float32."""
+    chosen = jnp.take_along_axis(logits, targets[..., None], -1)[..., 0]
+    return jax.nn.logsumexp(logits, -1) - chosen
+
+
+def forward_kl(student: jax.Array, teacher: jax.Array) -> jax.Array:
+    """KL(teacher || student) of two logit arrays [..., V] -> [...]."""
+    log_q, log_p = jax.nn.log_softmax(student), jax.nn.log_softmax(teacher)
+    return jnp.sum(jnp.exp(log_p) * (log_p - log_q), -1)
+
+
+def reverse_kl(student: jax.Array, teacher: jax.Array) -> jax.Array:
+    """KL(student || teacher) of two logit arrays [..., V] -> [...]."""
+    return forward_kl(teacher, student)
+
+
+def total_variation(student: jax.Array, teacher: jax.Array) -> jax.Array:
+    """Half the L1 distance [...]: the probability that a drafted token is rejected."""
+    return 0.5 * jnp.sum(jnp.abs(jax.nn.softmax(student) - jax.nn.softmax(teacher)), -1)
+
+
+DISTILLATION = {
+    "forward_kl": forward_kl,
+    "reverse_kl": reverse_kl,
+    "total_variation": total_variation,
+}
+
+
+def distillation(name: str) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    """The distillation loss called `name`; `UserError` if there is none."""
+    if name not in DISTILLATION:
+        raise UserError(f"unknown train.distill_loss {name!r}; known: {', '.join(DISTILLATION)}")
+    return DISTILLATION[name]
+
+
+def token_weights(
+    length: int, prompt_length: jax.Array, total_length: jax.Array, prompt_weight: float
+) -> jax.Array:
+    """Weight of predicting token t + 1 from position t, [B, length - 1] float32.
+
+    1 for answer tokens and EOS, `prompt_weight` for prompt tokens, 0 for padding.
+    """
+    predicted = jnp.arange(1, length)[None, :]
+    inside = predicted < total_length[:, None]
+    answer = predicted >= prompt_length[:, None]
+    return jnp.where(inside, jnp.where(answer, 1.0, prompt_weight), 0.0)
+
+
+def weighted_mean(values: jax.Array, weights: jax.Array) -> jax.Array:
+    return jnp.sum(values * weights) / jnp.maximum(jnp.sum(weights), 1e-6)

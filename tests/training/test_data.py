@@ -1,0 +1,66 @@
+import numpy as np
+import pytest
+
+from speccascade import tasks
+from speccascade.errors import UserError
+from speccascade.text import Tokenizer
+from speccascade.training import data
+from tests.training import tiny
+
+
+@pytest.fixture(scope="module")
+def task():
+    return tasks.make(tiny.get_config().task)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(task):
+    return Tokenizer.train((e.prompt + e.answer for e in task.examples("train")), 320)
+
+
+def test_rows_are_prompt_answer_eos_padding(task, tokenizer):
+    problems = data.tokenize(task, "test", tokenizer, 160)
+    assert problems.tokens.shape == (10, 160)
+    for row, prompt, whole, example in zip(
+        problems.tokens,
+        problems.prompt_length,
+        problems.length,
+        task.examples("test"),
+        strict=True,
+    ):
+        assert tokenizer.decode(row[:prompt]) == example.prompt
+        assert tokenizer.decode(row[prompt : whole - 1]) == example.answer
+        assert row[whole - 1] == tokenizer.eos_id and (row[whole:] == tokenizer.pad_id).all()
+
+
+def test_too_short_rows(task, tokenizer):
+    with pytest.raises(UserError, match="raise train.row_length"):
+        data.tokenize(task, "test", tokenizer, 20)
+
+
+def test_saved_rows_are_reused_unless_damaged_or_of_another_tokenizer(task, tokenizer, tmp_path):
+    path = str(tmp_path / "data" / "test.npz")
+    fresh = data.load_or_tokenize(path, task, "test", tokenizer, 160)
+    saved = data.load_or_tokenize(path, None, "test", tokenizer, 160)  # no task: it must be read
+    np.testing.assert_array_equal(fresh.tokens, saved.tokens)
+    whole = open(path, "rb").read()
+    with open(path, "wb") as out:
+        out.write(whole[: len(whole) // 2])
+    again = data.load_or_tokenize(path, task, "test", tokenizer, 160)
+    np.testing.assert_array_equal(fresh.tokens, again.tokens)
+    other = Tokenizer.train(["abc"], 258)
+    assert data.load_or_tokenize(path, task, "test", other, 400).tokens.shape == (10, 400)
+
+
+def test_every_epoch_reads_every_row_once_in_another_order():
+    steps = [data.rows_of_step(step, 10, 4, seed=0) for step in range(10)]
+    epochs = np.concatenate(steps).reshape(4, 10)
+    assert (np.sort(epochs, axis=1) == np.arange(10)).all()
+    assert len({tuple(e) for e in epochs}) == 4
+    np.testing.assert_array_equal(data.rows_of_step(7, 10, 4, seed=0), steps[7])
+    assert (data.rows_of_step(7, 10, 4, seed=1) != steps[7]).any()
+
+
+def test_a_batch_may_span_several_epochs():
+    rows = data.rows_of_step(0, 3, 8, seed=0)
+    assert sorted(rows[:3]) == sorted(rows[3:6]) == [0, 1, 2]

@@ -1,0 +1,183 @@
+import glob
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import ml_collections
+import numpy as np
+import pytest
+
+from speccascade.errors import UserError
+from speccascade.training import checkpoints, data, loop
+from speccascade.training.metrics import read_metrics
+from tests.training import tiny
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def start(workdir, *more) -> subprocess.Popen:
+    config = ROOT / "tests/training/tiny.py"
+    command = [sys.executable, "scripts/train.py", f"--config={config}", f"--workdir={workdir}"]
+    return subprocess.Popen(
+        [*command, *more],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def losses_of(workdir):
+    rows = read_metrics(os.path.join(workdir, "metrics.jsonl"))
+    return [{k: v for k, v in row.items() if k != "seconds_per_step"} for row in rows]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The workdir of a whole tiny run."""
+    workdir = str(tmp_path_factory.mktemp("whole"))
+    process = start(workdir)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    assert "validation_whole_answer" in out and "60/60" in err
+    return workdir
+
+
+def test_a_killed_run_continues_to_the_same_losses(trained, tmp_path):
+    process = start(tmp_path)
+    deadline = time.monotonic() + 300
+    while time.monotonic() < deadline and process.poll() is None:
+        rows = losses_of(tmp_path)
+        if rows and rows[-1]["step"] >= 14:
+            break
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    assert losses_of(tmp_path)[-1]["step"] < 60
+
+    again = start(tmp_path)
+    _, err = again.communicate(timeout=300)
+    assert again.returncode == 0, err
+    assert losses_of(tmp_path) == losses_of(trained)
+    for a, b in zip(
+        jax.tree.leaves(checkpoints.load_model(trained)[1]),
+        jax.tree.leaves(checkpoints.load_model(str(tmp_path))[1]),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_what_a_run_leaves(trained):
+    rows = losses_of(trained)
+    losses = [row["loss"] for row in rows if "loss" in row]
+    assert len(losses) == 30 and losses[-1] < losses[0] - 1
+    assert [row["step"] for row in rows if "validation_nll" in row] == [20, 40, 60]
+    assert sorted(os.listdir(os.path.join(trained, "checkpoints"))) == ["50", "60"]
+    assert glob.glob(os.path.join(trained, "tb", "events.*"))
+    model, params, tokenizer = checkpoints.load_model(trained)
+    assert model.vocab_size == tokenizer.vocab_size == 320
+    assert model.forward(params, np.array([tokenizer.encode("Ann")])).shape[-1] == 320
+
+
+def test_another_config_is_refused_and_nothing_is_lost(trained):
+    before = {p: p.read_bytes() for p in pathlib.Path(trained).rglob("*") if p.is_file()}
+    changes = ("--config.train.learning_rate=0.5", "--config.model.d_ff=8")
+    process = start(trained, *changes)
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 2
+    line = err.strip().splitlines()[-1]
+    assert "model.d_ff (16 there, 8 now), train.learning_rate (0.01 there, 0.5 now)" in line
+    assert before == {p: p.read_bytes() for p in pathlib.Path(trained).rglob("*") if p.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("loss", "optimizer"), [("forward_kl", "adamw"), ("total_variation", "muon")]
+)
+def test_a_drafter_distilled_from_its_teacher_alone_approaches_it(
+    trained, tmp_path, loss, optimizer
+):
+    config = tiny.get_config(optimizer)
+    config.train.update(distill_from=trained, distill_loss=loss, distill_weight=1.0, num_steps=20)
+    loop.train(config, str(tmp_path))
+    distances = [row["distill"] for row in losses_of(tmp_path) if "distill" in row]
+    assert distances[-1] < 0.9 * distances[0]
+    assert checkpoints.load_model(str(tmp_path))[2] == checkpoints.load_model(trained)[2]
+
+
+def test_validation_counts_answers_that_are_all_argmax(trained):
+    model, params, tokenizer = checkpoints.load_model(trained)
+    rng = np.random.default_rng(0)
+    tokens = rng.integers(2, 320, (7, 12)).astype(np.int32)
+    # Answers made greedy from position 5 on, but for the first row's last token.
+    forward = jax.jit(model.forward)
+    for t in range(5, 12):
+        tokens[:, t] = np.argmax(forward(params, tokens)[:, t - 1], -1)
+    tokens[0, -1] = (tokens[0, -1] + 1) % 320
+    problems = data.Problems(tokens, np.full(7, 5), np.full(7, 12))
+    figures = loop.evaluate(model, params, problems, batch_size=4)
+    assert figures["validation_whole_answer"] == pytest.approx(6 / 7)
+    assert figures["validation_token_accuracy"] == pytest.approx(48 / 49)
+
+
+def test_damaged_or_missing_checkpoints(trained, tmp_path):
+    with pytest.raises(UserError, match="model.json is missing"):
+        checkpoints.load_model(str(tmp_path))
+    copy = tmp_path / "copy"
+    subprocess.run(["cp", "-r", trained, str(copy)], check=True)
+    for path in (copy / "checkpoints" / "60").rglob("*"):
+        if path.is_file() and path.stat().st_size > 200:
+            path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(UserError, match="checkpoints/60 cannot be read"):
+        checkpoints.load_model(str(copy))
+    subprocess.run(["rm", "-r", str(copy / "checkpoints" / "60")], check=True)
+    checkpoints.load_model(str(copy))  # the one before
+    subprocess.run(["rm", "-r", str(copy / "checkpoints")], check=True)
+    with pytest.raises(UserError, match="no checkpoints"):
+        checkpoints.load_model(str(copy))
+    (copy / "model.json").write_text("{")
+    with pytest.raises(UserError, match="model.json is damaged"):
+        checkpoints.load_model(str(copy))
+
+
+def test_bad_settings_are_named_before_anything_is_written(tmp_path):
+    workdir = tmp_path / "new"
+    for changes, message in (
+        ({"optimizer": "sgd"}, "unknown train.optimizer 'sgd'"),
+        ({"checkpoint_every": 3}, "multiple of train.log_every"),
+        ({"distill_from": str(tmp_path)}, "model.json is missing"),
+        ({"distill_from": str(tmp_path), "distill_loss": "mse"}, "unknown train.distill_loss"),
+    ):
+        config = tiny.get_config()
+        config.train.update(changes)
+        with pytest.raises(UserError, match=message):
+            loop.train(config, str(workdir))
+        assert not workdir.exists()
+
+
+def test_both_optimizers_decay_matrices_alone():
+    params = {"embedding": np.ones((4, 3)), "weight": np.ones((3, 3)), "scale": np.ones(3)}
+    params = jax.tree.map(lambda x: x.astype(np.float32), params)
+    for name in ("adamw", "muon"):
+        train = tiny.get_config(name).train
+        train.update(weight_decay=0.5, warmup_steps=1)
+        optimizer = loop.make_optimizer(ml_collections.FrozenConfigDict(train))
+        update = jax.jit(optimizer.update)
+        state = optimizer.init(params)
+        zeros = jax.tree.map(np.zeros_like, params)
+        for _ in range(2):
+            updates, state = update(zeros, state, params)
+        assert not updates["embedding"].any() and not updates["scale"].any()
+        np.testing.assert_allclose(updates["weight"], -0.5e-2, rtol=1e-5)
+
+
+def test_metrics_survive_a_line_cut_short(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(json.dumps({"step": 2, "loss": 1.0}) + '\n{"step": 4, "lo')
+    assert read_metrics(str(path)) == [{"step": 2, "loss": 1.0}]

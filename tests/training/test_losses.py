@@ -1,0 +1,50 @@
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from speccascade.errors import UserError
+from speccascade.training import losses
+
+P = np.array([[0.5, 0.25, 0.25], [1 / 3, 1 / 3, 1 / 3]])  # teacher
+Q = np.array([[0.25, 0.5, 0.25], [1 / 3, 1 / 3, 1 / 3]])  # student
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("forward_kl", (P * np.log(P / Q)).sum(-1)),
+        ("reverse_kl", (Q * np.log(Q / P)).sum(-1)),
+        ("total_variation", np.array([0.25, 0.0])),
+    ],
+)
+def test_distillation_losses_have_their_closed_form(name, expected):
+    # Logits are free up to a constant per row.
+    got = losses.distillation(name)(jnp.log(Q) + 3.0, jnp.log(P) - 5.0)
+    np.testing.assert_allclose(got, expected, atol=1e-6)
+
+
+def test_extreme_logits_stay_finite():
+    far = jnp.array([[1e4, 0.0, -1e4]])
+    for loss in losses.DISTILLATION.values():
+        assert jnp.isfinite(loss(far, far[:, ::-1])).all()
+
+
+def test_unknown_distillation():
+    with pytest.raises(UserError, match="unknown train.distill_loss 'mse'; known: forward_kl"):
+        losses.distillation("mse")
+
+
+def test_cross_entropy():
+    got = losses.cross_entropy(jnp.log(P), jnp.array([1, 2]))
+    np.testing.assert_allclose(got, -np.log([0.25, 1 / 3]), rtol=1e-6)
+
+
+def test_weights_cover_prompt_answer_and_eos_but_no_padding():
+    # prompt a b, answer c, EOS, padding: position t predicts token t + 1.
+    got = losses.token_weights(6, jnp.array([2, 1]), jnp.array([4, 6]), 0.2)
+    np.testing.assert_allclose(got, [[0.2, 1, 1, 0, 0], [1, 1, 1, 1, 1]])
+
+
+def test_weighted_mean_of_nothing_is_zero():
+    assert losses.weighted_mean(jnp.ones(3), jnp.zeros(3)) == 0
+    assert losses.weighted_mean(jnp.array([1.0, 5.0]), jnp.array([3.0, 1.0])) == 2.0
