@@ -1,0 +1,34 @@
+"""Makes one directory of two trained models:
+
+    python scripts/export_pair.py --drafter=DIR --expert=DIR --output=DIR --name=NAME
+
+`--note=KEY=VALUE`, as often as wanted, is kept in its pair.json beside the configs and hours of
+training.
+"""
+
+from absl import flags
+
+from speccascade import app
+
+_DRAFTER = flags.DEFINE_string("drafter", None, "The drafter's training workdir.")
+_EXPERT = flags.DEFINE_string("expert", None, "The expert's training workdir.")
+_OUTPUT = flags.DEFINE_string("output", None, "Where the pair goes.")
+_NAME = flags.DEFINE_string("name", None, "What the pair is called.")
+_NOTES = flags.DEFINE_multi_string("note", [], "KEY=VALUE: the command, the machine, ...")
+_DTYPE = flags.DEFINE_enum(
+    "dtype", None, ["float32", "bfloat16"], "In which the pair computes; by default as trained."
+)
+flags.mark_flags_as_required(["drafter", "expert", "output", "name"])
+
+
+def main(argv):
+    del argv
+    from speccascade import pairs
+
+    workdirs = {"drafter": _DRAFTER.value, "expert": _EXPERT.value}
+    pair = pairs.export_workdirs(workdirs, _OUTPUT.value, _NAME.value, _NOTES.value, _DTYPE.value)
+    print(f"{pair.name} ({pair.hash}) written to {_OUTPUT.value}")
+
+
+if __name__ == "__main__":
+    app.run(main)

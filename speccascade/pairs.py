@@ -1,0 +1,252 @@
+"""A drafter and an expert that share a tokenizer: loaded, checked, exported.
+
+An exported pair is a directory:
+
+    pair.json             name, both models' descriptions, context length, how they were trained
+    tokenizer.json        the tokenizer
+    drafter.safetensors   parameters in bfloat16, keys joined by "/"
+    expert.safetensors    likewise
+
+The pairs that come with the package lie in `speccascade/shipped/`.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import safetensors
+from safetensors.flax import load_file, save
+
+from speccascade import models
+from speccascade.errors import UserError
+from speccascade.models.interface import Model, Params
+from speccascade.text import Tokenizer
+
+ROLES = ("drafter", "expert")
+_SHIPPED = os.path.join(os.path.dirname(__file__), "shipped")
+
+
+@dataclasses.dataclass(frozen=True)
+class Pair:
+    """A drafter and an expert over one vocabulary.
+
+    Attributes:
+      name: for people.
+      drafter: the drafter's model.
+      expert: the expert's model.
+      params: `{"drafter": ..., "expert": ...}`, in the dtype in which each model computes.
+      tokenizer: of both.
+      context_length: the most tokens, prompt and answer together, that the models were trained on.
+    """
+
+    name: str
+    drafter: Model
+    expert: Model
+    params: dict[str, Params]
+    tokenizer: Tokenizer
+    context_length: int
+
+    def __post_init__(self):
+        for role in ROLES:
+            if getattr(self, role).vocab_size != self.tokenizer.vocab_size:
+                raise UserError(
+                    f"pair {self.name}: the {role} has {getattr(self, role).vocab_size} token ids, "
+                    f"the tokenizer {self.tokenizer.vocab_size}; all must share one vocabulary"
+                )
+
+    @property
+    def hash(self) -> str:
+        """16 hex digits of the models' descriptions and parameters."""
+        digest = hashlib.sha256()
+        for role in ROLES:
+            description = models.describe(getattr(self, role))
+            digest.update(json.dumps(description, sort_keys=True).encode())
+            for key, leaf in sorted(_flatten(self.params[role]).items()):
+                digest.update(key.encode() + np.asarray(leaf).tobytes())
+        return digest.hexdigest()[:16]
+
+
+def load(source: str | Mapping[str, str]) -> Pair:
+    """Loads a pair.
+
+    Args:
+      source: "shipped:NAME", the directory of an exported pair, or the workdirs of two trained
+        models, `{"drafter": DIR, "expert": DIR}`.
+
+    Raises:
+      UserError: something is missing, damaged or does not fit together.
+    """
+    if not isinstance(source, str):
+        return _from_workdirs(source)
+    if source.startswith("shipped:"):
+        name = source.removeprefix("shipped:")
+        known = sorted(os.listdir(_SHIPPED)) if os.path.isdir(_SHIPPED) else []
+        if name not in known:
+            has = f"choose one of: {', '.join(known)}" if known else "this copy ships none"
+            raise UserError(f"no shipped pair {name!r}; {has}")
+        return _from_directory(os.path.join(_SHIPPED, name))
+    return _from_directory(source)
+
+
+def export(pair: Pair, directory: str, notes: Mapping[str, Any]) -> None:
+    """Writes a pair so that `load(directory)` finds it.
+
+    Args:
+      pair: what to write.
+      directory: made if it is missing; files of an older export are replaced.
+      notes: how the pair was trained; JSON-ready.
+    """
+    os.makedirs(directory, exist_ok=True)
+    for role in ROLES:
+        flat = _flatten(pair.params[role])
+        arrays = {key: jnp.asarray(leaf, jnp.bfloat16) for key, leaf in flat.items()}
+        with open(os.path.join(directory, f"{role}.safetensors"), "wb") as file:
+            file.write(save(arrays))  # its save_file would deny others to read it
+    pair.tokenizer.save(os.path.join(directory, "tokenizer.json"))
+    description = {
+        "name": pair.name,
+        "context_length": pair.context_length,
+        **{role: models.describe(getattr(pair, role)) for role in ROLES},
+        "training": dict(notes),
+    }
+    with open(os.path.join(directory, "pair.json"), "w") as file:
+        json.dump(description, file, indent=1)
+        file.write("\n")
+
+
+def export_workdirs(
+    workdirs: Mapping[str, str],
+    directory: str,
+    name: str,
+    notes: Sequence[str] = (),
+    dtype: str | None = None,
+) -> Pair:
+    """Exports the models of two training workdirs under a name.
+
+    Args:
+      workdirs: `{"drafter": DIR, "expert": DIR}`.
+      directory: where the pair goes.
+      name: what it is called.
+      notes: "KEY=VALUE" each, kept beside what the workdirs tell of the training.
+      dtype: in which the exported models compute; None for that of their training.
+
+    Returns:
+      The pair as it was written.
+    """
+    pairs = [note.partition("=") for note in notes]
+    if bad := [note for note, (_, equals, _) in zip(notes, pairs, strict=True) if not equals]:
+        raise UserError(f"--note={bad[0]} must be KEY=VALUE")
+    told = {role: training_notes(workdirs[role]) for role in ROLES}
+    pair = dataclasses.replace(load(workdirs), name=name)
+    if dtype is not None:
+        described = {role: models.describe(getattr(pair, role)) for role in ROLES}
+        built = {role: models.build({**described[role], "dtype": dtype}) for role in ROLES}
+        pair = dataclasses.replace(pair, **built)
+    export(pair, directory, {**{key: value for key, _, value in pairs}, **told})
+    return load(directory)
+
+
+def training_notes(workdir: str) -> dict[str, Any]:
+    """Returns a training workdir's config, its last step and its hours of training."""
+    from speccascade.training import checkpoints, metrics
+
+    config = checkpoints.read_json(os.path.join(workdir, "config.json"))
+    if config["train"]["distill_from"]:  # where it lay says nothing to anybody else
+        config["train"]["distill_from"] = os.path.basename(
+            os.path.normpath(config["train"]["distill_from"])
+        )
+    step, seconds = 0, 0.0
+    for row in metrics.read_metrics(os.path.join(workdir, "metrics.jsonl")):
+        if "seconds_per_step" in row:
+            seconds += (row["step"] - step) * row["seconds_per_step"]
+            step = row["step"]
+    return {"steps": step, "hours": round(seconds / 3600, 2), "config": config}
+
+
+def _from_workdirs(workdirs: Mapping[str, str]) -> Pair:
+    from speccascade.training import checkpoints
+
+    if set(workdirs) != set(ROLES):
+        raise UserError("a pair of workdirs is {drafter: DIR, expert: DIR}; give these two")
+    found, tokenizers, lengths = {}, {}, []
+    for role in ROLES:
+        model, params, tokenizers[role] = checkpoints.load_model(workdirs[role])
+        found[role] = model, _cast(model, params)
+        config = checkpoints.read_json(os.path.join(workdirs[role], "config.json"))
+        lengths.append(config["train"]["row_length"])
+    if tokenizers["drafter"] != tokenizers["expert"]:
+        raise UserError(
+            f"{workdirs['drafter']} and {workdirs['expert']} have different vocabularies; train "
+            "the drafter with the expert's tokenizer.json in its workdir, or distilled from it"
+        )
+    return Pair(
+        name=" + ".join(os.path.basename(os.path.normpath(workdirs[role])) for role in ROLES),
+        drafter=found["drafter"][0],
+        expert=found["expert"][0],
+        params={role: found[role][1] for role in ROLES},
+        tokenizer=tokenizers["expert"],
+        context_length=min(lengths),
+    )
+
+
+def _from_directory(directory: str) -> Pair:
+    path = os.path.join(directory, "pair.json")
+    try:
+        with open(path) as file:
+            description = json.load(file)
+    except FileNotFoundError:
+        raise UserError(
+            f"no pair at {directory}: {path} is missing; give shipped:NAME, a directory that "
+            "scripts/export_pair.py wrote, or the workdirs of a drafter and an expert"
+        ) from None
+    except ValueError:
+        raise UserError(f"{path} is damaged; export the pair again") from None
+    try:
+        name, context_length = description["name"], description["context_length"]
+        described = {role: description[role] for role in ROLES}
+    except (KeyError, TypeError):
+        raise UserError(f"{path} describes no pair; export the pair again") from None
+    built = {role: models.build(described[role]) for role in ROLES}
+    return Pair(
+        name=name,
+        **built,
+        params={
+            role: _read_params(built[role], os.path.join(directory, f"{role}.safetensors"))
+            for role in ROLES
+        },
+        tokenizer=Tokenizer.load(os.path.join(directory, "tokenizer.json")),
+        context_length=context_length,
+    )
+
+
+def _read_params(model: Model, path: str) -> Params:
+    try:
+        flat = load_file(path)
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing; export the pair again") from None
+    except safetensors.SafetensorError as error:
+        raise UserError(f"{path} is damaged or truncated ({error}); export it again") from None
+    wanted = jax.eval_shape(model.init, jax.random.key(0))
+    shapes = {key: leaf.shape for key, leaf in _flatten(wanted).items()}
+    if shapes != {key: leaf.shape for key, leaf in flat.items()}:
+        raise UserError(f"{path} holds other arrays than pair.json says; export the pair again")
+    leaves = [flat[key] for key in _flatten(wanted)]
+    return _cast(model, jax.tree.unflatten(jax.tree.structure(wanted), leaves))
+
+
+def _cast(model: Model, params: Params) -> Params:
+    """Parameters in the dtype of computation: a decode step then converts nothing."""
+    dtype = models.describe(model)["dtype"]
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), params)
+
+
+def _flatten(params: Params) -> dict[str, Any]:
+    """Returns the leaves by their keys, joined by "/"."""
+    paths, _ = jax.tree_util.tree_flatten_with_path(params)
+    return {"/".join(str(part.key) for part in path): leaf for path, leaf in paths}

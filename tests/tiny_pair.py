@@ -1,0 +1,55 @@
+"""A random pair of two tiny transformers, and a sweep over it, as a config file and in-process."""
+
+import jax
+import ml_collections
+
+from speccascade import models, pairs, tasks
+from speccascade.evaluate.sweep import product
+from speccascade.text import Tokenizer
+from tests.training import tiny
+
+PROMPT = "How many? " * 8  # takes as much room as the task's prompts
+WIDTHS = {"drafter": 8, "expert": 16}
+
+
+def make(scale: float = 3.0) -> pairs.Pair:
+    """Returns the pair; its distributions are far from uniform and differ between the two."""
+    task = tasks.make(tiny.get_config().task)
+    examples = task.examples("train", 20)
+    tokenizer = Tokenizer.train((e.prompt + e.answer for e in examples), 300)
+    built, params = {}, {}
+    for i, (role, width) in enumerate(WIDTHS.items()):
+        built[role] = models.build(
+            {
+                "vocab_size": tokenizer.vocab_size,
+                "d_model": width,
+                "num_layers": 1,
+                "num_heads": 2,
+                "num_kv_heads": 1,
+                "head_dim": 4,
+                "d_ff": 16,
+                "tie_embeddings": False,
+            }
+        )
+        init = jax.jit(built[role].init)  # compiled once, not operation by operation
+        params[role] = jax.tree.map(lambda x: x * scale, init(jax.random.key(i)))
+    return pairs.Pair("tiny", **built, params=params, tokenizer=tokenizer, context_length=300)
+
+
+def get_config(pair_directory: str = "") -> ml_collections.ConfigDict:
+    """Returns a sweep of seconds over the pair exported to `pair_directory`."""
+    config = ml_collections.ConfigDict()
+    config.task = tiny.get_config().task
+    config.pair = pair_directory
+    # Tests that decode in these shapes share what was compiled: batches of 8, 6 tokens, `PROMPT`.
+    config.evaluate = {
+        "settings": product(
+            method=("autoregressive_expert", "autoregressive_drafter"), temperature=(0.0, 1.0)
+        )
+        + product(rule="token_v3", alpha=(0.2, 0.8), draft_length=2, temperature=(0.0, 1.0)),
+        "splits": {"validation": 5, "test": 4},
+        "max_new_tokens": 6,
+        "batch_size": 8,
+        "timing": {"num_examples": 2, "trials": 2},
+    }
+    return config
