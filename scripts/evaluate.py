@@ -1,0 +1,35 @@
+"""Measures a sweep: `python scripts/evaluate.py --config=CONFIG.py --workdir=DIR`.
+
+Rows are appended to DIR/results.jsonl as settings finish; started again, it does only what is
+missing.
+"""
+
+import sys
+
+from absl import flags
+from ml_collections import config_flags
+
+from speccascade import app
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "What to measure; see configs/.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Where results go.")
+_DRY_RUN = flags.DEFINE_bool("dry_run", False, "Check everything and say what is to do.")
+_PROFILE = flags.DEFINE_bool("profile", False, "Write a profiler trace to WORKDIR/profile.")
+flags.mark_flags_as_required(["config", "workdir"])
+
+
+def main(argv):
+    del argv
+    from speccascade.evaluate import run
+
+    if _DRY_RUN.value:
+        print(run.describe(run.prepare(_CONFIG.value), _WORKDIR.value))
+        return
+    outcome = run.evaluate(_CONFIG.value, _WORKDIR.value, profile=_PROFILE.value)
+    print(f"{outcome.measured} rows measured; now run scripts/report.py --workdir={_WORKDIR.value}")
+    if outcome.failed:
+        sys.exit("\n".join([f"error: {len(outcome.failed)} rows failed:", *outcome.failed]))
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,50 @@
+"""Answers prompts with one rule.
+
+    python scripts/generate.py --config=configs/quickstart.py --prompt="..." \
+        --rule=token_v3 --alpha=0.3 --draft_length=5
+
+Prompts come from the command line or, one per line, from a file. Every answer is followed by a
+line of its statistics as JSON.
+"""
+
+import json
+
+from absl import flags
+from ml_collections import config_flags
+
+from speccascade import app
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "Names the pair; see configs/.")
+_PROMPT = flags.DEFINE_string("prompt", None, "A prompt.")
+_PROMPTS_FILE = flags.DEFINE_string("prompts_file", None, "A file of prompts, one per line.")
+_METHOD = flags.DEFINE_string("method", None, "Without a rule: autoregressive_expert, ...")
+_RULE = flags.DEFINE_string("rule", None, "The deferral rule; spec where no method is given.")
+_ALPHA = flags.DEFINE_float("alpha", None, "The rule's alpha.")
+_KNOBS = flags.DEFINE_string("knobs", "{}", 'Further fields of the setting: {"expert_top_p": 0.9}.')
+_DRAFT_LENGTH = flags.DEFINE_integer("draft_length", None, "N; 5 where a rule is run.")
+_VERIFIER = flags.DEFINE_string("verifier", None, "token or block.")
+_TEMPERATURE = flags.DEFINE_float("temperature", 0.0, "0 for greedy.")
+_SEED = flags.DEFINE_integer("seed", 0, "Of the random draws.")
+_MAX_NEW_TOKENS = flags.DEFINE_integer("max_new_tokens", 64, "The most tokens of an answer.")
+flags.mark_flags_as_required(["config"])
+
+
+def main(argv):
+    del argv
+    from speccascade import generate
+
+    given = (_METHOD, _RULE, _ALPHA, _DRAFT_LENGTH, _VERIFIER, _TEMPERATURE, _SEED)
+    completions = generate.from_flags(
+        _CONFIG.value,
+        prompt=_PROMPT.value,
+        prompts_file=_PROMPTS_FILE.value,
+        knobs=_KNOBS.value,
+        fields={flag.name: flag.value for flag in given},
+        max_new_tokens=_MAX_NEW_TOKENS.value,
+    )
+    for completion in completions:
+        print(completion.text.strip(), json.dumps(completion.statistics), sep="\n")
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,24 @@
+"""Tables and plots of a sweep: `python scripts/report.py --workdir=DIR`.
+
+Prints the table and writes it, as Markdown, CSV and LaTeX, beside the plots to DIR/report.
+"""
+
+from absl import flags
+
+from speccascade import app
+
+_WORKDIR = flags.DEFINE_string("workdir", None, "The workdir of scripts/evaluate.py.")
+flags.mark_flags_as_required(["workdir"])
+
+
+def main(argv):
+    del argv
+    from speccascade.report import report
+
+    table, paths = report(_WORKDIR.value)
+    print(table)
+    print("\n".join(paths))
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,191 @@
+"""From settings and prompts to calls of the decode engine."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from speccascade import decode, rules
+from speccascade.decode.stopping import cut
+from speccascade.errors import UserError
+from speccascade.evaluate.settings import TRUNCATIONS, Pairs, Setting
+from speccascade.pairs import Pair
+from speccascade.sampling import Truncation
+
+
+class Request(NamedTuple):
+    """One prompt.
+
+    Attributes:
+      prompt: its token ids.
+      example_id: keys its random draws.
+      max_new_tokens: the most tokens to generate; 0 for a row that only fills a batch.
+    """
+
+    prompt: Sequence[int]
+    example_id: int
+    max_new_tokens: int
+
+
+def program(setting: Setting) -> tuple:
+    """Returns what settings must share to be decoded in one batch by one compiled program.
+
+    Rules mix freely, but for those that need no drafter pass at the bonus position: beside others
+    they would be charged for it.
+    """
+    limits = tuple(
+        tuple(kind for kind, _ in pairs)
+        for pairs in (setting.drafter_truncation, setting.expert_truncation)
+    )
+    rule = None
+    if setting.method == "speculative":
+        rule = rules.spec(setting.rule).uses_q
+    elif setting.method == "token_cascade":
+        rule = setting.rule
+    return setting.method, rule, setting.draft_length, setting.verifier, limits
+
+
+def rule_kind(setting: Setting) -> tuple:
+    """Returns what settings must share for their knobs to be rows of one rule."""
+    if setting.rule is None:
+        return ()
+    knobs = rules.spec(setting.rule).knobs
+    return setting.rule, tuple((k, v) for k, v in setting.knobs if knobs[k].static)
+
+
+@dataclasses.dataclass(frozen=True)
+class Engine:
+    """A pair with the shapes in which it decodes.
+
+    Attributes:
+      pair: the models.
+      stop_table: int32 [S, V], where rows end.
+      stop_strings: what the text is cut at.
+      prompt_slots: room for a prompt.
+      max_new_tokens: room for an answer.
+    """
+
+    pair: Pair
+    stop_table: np.ndarray
+    stop_strings: tuple[str, ...]
+    prompt_slots: int
+    max_new_tokens: int
+
+    @classmethod
+    def build(
+        cls,
+        pair: Pair,
+        prompts: Sequence[Sequence[int]],
+        max_new_tokens: int,
+        stop_strings: Sequence[str] = (),
+    ) -> "Engine":
+        """Returns an engine with room for `prompts`."""
+        if max_new_tokens < 1:
+            raise UserError(f"max_new_tokens={max_new_tokens} must be at least 1")
+        tokenizer = pair.tokenizer
+        table = decode.stop_table(
+            tokenizer.vocab_size, [tokenizer.eos_id], stop_strings, tokenizer.token_bytes
+        )
+        longest = max(len(prompt) for prompt in prompts)
+        slots = -(-longest // 16) * 16  # few shapes: what was compiled once serves again
+        room = min(max_new_tokens, pair.context_length)
+        return cls(pair, table, tuple(stop_strings), slots, room)
+
+    def request(self, prompt: Sequence[int], example_id: int, name: str) -> Request:
+        """Returns the request for a prompt, which may be answered until the context is full.
+
+        Raises:
+          UserError: the prompt is empty or leaves no room; the message calls it `name`.
+        """
+        if not prompt:
+            raise UserError(f"{name} is empty; give it at least one token")
+        room = self.pair.context_length - len(prompt)
+        if room < 1:
+            raise UserError(
+                f"{name} has {len(prompt)} tokens and the pair a context of "
+                f"{self.pair.context_length}, prompt and answer together; shorten it"
+            )
+        return Request(prompt, example_id, min(self.max_new_tokens, room))
+
+    def prepare(
+        self, settings: Sequence[Setting], requests: Sequence[Request], kinds: Sequence[Setting]
+    ) -> Callable[[], decode.Output]:
+        """Returns a function that decodes a batch, each row under its own setting.
+
+        Args:
+          settings: per row; of one `program`.
+          requests: per row.
+          kinds: a setting for each `rule_kind` that the program computes, those of `settings`
+            included. As long as they stay the same, nothing is compiled anew.
+        """
+        rows = decode.make_rows(
+            [request.prompt for request in requests],
+            stop_table=self.stop_table,
+            max_new_tokens=[request.max_new_tokens for request in requests],
+            prompt_slots=self.prompt_slots,
+            temperature=[s.temperature for s in settings],
+            seed=[s.seed for s in settings],
+            example_ids=[request.example_id for request in requests],
+            rule_index=_rule_index(settings, kinds),
+            drafter_truncation=_truncation([s.drafter_truncation for s in settings]),
+            expert_truncation=_truncation([s.expert_truncation for s in settings]),
+        )
+        rows = jax.device_put(rows)
+        method, pair, room = settings[0].method, self.pair, self.max_new_tokens
+        if method == "speculative":
+            drafter = decode.ModelDrafter(pair.drafter)
+            first = settings[0]
+            decoder = decode.Decoder(pair.expert, drafter, first.draft_length, room, first.verifier)
+            made = jax.device_put(tuple(_rule(kind, settings) for kind in kinds))
+            return lambda: decode.generate(decoder, pair.params, made, rows)
+        if method == "autoregressive_expert":
+            return lambda: decode.autoregressive(pair.expert, pair.params["expert"], rows, room)
+        if method == "autoregressive_drafter":
+            rows = rows._replace(expert_truncation=rows.drafter_truncation, drafter_truncation=None)
+            return lambda: _as_drafter(
+                decode.autoregressive(pair.drafter, pair.params["drafter"], rows, room)
+            )
+        cascade, knob = {
+            "token_cascade": (decode.token_cascade, lambda: _rule(kinds[0], settings)),
+            "sequence_cascade": (
+                decode.sequence_cascade,
+                lambda: np.array([dict(s.knobs)["threshold"] for s in settings]),
+            ),
+        }[method]
+        value = knob()
+        return lambda: cascade(pair.drafter, pair.expert, pair.params, value, rows, room)
+
+    def text(self, tokens: Sequence[int]) -> str:
+        """Returns the text of generated tokens, up to the first stop string."""
+        return cut(self.pair.tokenizer.decode(tokens), self.stop_strings)
+
+
+def _rule_index(settings: Sequence[Setting], kinds: Sequence[Setting]) -> list[int]:
+    order = [rule_kind(kind) for kind in kinds]
+    return [order.index(rule_kind(setting)) for setting in settings]
+
+
+def _rule(kind: Setting, settings: Sequence[Setting]) -> rules.Rule:
+    """Returns a rule with knobs [B]; other rules' rows get those of `kind`, which nobody reads."""
+    own = [s if rule_kind(s) == rule_kind(kind) else kind for s in settings]
+    columns: dict[str, Any] = {}
+    for name, knob in rules.spec(kind.rule).knobs.items():
+        values = [dict(s.knobs)[name] for s in own]
+        columns[name] = values[0] if knob.static else values
+    return rules.make(kind.rule, **columns)
+
+
+def _truncation(limits: Sequence[Pairs]) -> Truncation | None:
+    if not limits[0]:
+        return None
+    rows = [dict(pairs) for pairs in limits]
+    return Truncation(**{k: [row[k] for row in rows] for k in TRUNCATIONS if k in rows[0]})
+
+
+def _as_drafter(output: decode.Output) -> decode.Output:
+    """Books the passes of a drafter that decoded in the expert's place as its own."""
+    stats = output.stats
+    stats = stats._replace(drafter_calls=stats.expert_calls, expert_calls=stats.expert_calls * 0)
+    return output._replace(stats=stats)

@@ -1,0 +1,92 @@
+"""From counts and scores to the figures of a row, with bootstrap intervals over examples."""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+RESAMPLES = 1000
+CONFIDENCE = 0.95
+
+
+def bootstrap(
+    statistic: Callable[..., np.ndarray], *columns: Any, resamples: int = RESAMPLES
+) -> tuple[float, float]:
+    """Returns the percentile bootstrap interval of a statistic of paired columns.
+
+    Args:
+      statistic: maps arrays `[..., n]`, one per column, to `[...]`.
+      *columns: n values each; the same examples are drawn from all of them, with replacement.
+      resamples: number of resamples. Their seed is fixed: the same scores give the same interval.
+    """
+    arrays = [np.asarray(column, np.float64) for column in columns]
+    size = len(arrays[0])
+    rng = np.random.default_rng(0)
+    values = []
+    for start in range(0, resamples, 100):  # in parts, for memory's sake
+        index = rng.integers(size, size=(min(100, resamples - start), size))
+        values.append(statistic(*(array[index] for array in arrays)))
+    tail = 50 * (1 - CONFIDENCE)
+    low, high = np.percentile(np.concatenate(values), [tail, 100 - tail])
+    return float(low), float(high)
+
+
+def mean(values: np.ndarray) -> np.ndarray:
+    """Returns the mean over examples."""
+    return values.mean(-1)
+
+
+def mean_difference(values: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Returns the mean of the paired differences `values - others`."""
+    return (values - others).mean(-1)
+
+
+def speedup(
+    ms: np.ndarray, tokens: np.ndarray, expert_ms: np.ndarray, expert_tokens: np.ndarray
+) -> np.ndarray:
+    """Returns the expert's time per token over the method's, each over all examples together."""
+    return (expert_ms.sum(-1) / expert_tokens.sum(-1)) / (ms.sum(-1) / tokens.sum(-1))
+
+
+def verdict(interval: tuple[float, float], zero: float = 0.0) -> str:
+    """Returns "better", "worse" or, where the interval of a difference holds `zero`, neither."""
+    low, high = interval
+    if low > zero:
+        return "better"
+    return "worse" if high < zero else "not told apart"
+
+
+def rates(counts: Mapping[str, float], method: str, verifier: str | None) -> dict[str, Any]:
+    """Returns the rates of a setting from its counts summed over examples.
+
+    What a method does not have is None: a rejection rate belongs to the token verifier (the block
+    verifier decides on no single position), tokens per expert call to methods that score blocks or
+    decode with the expert alone.
+
+    Args:
+      counts: the fields of `decode.Stats`, summed.
+      method: of the setting.
+      verifier: of the setting.
+    """
+    speculative = method == "speculative"
+    by_token = verifier == "token"
+    has_calls = speculative or method == "autoregressive_expert"
+
+    def ratio(above: str, below: str, exists: bool) -> float | None:
+        return finite(counts[above] / counts[below]) if exists and counts[below] > 0 else None
+
+    return {
+        "tokens_per_expert_call": ratio("emitted", "expert_calls", has_calls),
+        "rejection_rate": ratio("rejected", "tested", by_token),
+        "tv_mean": ratio("tv_sum", "tested", by_token),
+        "deferral_rate": ratio("deferral_sum", "emitted", True),
+        "drafter_calls": round(counts["drafter_calls"]),
+        "expert_calls": round(counts["expert_calls"]),
+        "tokens": round(counts["emitted"]),
+    }
+
+
+def finite(value: float) -> float | None:
+    """Returns the value, None where JSON has no number for it."""
+    return float(value) if math.isfinite(value) else None

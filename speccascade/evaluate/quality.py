@@ -1,0 +1,135 @@
+"""How good the answers are: settings of one program decode as one stream of mixed batches."""
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from speccascade import decode
+from speccascade.evaluate import metrics
+from speccascade.evaluate.decoding import Engine, Request, program, rule_kind
+from speccascade.evaluate.jobs import Job
+from speccascade.tasks import Example, Task
+
+
+class Prompts(NamedTuple):
+    """A split, ready to decode.
+
+    Attributes:
+      examples: in the task's order.
+      requests: one per example.
+      answer_lengths: tokens of the reference answers; rows of like length make a batch.
+    """
+
+    examples: Sequence[Example]
+    requests: Sequence[Request]
+    answer_lengths: Sequence[int]
+
+
+class _Tally:
+    """What is known so far of one job."""
+
+    def __init__(self, job: Job):
+        self.job = job
+        self.scores = np.full(job.num_examples, np.nan)
+        self.invalid = 0
+        self.seconds = 0.0
+        self.counts: dict[str, float] = dict.fromkeys(decode.Stats._fields, 0.0)
+
+    @property
+    def done(self) -> bool:
+        return not np.isnan(self.scores).any()
+
+    def row(self) -> dict[str, Any]:
+        setting = self.job.setting
+        return {
+            "quality": metrics.finite(self.scores.mean()),
+            "quality_ci": list(metrics.bootstrap(metrics.mean, self.scores)),
+            **metrics.rates(self.counts, setting.method, setting.verifier),
+            "seconds": round(self.seconds, 3),
+            "scores": self.scores.tolist(),
+        }
+
+
+def groups(jobs: Sequence[Job]) -> list[list[Job]]:
+    """Returns the jobs by compiled program."""
+    found = defaultdict(list)
+    for job in jobs:
+        found[program(job.setting)].append(job)
+    return list(found.values())
+
+
+def run(
+    engine: Engine,
+    task: Task,
+    prompts: dict[str, Prompts],
+    jobs: Sequence[Job],
+    batch_size: int,
+    advance: Callable[[int], None],
+) -> Iterator[tuple[Job, dict[str, Any] | str]]:
+    """Decodes the jobs of one program.
+
+    Args:
+      engine: the pair.
+      task: scores the answers.
+      prompts: by split.
+      jobs: a group of `groups`.
+      batch_size: rows decoded at a time.
+      advance: told the number of examples after each batch.
+
+    Yields:
+      Each job with the measured fields of its row as soon as its last example is decoded, or with a
+      line that says why it failed.
+    """
+    kinds = list({rule_kind(job.setting): job.setting for job in jobs}.values())
+    tallies = [_Tally(job) for job in jobs]
+    stream = [(tally, i) for tally in tallies for i in _by_length(tally.job, prompts)]
+    for start in range(0, len(stream), batch_size):
+        part = stream[start : start + batch_size]
+        began = time.monotonic()
+        output = _decode(engine, prompts, kinds, part, batch_size)
+        seconds = (time.monotonic() - began) / len(part)
+        for row, (tally, index) in enumerate(part):
+            example = prompts[tally.job.split].examples[index]
+            _count(engine, task, example, tally, index, output, row)
+            tally.seconds += seconds
+        advance(len(part))
+        for tally in dict.fromkeys(tally for tally, _ in part):
+            if tally.done and tally.invalid:
+                yield (
+                    tally.job,
+                    f"{tally.invalid} of {tally.job.num_examples} examples met logits that were "
+                    "not finite; look at the checkpoints and the dtype",
+                )
+            elif tally.done:
+                yield tally.job, tally.row()
+
+
+def _by_length(job: Job, prompts: dict[str, Prompts]) -> list[int]:
+    lengths = prompts[job.split].answer_lengths[: job.num_examples]
+    return list(np.argsort(lengths, kind="stable"))
+
+
+def _decode(engine, prompts, kinds, part, batch_size) -> decode.Output:
+    settings = [tally.job.setting for tally, _ in part]
+    requests = [prompts[tally.job.split].requests[index] for tally, index in part]
+    missing = batch_size - len(part)
+    settings += settings[:1] * missing
+    requests += [requests[0]._replace(max_new_tokens=0)] * missing
+    output = engine.prepare(settings, requests, kinds)()
+    return output._replace(
+        tokens=np.asarray(output.tokens),
+        num_tokens=np.asarray(output.num_tokens),
+        invalid=np.asarray(output.invalid),
+        stats=decode.Stats(*(np.asarray(field) for field in output.stats)),
+    )
+
+
+def _count(engine, task, example, tally, index, output, row) -> None:
+    text = engine.text(output.tokens[row, : output.num_tokens[row]])
+    tally.scores[index] = task.score(text, example)
+    tally.invalid += int(output.invalid[row])
+    for field, values in output.stats._asdict().items():
+        tally.counts[field] += float(values[row])

@@ -1,0 +1,106 @@
+"""`results.jsonl`: rows appended as they are made, which survive whatever kills the process."""
+
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from typing import Any
+
+from speccascade.errors import UserError
+
+Row = dict[str, Any]
+FILE = "results.jsonl"
+
+
+@contextlib.contextmanager
+def claim(workdir: str) -> Iterator[None]:
+    """Keeps other processes out of `workdir` for as long as the context lasts.
+
+    Raises:
+      UserError: another process works there, or the directory cannot be made.
+    """
+    try:
+        os.makedirs(workdir, exist_ok=True)
+        lock = open(os.path.join(workdir, ".lock"), "w")
+    except OSError as error:
+        raise UserError(
+            f"cannot write to {workdir}: {error.strerror}; choose another workdir"
+        ) from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"another process works in {workdir}; wait for it or choose another workdir"
+            ) from None
+        yield  # the lock goes with the file, however the process ends
+
+
+def read(workdir: str) -> list[Row]:
+    """Returns the rows so far; a last line that a kill cut short is left out.
+
+    Raises:
+      UserError: a line that is not the last cannot be read.
+    """
+    return _read(os.path.join(workdir, FILE))[0]
+
+
+def _read(path: str) -> tuple[list[Row], int]:
+    """Returns the rows and the number of bytes that hold them."""
+    if not os.path.exists(path):
+        return [], 0
+    with open(path, "rb") as file:
+        data = file.read()
+    rows, end = [], 0
+    for number, line in enumerate(data.splitlines(keepends=True), 1):
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            if end + len(line) < len(data):
+                raise UserError(f"line {number} of {path} is damaged; remove that line") from None
+            break
+        if not line.endswith(b"\n"):  # whole or not, the next row must not follow on this line
+            rows.pop()
+            break
+        end += len(line)
+    return rows, end
+
+
+class Results:
+    """The rows of a workdir that this process has claimed.
+
+    Attributes:
+      rows: all rows, by key.
+    """
+
+    def __init__(self, workdir: str):
+        """Opens the file for appending, without a last line that was cut short."""
+        self._path = os.path.join(workdir, FILE)
+        rows, end = _read(self._path)
+        self.rows = {row["key"]: row for row in rows}
+        if os.path.exists(self._path):
+            os.truncate(self._path, end)
+
+    def append(self, row: Row) -> None:
+        """Adds one row; when this returns it is on the disk.
+
+        Raises:
+          UserError: it could not be written; the rows before it are intact.
+          ValueError: it holds NaN or an infinity, which JSON has no word for.
+        """
+        line = json.dumps(row, allow_nan=False) + "\n"
+        start = os.path.getsize(self._path) if os.path.exists(self._path) else 0
+        try:
+            with open(self._path, "a") as file:
+                file.write(line)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                os.truncate(self._path, start)
+            raise UserError(
+                f"cannot write to {self._path}: {error.strerror}; the rows before are kept, "
+                "make room and start again"
+            ) from None
+        self.rows[row["key"]] = row

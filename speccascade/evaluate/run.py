@@ -1,0 +1,231 @@
+"""A whole sweep: everything is checked, then what is missing in the workdir is measured."""
+
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import ml_collections
+import tqdm
+
+from speccascade import pairs, tasks
+from speccascade.errors import UserError
+from speccascade.evaluate import provenance, quality, results, timing
+from speccascade.evaluate.decoding import Engine, program, rule_kind
+from speccascade.evaluate.jobs import QUALITY, Job, plan
+from speccascade.evaluate.settings import Setting, digest, expand
+from speccascade.training.checkpoints import claim_workdir
+
+SECTIONS = ("task", "pair", "evaluate")
+
+# One answer timed at batch 1 takes about as long as this many answers of a batch. Only the time
+# left on the progress bar depends on it.
+TIMED_COST = 4
+
+
+class Sweep(NamedTuple):
+    """A checked sweep.
+
+    Attributes:
+      config: the sections that it depends on, JSON-ready.
+      engine: the pair.
+      task: scores the answers.
+      prompts: by split.
+      jobs: all of it.
+      provenance: what all its rows depend on.
+    """
+
+    config: dict[str, Any]
+    engine: Engine
+    task: tasks.Task
+    prompts: dict[str, quality.Prompts]
+    jobs: list[Job]
+    provenance: dict[str, str]
+
+
+class Outcome(NamedTuple):
+    """What a run did.
+
+    Attributes:
+      measured: number of rows that it added.
+      failed: a line for each job that failed.
+    """
+
+    measured: int
+    failed: list[str]
+
+
+def prepare(config: ml_collections.ConfigDict) -> Sweep:
+    """Checks everything that can be known before long work starts, and loads it.
+
+    Raises:
+      UserError: a setting, the task, the pair or a prompt is not as it must be.
+    """
+    plain = json.loads(json.dumps({k: _plain(config[k]) for k in SECTIONS if k in config}))
+    if missing := [k for k in SECTIONS if k not in plain]:
+        raise UserError(f"the config lacks {', '.join(missing)}; see configs/quickstart.py")
+    section = plain["evaluate"]
+    settings = expand(section["settings"])
+    _check(section)
+    task = tasks.make(config.task)
+    examples = {}
+    for split, count in section["splits"].items():
+        examples[split] = task.examples(split, count)
+        if len(examples[split]) < count:
+            raise UserError(
+                f"split {split} has {len(examples[split])} examples; lower "
+                f"evaluate.splits.{split} (now {count}) to that"
+            )
+    pair = pairs.load(plain["pair"])
+    engine, prompts = _tokenize(pair, task, examples, section["max_new_tokens"])
+    stem = {**plain, "evaluate": {k: v for k, v in section.items() if k != "settings"}}
+    return Sweep(
+        plain, engine, task, prompts, plan(settings, section), _provenance(stem, task, pair)
+    )
+
+
+def _plain(value: Any) -> Any:
+    return value.to_dict() if isinstance(value, ml_collections.ConfigDict) else value
+
+
+def _check(section: Mapping[str, Any]) -> None:
+    """Raises UserError where a number of the section is out of range."""
+    wanted = {"batch_size": 1, "max_new_tokens": 1}
+    numbers = {f"evaluate.{k}": (section[k], least) for k, least in wanted.items()}
+    for k, least in {"num_examples": 0, "trials": 1}.items():
+        numbers[f"evaluate.timing.{k}"] = section["timing"][k], least
+    for split, count in section["splits"].items():
+        if split not in tasks.SPLITS:
+            raise UserError(f"unknown split {split!r}; choose from: {', '.join(tasks.SPLITS)}")
+        numbers[f"evaluate.splits.{split}"] = count, 1
+    for name, (value, least) in numbers.items():
+        if not isinstance(value, int) or value < least:
+            raise UserError(f"{name}={value} must be a whole number, at least {least}")
+
+
+def _tokenize(
+    pair: pairs.Pair, task: tasks.Task, examples: Mapping[str, Sequence], max_new_tokens: int
+) -> tuple[Engine, dict[str, quality.Prompts]]:
+    encode = pair.tokenizer.encode_batch
+    ids = {split: encode([e.prompt for e in found]) for split, found in examples.items()}
+    every = [prompt for found in ids.values() for prompt in found]
+    engine = Engine.build(pair, every, max_new_tokens, task.stop_strings)
+    prompts = {}
+    for split, found in examples.items():
+        requests = [
+            engine.request(prompt, example.id, f"the prompt of {split} example {example.id}")
+            for prompt, example in zip(ids[split], found, strict=True)
+        ]
+        lengths = [len(answer) for answer in encode([e.answer for e in found])]
+        prompts[split] = quality.Prompts(found, requests, lengths)
+    return engine, prompts
+
+
+def _provenance(config: Mapping[str, Any], task: tasks.Task, pair: pairs.Pair) -> dict[str, str]:
+    return {
+        "task": task.name,
+        "config": digest(config),
+        "pair": pair.hash,
+        "tokenizer": pair.tokenizer.content_hash,
+        "code": provenance.code_version(),
+        "numerics": provenance.numerics(),
+    }
+
+
+def _identity(sweep: Sweep, job: Job) -> dict[str, Any]:
+    extra = {} if job.kind == QUALITY else {"machine": provenance.machine()}
+    return job.identity({**sweep.provenance, **extra})
+
+
+def missing(sweep: Sweep, rows: Mapping[str, Any]) -> list[Job]:
+    """Returns the jobs that have no row yet."""
+    return [job for job in sweep.jobs if _identity(sweep, job)["key"] not in rows]
+
+
+def describe(sweep: Sweep, workdir: str) -> str:
+    """Returns what `evaluate` would do, without doing it."""
+    left = missing(sweep, {row["key"]: row for row in results.read(workdir)})
+    by_batch = [job for job in left if job.kind == QUALITY]
+    timed = [job for job in left if job.kind != QUALITY]
+    settings = {job.setting for job in sweep.jobs}
+    section = sweep.config["evaluate"]
+    room = sweep.engine.max_new_tokens
+    return "\n".join(
+        [
+            f"{len(settings)} settings on {', '.join(section['splits'])}: {len(sweep.jobs)} rows, "
+            f"{len(sweep.jobs) - len(left)} of them there already",
+            f"quality: {len(by_batch)} rows, {sum(j.num_examples for j in by_batch)} answers of at "
+            f"most {room} tokens in batches of {section['batch_size']}, "
+            f"{len(quality.groups(by_batch))} compiled programs",
+            f"timing: {len(timed)} rows, {sum(_answers(j) for j in timed)} answers at batch 1, "
+            f"beside those of the expert in {len(timing.groups(timed))} groups",
+        ]
+    )
+
+
+def _answers(job: Job) -> int:
+    return job.num_examples * (job.trials or 1)
+
+
+def evaluate(config: ml_collections.ConfigDict, workdir: str, profile: bool = False) -> Outcome:
+    """Measures what is missing in `workdir`, appending to `results.jsonl` as settings finish.
+
+    Args:
+      config: `task`, `pair` and `evaluate`; see configs/quickstart.py.
+      workdir: made if it is missing. One made from another config is refused.
+      profile: whether to write a trace of one warm answer per program to `workdir`/profile.
+
+    Raises:
+      UserError: bad input; nothing in the workdir is changed then.
+    """
+    sweep = prepare(config)
+    with results.claim(workdir):
+        claim_workdir(workdir, sweep.config)
+        store = results.Results(workdir)
+        left = missing(sweep, store.rows)
+        if profile:
+            _profile(sweep, os.path.join(workdir, "profile"))
+        failed = []
+        total = sum(_answers(j) * (1 if j.kind == QUALITY else TIMED_COST) for j in left)
+        with tqdm.tqdm(total=total, unit="answer", smoothing=0.05, disable=not left) as bar:
+            for job, outcome in _measure(sweep, left, bar):
+                if isinstance(outcome, str):
+                    failed.append(f"{job} failed: {outcome}")
+                    bar.write(failed[-1], file=sys.stderr)
+                else:
+                    store.append({**_identity(sweep, job), **outcome})
+    return Outcome(len(left) - len(failed), failed)
+
+
+def _measure(sweep: Sweep, jobs: Sequence[Job], bar: tqdm.tqdm):
+    """Yields every job with its outcome."""
+    section = sweep.config["evaluate"]
+    for group in quality.groups([job for job in jobs if job.kind == QUALITY]):
+        bar.set_description(f"quality, {group[0].setting.label}", refresh=False)
+        yield from quality.run(
+            sweep.engine, sweep.task, sweep.prompts, group, section["batch_size"], bar.update
+        )
+    for group in timing.groups([job for job in jobs if job.kind != QUALITY]):
+        bar.set_description(f"timing, {group[0].setting.label}", refresh=False)
+        yield from timing.run(
+            sweep.engine, sweep.prompts, group, lambda n: bar.update(n * TIMED_COST)
+        )
+
+
+def _profile(sweep: Sweep, directory: str) -> None:
+    """Traces one answer of every compiled program at batch 1, compiled before."""
+    split = next(iter(sweep.prompts))
+    request = sweep.prompts[split].requests[0]
+    by_program: dict[tuple, Setting] = {}
+    for job in sweep.jobs:
+        by_program.setdefault((program(job.setting), rule_kind(job.setting)), job.setting)
+    settings = list(by_program.values())
+    ready = [sweep.engine.prepare([s], [request], [s]) for s in settings]
+    for decode in ready:
+        jax.block_until_ready(decode())
+    with jax.profiler.trace(directory):
+        for setting, decode in zip(settings, ready, strict=True):
+            with jax.profiler.TraceAnnotation(str(setting)):
+                jax.block_until_ready(decode())

@@ -1,0 +1,223 @@
+"""A setting: everything that decides what is decoded and how, as one frozen value."""
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from speccascade import rules, verify
+from speccascade.errors import UserError
+
+TRUNCATIONS = ("top_k", "top_p", "min_p")
+
+# The fields that each way of decoding takes beside method, temperature and seed.
+_BOTH = tuple(f"{who}_{kind}" for who in ("drafter", "expert") for kind in TRUNCATIONS)
+_FIELDS = {
+    "speculative": ("rule", "draft_length", "verifier", *_BOTH),
+    "autoregressive_expert": tuple(f"expert_{kind}" for kind in TRUNCATIONS),
+    "autoregressive_drafter": tuple(f"drafter_{kind}" for kind in TRUNCATIONS),
+    "token_cascade": ("rule", *_BOTH),
+    "sequence_cascade": ("threshold", *_BOTH),
+}
+METHODS = tuple(_FIELDS)
+
+Pairs = tuple[tuple[str, float], ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """One point of a sweep.
+
+    Attributes:
+      method: one of `METHODS`.
+      rule: the rule's registry name; None where the method has none.
+      knobs: the rule's knobs, or the threshold of a sequence cascade, by name.
+      draft_length: N of a speculative method, else None.
+      verifier: of a speculative method, else None.
+      temperature: 0 for greedy.
+      drafter_truncation: limits on the drafter by name, none for none.
+      expert_truncation: the same for the expert.
+      seed: of the random draws.
+    """
+
+    method: str
+    rule: str | None = None
+    knobs: Pairs = ()
+    draft_length: int | None = None
+    verifier: str | None = None
+    temperature: float = 0.0
+    drafter_truncation: Pairs = ()
+    expert_truncation: Pairs = ()
+    seed: int = 0
+
+    def fields(self) -> dict[str, Any]:
+        """Returns the JSON-ready fields; `from_fields` reads them back."""
+        return {
+            name: dict(value) if isinstance(value, tuple) else value
+            for name, value in vars(self).items()
+        }
+
+    @classmethod
+    def from_fields(cls, row: Mapping[str, Any]) -> "Setting":
+        """Reads `fields` back, from a row that may hold more."""
+        names = [field.name for field in dataclasses.fields(cls)]
+        return cls(**{n: _pairs(row[n]) if isinstance(row[n], dict) else row[n] for n in names})
+
+    @property
+    def label(self) -> str:
+        """The method's name in tables: what stays when its knobs are chosen."""
+        name = self.rule if self.method == "speculative" else self.method
+        if self.method == "token_cascade":
+            name += f" {self.rule}"
+        limits = [f"drafter {k}" for k, _ in self.drafter_truncation]
+        limits += [f"expert {k}" for k, _ in self.expert_truncation]
+        return ", ".join([name, *limits])
+
+    @property
+    def choices(self) -> str:
+        """What is chosen within a method, as text: knobs, truncations, draft length, verifier."""
+        parts = [f"{k}={v:g}" for k, v in self.knobs]
+        parts += [f"{k}={v:g}" for k, v in self.drafter_truncation + self.expert_truncation]
+        if self.draft_length is not None:
+            parts.append(f"N={self.draft_length}")
+        if self.verifier is not None:
+            parts.append(self.verifier)
+        return " ".join(parts)
+
+    def __str__(self) -> str:
+        tail = [f"T={self.temperature:g}"] + ([f"seed={self.seed}"] if self.seed else [])
+        return " ".join(part for part in (self.label, self.choices, *tail) if part)
+
+
+def _pairs(mapping: Mapping[str, float]) -> Pairs:
+    return tuple(sorted(mapping.items()))
+
+
+def expand(entries: Iterable[Mapping[str, Any]]) -> list[Setting]:
+    """Returns the distinct settings of a grid, in its order.
+
+    Args:
+      entries: one mapping per setting, from `sweep`: `method` ("speculative" by default), `rule`
+        and its knobs, `draft_length`, `verifier` ("token" by default), `temperature`, `seed`,
+        `threshold`, and `drafter_` or `expert_` `top_k`, `top_p`, `min_p`.
+
+    Raises:
+      UserError: an entry has an unknown field or a value outside its domain, or there is none.
+    """
+    settings = list(dict.fromkeys(setting(entry) for entry in entries))
+    if not settings:
+        raise UserError("evaluate.settings is empty; give it at least one setting")
+    return settings
+
+
+def setting(entry: Mapping[str, Any]) -> Setting:
+    """Returns the setting that one entry describes; see `expand`."""
+    try:
+        return _setting(dict(entry))
+    except UserError as error:
+        shown = " ".join(f"{key}={value}" for key, value in entry.items())
+        raise UserError(f"setting {shown}: {error}") from None
+
+
+def _setting(given: dict[str, Any]) -> Setting:
+    method = given.pop("method", "speculative")
+    if method not in _FIELDS:
+        raise UserError(f"method {method!r} is unknown; choose one of: {', '.join(METHODS)}")
+    takes = _FIELDS[method]
+    known = {"temperature", "seed", *takes}
+    rule, knobs = None, {}
+    if "rule" in takes:
+        rule, knobs = _rule(given, method)
+        known |= set(knobs)
+    elif "threshold" in takes:
+        knobs = {"threshold": _number(given, "threshold", required=True)}
+    if unknown := sorted(set(given) - known):
+        raise UserError(f"{', '.join(unknown)} unknown here; known: {', '.join(sorted(known))}")
+    temperature = _number(given, "temperature", 0.0)
+    if temperature < 0:
+        raise UserError(f"temperature={temperature} must be at least 0")
+    return Setting(
+        method=method,
+        rule=rule,
+        knobs=_pairs(knobs),
+        draft_length=_draft_length(given) if "draft_length" in takes else None,
+        verifier=_verifier(given) if "verifier" in takes else None,
+        temperature=temperature,
+        drafter_truncation=_truncation(given, "drafter"),
+        expert_truncation=_truncation(given, "expert"),
+        seed=_integer(given, "seed", 0),
+    )
+
+
+def _rule(given: Mapping[str, Any], method: str) -> tuple[str, dict[str, float]]:
+    if "rule" not in given:
+        raise UserError("it names no rule; give it one")
+    name = given["rule"]
+    row = rules.spec(name)
+    if method == "token_cascade" and not row.sequential:
+        known = ", ".join(n for n, r in rules.RULES.items() if r.sequential)
+        raise UserError(f"a token cascade's rule must decide before the expert: {known}")
+    values = {}
+    for key, knob in row.knobs.items():
+        if given.get(key, knob.default) is None:
+            raise UserError(f"rule {name} needs {key}; its domain is {knob.domain}")
+        read = _integer if knob.static else _number
+        values[key] = read(given, key, knob.default)
+    rules.make(name, **values)  # checks the domains
+    return name, values
+
+
+def _draft_length(given: Mapping[str, Any]) -> int:
+    length = _integer(given, "draft_length", None)
+    if length is None:
+        raise UserError("it has no draft_length; give it one, at least 1")
+    if length < 1:
+        raise UserError(f"draft_length={length} must be at least 1")
+    return length
+
+
+def _verifier(given: Mapping[str, Any]) -> str:
+    name = given.get("verifier", "token")
+    if name not in verify.METHODS:
+        raise UserError(f"verifier {name!r} is unknown; choose one of: {', '.join(verify.METHODS)}")
+    return name
+
+
+def _truncation(given: Mapping[str, Any], who: str) -> Pairs:
+    values = {k: given[f"{who}_{k}"] for k in TRUNCATIONS if f"{who}_{k}" in given}
+    limits = {}
+    for kind in values:
+        field = f"{who}_{kind}"
+        value = (_integer if kind == "top_k" else _number)(given, field, None)
+        valid = {"top_k": value >= 1, "top_p": 0 < value <= 1, "min_p": 0 <= value <= 1}[kind]
+        if not valid:
+            domain = {"top_k": "at least 1", "top_p": "in (0, 1]", "min_p": "in [0, 1]"}[kind]
+            raise UserError(f"{field}={value} must be {domain}")
+        limits[kind] = value
+    return _pairs(limits)
+
+
+def _number(
+    given: Mapping[str, Any], field: str, default: float | None = None, required: bool = False
+) -> float:
+    value = given.get(field, default)
+    if value is None and required:
+        raise UserError(f"it has no {field}; give it one")
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise UserError(f"{field}={value} must be a finite number")
+    return float(value) + 0.0  # no negative zero: it would be another setting
+
+
+def _integer(given: Mapping[str, Any], field: str, default: int | None) -> int | None:
+    value = given.get(field, default)
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
+        raise UserError(f"{field}={value} must be a whole number")
+    return value
+
+
+def digest(value: Any) -> str:
+    """Returns 16 hex digits that identify a JSON-ready value."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,99 @@
+"""How long decoding takes: batch 1, warmed up, in turn with the expert's own decoding."""
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from speccascade.evaluate import metrics
+from speccascade.evaluate.decoding import Engine, Request, program, rule_kind
+from speccascade.evaluate.jobs import Job
+from speccascade.evaluate.quality import Prompts
+from speccascade.evaluate.settings import Setting
+
+# Settings that are timed in turn, together with the expert. Each trial of an example passes over
+# all of them within seconds, so what else the machine does meanwhile falls on all alike.
+TOGETHER = 8
+
+
+def groups(jobs: Sequence[Job]) -> list[list[Job]]:
+    """Returns the jobs that are timed in turn: same examples and temperature, like beside like."""
+    alike = defaultdict(list)
+    for job in jobs:
+        alike[job.split, job.num_examples, job.trials, job.setting.temperature].append(job)
+    found = []
+    for group in alike.values():
+        group.sort(key=lambda job: str((program(job.setting), rule_kind(job.setting))))
+        found += [group[i : i + TOGETHER] for i in range(0, len(group), TOGETHER)]
+    return found
+
+
+def run(
+    engine: Engine,
+    prompts: dict[str, Prompts],
+    jobs: Sequence[Job],
+    advance: Callable[[int], None],
+) -> Iterator[tuple[Job, dict[str, Any] | str]]:
+    """Times the settings of one group.
+
+    The time of an example is that of its whole answer, prefill included, the median over trials; a
+    method's time per token is the sum over examples, over the tokens of all of them.
+
+    Args:
+      engine: the pair.
+      prompts: by split.
+      jobs: a group of `groups`.
+      advance: told the number of answers after each example.
+
+    Yields:
+      Each job with the measured fields of its row, or with a line that says why it failed.
+    """
+    first = jobs[0]
+    expert = Setting("autoregressive_expert", temperature=first.setting.temperature)
+    settings = [expert, *(job.setting for job in jobs)]
+    requests = prompts[first.split].requests[: first.num_examples]
+    for setting in settings:
+        _answer(engine, setting, requests[0])  # compiles
+    ms = np.zeros((len(settings), len(requests), first.trials))
+    tokens = np.zeros((len(settings), len(requests)), int)
+    invalid = np.zeros(len(settings), int)
+    for i, request in enumerate(requests):
+        for trial in range(first.trials):
+            for turn in range(len(settings)):
+                s = (turn + trial) % len(settings)
+                ms[s, i, trial], tokens[s, i], bad = _answer(engine, settings[s], request)
+                invalid[s] += bad
+        advance(len(jobs) * first.trials)
+    ms = np.median(ms, axis=-1)
+    for s, job in enumerate(jobs, start=1):
+        if invalid[s] or invalid[0]:
+            who = "it" if invalid[s] else "the expert"
+            yield job, f"{who} met logits that were not finite; look at checkpoints and dtype"
+        else:
+            yield job, _row(ms[s], tokens[s], ms[0], tokens[0])
+
+
+def _answer(engine: Engine, setting: Setting, request: Request) -> tuple[float, int, bool]:
+    """Returns an answer's milliseconds and tokens, and whether its logits were not finite."""
+    decode = engine.prepare([setting], [request], [setting])
+    began = time.perf_counter()
+    output = jax.block_until_ready(decode())
+    ms = 1000 * (time.perf_counter() - began)
+    return ms, int(output.num_tokens[0]), bool(output.invalid[0])
+
+
+def _row(ms, tokens, expert_ms, expert_tokens) -> dict[str, Any]:
+    columns = (ms, tokens, expert_ms, expert_tokens)
+    return {
+        "ms_per_token": metrics.finite(ms.sum() / tokens.sum()),
+        "expert_ms_per_token": metrics.finite(expert_ms.sum() / expert_tokens.sum()),
+        "speedup": metrics.finite(metrics.speedup(*columns)),
+        "speedup_ci": list(metrics.bootstrap(metrics.speedup, *columns)),
+        "ms": [round(x, 4) for x in ms.tolist()],
+        "generated": tokens.tolist(),
+        "expert_ms": [round(x, 4) for x in expert_ms.tolist()],
+        "expert_generated": expert_tokens.tolist(),
+    }

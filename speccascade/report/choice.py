@@ -1,0 +1,153 @@
+"""What each method is at its best: chosen on the validation split, reported on the test split."""
+
+import dataclasses
+from collections.abc import Callable, Iterable
+
+from speccascade import rules
+from speccascade.evaluate import metrics
+from speccascade.evaluate.settings import Setting
+from speccascade.report.points import Point, Points
+
+VALIDATION, TEST = "validation", "test"
+
+
+def _is_expert(setting: Setting) -> bool:
+    """Returns whether every token follows the expert's own distribution, whatever was measured."""
+    if setting.expert_truncation:
+        return False
+    if setting.method == "speculative":
+        return rules.spec(setting.rule).expert_at == dict(setting.knobs)
+    return setting.method == "autoregressive_expert"
+
+
+@dataclasses.dataclass(frozen=True)
+class Criterion:
+    """A way to choose among a method's settings.
+
+    Attributes:
+      name: for files.
+      title: for people.
+      rule: what is done, exactly.
+      admits: (point, the expert's point), both of the validation split -> whether it may be chosen.
+      score: point -> what is largest at the chosen one.
+    """
+
+    name: str
+    title: str
+    rule: str
+    admits: Callable[[Point, Point], bool]
+    score: Callable[[Point], tuple]
+
+
+FASTEST = Criterion(
+    "fastest",
+    "Largest speed-up at no loss of quality",
+    "of the settings whose mean quality on the validation split is at least that of the expert's "
+    "own decoding at the same temperature (point estimates, no tolerance), or whose law is exactly "
+    "the expert's, the one with the largest speed-up there",
+    lambda point, expert: point.quality >= expert.quality or _is_expert(point.setting),
+    lambda point: (point.speedup, point.quality),
+)
+BEST = Criterion(
+    "best",
+    "Best quality at no more than the expert's latency",
+    "of the settings whose speed-up on the validation split is at least 1, the one with the "
+    "highest mean quality there, the faster one of equals",
+    lambda point, expert: point.speedup >= 1 or point.setting == expert.setting,
+    lambda point: (point.quality, point.speedup),
+)
+CRITERIA = (FASTEST, BEST)
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """A method at the setting that a criterion chose for it.
+
+    Attributes:
+      criterion: how it was chosen.
+      temperature: of the comparison.
+      label: the method.
+      setting: the chosen one; None where the criterion admits none.
+      validation: the setting's point on the split that chose it.
+      test: its point on the split that is reported; None where there is no setting.
+      difference: test quality less the expert's, over the same examples.
+      difference_interval: paired bootstrap interval of `difference`.
+      quality_verdict: "better", "worse" or "not told apart" from the expert.
+      speed_verdict: "faster", "slower" or "not told apart" from the expert; None where not timed.
+    """
+
+    criterion: Criterion
+    temperature: float
+    label: str
+    setting: Setting | None = None
+    validation: Point | None = None
+    test: Point | None = None
+    difference: float | None = None
+    difference_interval: tuple[float, float] | None = None
+    quality_verdict: str | None = None
+    speed_verdict: str | None = None
+
+
+def choose(points: Points, temperature: float, criterion: Criterion) -> list[Choice]:
+    """Returns one choice per method that was measured at this temperature, in the grid's order.
+
+    Args:
+      points: of both splits; the expert's own decoding at this temperature must be there.
+      temperature: of the comparison.
+      criterion: how to choose.
+    """
+    expert = {split: points.expert(temperature, split) for split in (VALIDATION, TEST)}
+    methods: dict[str, list[Setting]] = {}
+    for setting in points.settings():
+        if setting.temperature == temperature:
+            methods.setdefault(setting.label, []).append(setting)
+    return [
+        _choice(points, temperature, criterion, label, settings, expert)
+        for label, settings in methods.items()
+    ]
+
+
+def _choice(points, temperature, criterion, label, settings, expert) -> Choice:
+    candidates = [points.of(setting, VALIDATION) for setting in settings]
+    admitted = [
+        point
+        for point in candidates
+        if point is not None
+        and point.speedup is not None
+        and points.of(point.setting, TEST) is not None
+        and criterion.admits(point, expert[VALIDATION])
+    ]
+    if not admitted:
+        return Choice(criterion, temperature, label)
+    chosen = max(admitted, key=criterion.score)
+    test = points.of(chosen.setting, TEST)
+    columns = test.scores, expert[TEST].scores
+    interval = metrics.bootstrap(metrics.mean_difference, *columns)
+    return Choice(
+        criterion=criterion,
+        temperature=temperature,
+        label=label,
+        setting=chosen.setting,
+        validation=chosen,
+        test=test,
+        difference=float(metrics.mean_difference(*columns)),
+        difference_interval=interval,
+        quality_verdict=metrics.verdict(interval),
+        speed_verdict=_speed_verdict(test),
+    )
+
+
+def _speed_verdict(test: Point) -> str | None:
+    if test.timing is None:
+        return None
+    word = metrics.verdict(test.timing.interval, zero=1.0)
+    return {"better": "faster", "worse": "slower"}.get(word, word)
+
+
+def complete_temperatures(points: Points) -> Iterable[float]:
+    """Returns the temperatures at which the expert was measured on both splits, ascending."""
+    return [
+        temperature
+        for temperature in points.temperatures()
+        if all(points.expert(temperature, split) for split in (VALIDATION, TEST))
+    ]

@@ -1,0 +1,181 @@
+"""Rows of `results.jsonl` as the points that tables and plots are made of."""
+
+import dataclasses
+import statistics
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from speccascade.errors import UserError
+from speccascade.evaluate import metrics
+from speccascade.evaluate.jobs import QUALITY, TIMING, plan
+from speccascade.evaluate.settings import Setting, expand
+
+# What all rows of a report must share; timings the machine besides.
+SHARED = ("task", "config", "pair", "tokenizer", "code", "numerics")
+
+
+@dataclasses.dataclass(frozen=True)
+class Timing:
+    """Times of one setting beside the expert's own, per example.
+
+    Attributes:
+      ms: float64 [n], milliseconds per answer.
+      tokens: float64 [n], tokens per answer.
+      expert_ms: float64 [n].
+      expert_tokens: float64 [n].
+      speedup: the expert's time per token over the setting's.
+      interval: of `speedup`.
+    """
+
+    ms: np.ndarray
+    tokens: np.ndarray
+    expert_ms: np.ndarray
+    expert_tokens: np.ndarray
+    speedup: float
+    interval: tuple[float, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+    """A setting on a split, its seeds pooled.
+
+    Attributes:
+      setting: with seed 0, whatever the seeds were.
+      split: the examples' split.
+      scores: float64 [n], each example's score, its mean over seeds.
+      rates: means over seeds of the row's rates; None where a method has none.
+      timing: None where it was not timed.
+    """
+
+    setting: Setting
+    split: str
+    scores: np.ndarray
+    rates: Mapping[str, float | None]
+    timing: Timing | None
+
+    @property
+    def quality(self) -> float:
+        """Mean score."""
+        return float(self.scores.mean())
+
+    @cached_property
+    def interval(self) -> tuple[float, float]:
+        """Bootstrap interval of the mean score."""
+        return metrics.bootstrap(metrics.mean, self.scores)
+
+    @property
+    def speedup(self) -> float | None:
+        """The expert's time per token over the setting's."""
+        return self.timing.speedup if self.timing else None
+
+
+RATES = ("tokens_per_expert_call", "rejection_rate", "tv_mean", "deferral_rate")
+
+
+@dataclasses.dataclass(frozen=True)
+class Points:
+    """All points of a workdir.
+
+    Attributes:
+      by_setting: by (setting with seed 0, split), in the order of the config's grid.
+      shared: what the rows have in common, see `SHARED`.
+      notes: what a reader must know: rows that are missing or were left out.
+    """
+
+    by_setting: dict[tuple[Setting, str], Point]
+    shared: dict[str, str]
+    notes: list[str]
+
+    def of(self, setting: Setting, split: str) -> Point | None:
+        """Returns the point of a setting on a split, None where it is missing."""
+        return self.by_setting.get((setting, split))
+
+    def settings(self) -> list[Setting]:
+        """Returns the settings, seeds pooled."""
+        return list(dict.fromkeys(setting for setting, _ in self.by_setting))
+
+    def temperatures(self) -> list[float]:
+        """Returns the temperatures, ascending."""
+        return sorted({setting.temperature for setting in self.settings()})
+
+    def expert(self, temperature: float, split: str) -> Point | None:
+        """Returns the expert's own decoding, what everything is compared with."""
+        return self.of(Setting("autoregressive_expert", temperature=temperature), split)
+
+
+def unseeded(setting: Setting) -> Setting:
+    """Returns the setting without its seed."""
+    return dataclasses.replace(setting, seed=0)
+
+
+def collect(rows: Sequence[Mapping[str, Any]], config: Mapping[str, Any], command: str) -> Points:
+    """Makes points of rows.
+
+    Rows of one code version, pair, task and version of JAX are taken, timings of one machine: those
+    of the newest row. What is left out or missing becomes a note.
+
+    Args:
+      rows: of `results.jsonl`, oldest first.
+      config: the workdir's config.
+      command: what measures the missing rows.
+
+    Raises:
+      UserError: there are no rows.
+    """
+    if not rows:
+        raise UserError(f"there are no results yet; run {command}")
+    shared = {name: rows[-1][name] for name in SHARED}
+    alike = [row for row in rows if all(row[name] == shared[name] for name in SHARED)]
+    timed = [row for row in alike if row["kind"] == TIMING]
+    machine = timed[-1]["machine"] if timed else None
+    quality = [row for row in alike if row["kind"] == QUALITY]
+    timed = [row for row in timed if row["machine"] == machine]
+
+    notes = []
+    if others := len(rows) - len(quality) - len(timed):
+        notes.append(
+            f"{others} older rows of another code version, checkpoint, version of JAX or machine "
+            "are left out"
+        )
+    grid = expand(config["evaluate"]["settings"])
+    there = {(row["kind"], Setting.from_fields(row), row["split"]) for row in quality + timed}
+    jobs = plan(grid, config["evaluate"])
+    absent = [job for job in jobs if (job.kind, job.setting, job.split) not in there]
+    if absent:
+        notes.append(f"{len(absent)} of {len(jobs)} rows are missing; to add them run {command}")
+    if machine:
+        shared["machine"] = machine
+    return Points(_pool(grid, quality, timed), shared, notes)
+
+
+def _pool(grid, quality, timed) -> dict[tuple[Setting, str], Point]:
+    by_setting = defaultdict(list)
+    for row in quality:
+        by_setting[unseeded(Setting.from_fields(row)), row["split"]].append(row)
+    timings = {(unseeded(Setting.from_fields(r)), r["split"]): _timing(r) for r in timed}
+    order = {unseeded(setting): i for i, setting in enumerate(grid)}
+    known = [key for key in by_setting if key[0] in order]
+    return {
+        key: Point(
+            setting=key[0],
+            split=key[1],
+            scores=np.mean([row["scores"] for row in by_setting[key]], axis=0),
+            rates={name: _mean([row[name] for row in by_setting[key]]) for name in RATES},
+            timing=timings.get(key),
+        )
+        for key in sorted(known, key=lambda key: order[key[0]])
+    }
+
+
+def _timing(row: Mapping[str, Any]) -> Timing:
+    names = ("ms", "generated", "expert_ms", "expert_generated")
+    columns = [np.asarray(row[name], np.float64) for name in names]
+    return Timing(*columns, row["speedup"], tuple(row["speedup_ci"]))
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    return None if None in values else statistics.fmean(values)

@@ -1,0 +1,111 @@
+import numpy as np
+import pytest
+
+from speccascade.errors import UserError
+from speccascade.evaluate.decoding import Engine, program, rule_kind
+from speccascade.evaluate.settings import setting
+from tests import tiny_pair
+
+COMMON = {"draft_length": 2, "temperature": 1.0}
+
+
+@pytest.fixture(scope="module")
+def engine():
+    pair = tiny_pair.make()
+    return Engine.build(pair, [pair.tokenizer.encode(tiny_pair.PROMPT)], max_new_tokens=6)
+
+
+def decode(engine, settings, kinds):
+    """Decodes the same prompt under each setting, in a batch of eight."""
+    request = engine.request([5, 6, 7], 100, "it")
+    return engine.prepare([*settings, *settings[:1] * (8 - len(settings))], [request] * 8, kinds)()
+
+
+def decoded(engine, settings, kinds):
+    """Returns the tokens of each setting."""
+    output = decode(engine, settings, kinds)
+    tokens = np.asarray(output.tokens).tolist()
+    return [tuple(tokens[i][: output.num_tokens[i]]) for i in range(len(settings))]
+
+
+def test_a_mixed_batch_decodes_every_row_under_its_own_setting(engine):
+    settings = [
+        setting({"rule": "token_v3", "alpha": 0.1, **COMMON}),
+        setting({"rule": "token_v3", "alpha": 0.9, **COMMON}),
+        setting({"rule": "mixture", "alpha": 0.5, **COMMON}),
+        setting({"rule": "token_v3", "alpha": 0.1, **COMMON, "seed": 3}),
+        setting({"rule": "token_v3", "alpha": 0.1, **COMMON, "temperature": 0.0}),
+    ]
+    kinds = [settings[0], settings[2]]
+    assert len({program(s) for s in settings}) == 1
+    mixed = decoded(engine, settings, kinds)
+    assert len(set(mixed)) >= 3
+    for s, tokens in zip(settings, mixed, strict=True):
+        assert decoded(engine, [s] * 8, kinds) == [tokens] * 8
+
+
+def test_programs_are_shared_by_all_that_can_share_one():
+    def of(**fields):
+        return program(setting({"rule": "token_v3", "alpha": 0.1, **COMMON, **fields}))
+
+    base = of()
+    assert of(alpha=0.5) == of(seed=2) == of(temperature=0.0) == of(rule="opt") == base
+    different = [
+        of(draft_length=3),
+        of(verifier="block"),
+        of(expert_top_p=0.5),
+        of(drafter_top_p=0.5),
+        program(setting({"rule": "spec", **COMMON})),  # needs no drafter pass at the bonus position
+        program(setting({"method": "autoregressive_expert"})),
+        program(setting({"method": "token_cascade", "rule": "chow", "alpha": 0.1})),
+    ]
+    assert len({base, *different}) == len(different) + 1
+    assert of(expert_top_p=0.5) == of(expert_top_p=0.6) != of(expert_top_k=3)
+
+
+def test_static_knobs_make_rules_of_their_own():
+    entry = {"rule": "topk_relaxed", "alpha": 0.1, **COMMON}
+    assert rule_kind(setting(entry)) == rule_kind(setting({**entry, "alpha": 0.3}))
+    assert rule_kind(setting(entry)) != rule_kind(setting({**entry, "k": 2}))
+
+
+def test_methods_agree_where_they_must(engine):
+    def of(**entry):
+        chosen = setting(entry)
+        return decoded(engine, [chosen], [chosen])
+
+    expert = of(method="autoregressive_expert")
+    drafter = of(method="autoregressive_drafter")
+    assert expert != drafter
+    assert of(method="token_cascade", rule="chow", alpha=-0.01) == expert
+    assert of(method="token_cascade", rule="chow", alpha=1) == drafter
+    assert of(method="sequence_cascade", threshold=1) == expert
+    assert of(method="sequence_cascade", threshold=-1e9) == drafter
+    # The drafter decodes in the expert's place; its own truncation goes with it.
+    assert of(method="autoregressive_drafter", drafter_top_k=1, temperature=1.0) == drafter
+
+
+def test_calls_are_booked_to_the_model_that_made_them(engine):
+    for who, other in (("expert", "drafter"), ("drafter", "expert")):
+        chosen = setting({"method": f"autoregressive_{who}"})
+        stats = decode(engine, [chosen], [chosen]).stats._asdict()
+        assert np.all(stats["emitted"] >= 1)
+        np.testing.assert_array_equal(stats[f"{who}_calls"], stats["emitted"])
+        np.testing.assert_array_equal(stats[f"{other}_calls"], 0)
+
+
+def test_prompts_without_room_are_refused(engine):
+    with pytest.raises(UserError, match="the question is empty"):
+        engine.request([], 0, "the question")
+    with pytest.raises(UserError, match="it has 300 tokens and the pair a context of 300"):
+        engine.request([5] * 300, 0, "it")
+    assert engine.request([5] * 297, 0, "the question").max_new_tokens == 3
+    with pytest.raises(UserError, match="max_new_tokens=0 must be at least 1"):
+        Engine.build(engine.pair, [[5]], 0)
+
+
+def test_text_ends_before_a_stop_string(engine):
+    pair = engine.pair
+    stopping = Engine.build(pair, [[5]], 8, stop_strings=("##",))
+    tokens = pair.tokenizer.encode("12 ## 13")
+    assert stopping.text(tokens) == "12 " and engine.text(tokens) == "12 ## 13"

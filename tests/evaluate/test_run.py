@@ -1,0 +1,238 @@
+import dataclasses
+import fcntl
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from speccascade import pairs, tasks
+from speccascade.errors import UserError
+from speccascade.evaluate import provenance, results, run
+from speccascade.evaluate.jobs import QUALITY, TIMING
+from speccascade.evaluate.settings import Setting, setting
+from speccascade.report import report
+from tests import tiny_pair
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """The directory of a random pair."""
+    directory = str(tmp_path_factory.mktemp("pair"))
+    pairs.export(tiny_pair.make(), directory, {})
+    return directory
+
+
+@pytest.fixture(scope="module")
+def swept(exported, tmp_path_factory):
+    """A workdir with the whole sweep in it."""
+    workdir = str(tmp_path_factory.mktemp("sweep"))
+    outcome = run.evaluate(tiny_pair.get_config(exported), workdir)
+    assert outcome == run.Outcome(measured=32, failed=[])
+    return workdir
+
+
+def by_key(workdir):
+    return {row["key"]: row for row in results.read(workdir)}
+
+
+def test_every_setting_has_a_row_per_kind_and_split(swept):
+    rows = results.read(swept)
+    found = {(row["kind"], row["split"], Setting.from_fields(row)) for row in rows}
+    assert len(found) == len(rows) == 2 * 2 * 8
+    for row in rows:
+        assert row["num_examples"] == (
+            2 if row["kind"] == TIMING else {"validation": 5, "test": 4}[row["split"]]
+        )
+
+
+def test_rows_have_what_they_promise(swept):
+    for row in results.read(swept):
+        if row["kind"] == TIMING:
+            assert row["ms_per_token"] > 0 and row["speedup"] > 0
+            assert row["speedup_ci"][0] <= row["speedup"] <= row["speedup_ci"][1]
+            continue
+        assert len(row["scores"]) == row["num_examples"]
+        assert row["quality"] == np.mean(row["scores"]) and len(row["quality_ci"]) == 2
+        speculative = row["method"] == "speculative"
+        assert (row["rejection_rate"] is not None) == (row["tv_mean"] is not None) == speculative
+        assert (row["deferral_rate"] is not None) == (row["rule"] == "token_v3")
+        if speculative:
+            assert 1 <= row["tokens_per_expert_call"] <= 3
+            assert 0 <= row["rejection_rate"] <= 1
+            assert row["drafter_calls"] >= 2 * row["expert_calls"]
+        assert (row["expert_calls"] == 0) == (row["method"] == "autoregressive_drafter")
+        assert row["tokens"] <= 6 * row["num_examples"]
+
+
+def test_started_again_only_what_is_missing_is_done(exported, swept, tmp_path):
+    before = (pathlib.Path(swept) / results.FILE).read_text().splitlines(keepends=True)
+    workdir = tmp_path / "w"
+    workdir.mkdir()
+    (workdir / "config.json").write_text((pathlib.Path(swept) / "config.json").read_text())
+    lost = json.loads(before[3])
+    assert lost["kind"] == QUALITY
+    # A kill cut the last row short and one more was never made.
+    (workdir / results.FILE).write_text("".join(before[:3] + before[4:])[:-20])
+    outcome = run.evaluate(tiny_pair.get_config(exported), str(workdir))
+    assert outcome == run.Outcome(measured=2, failed=[])
+    after = (workdir / results.FILE).read_text().splitlines(keepends=True)
+    assert after[:-2] == before[:3] + before[4:-1]
+    assert by_key(workdir).keys() == by_key(swept).keys()
+    # In another batch, the same answers.
+    again = by_key(workdir)[lost["key"]]
+    assert {**again, "seconds": None} == {**lost, "seconds": None}
+
+
+def test_nothing_is_done_where_nothing_is_missing(exported, swept):
+    before = (pathlib.Path(swept) / results.FILE).read_text()
+    assert run.evaluate(tiny_pair.get_config(exported), swept).measured == 0
+    assert (pathlib.Path(swept) / results.FILE).read_text() == before
+
+
+def test_other_code_checkpoint_or_task_makes_other_rows(exported, tmp_path, monkeypatch):
+    sweep = run.prepare(tiny_pair.get_config(exported))
+    rows = {run._identity(sweep, job)["key"]: None for job in sweep.jobs}
+    assert run.missing(sweep, rows) == []
+    pair = pairs.load(exported)
+    nudged = {**pair.params, "drafter": jax.tree.map(lambda x: x + 1, pair.params["drafter"])}
+    pairs.export(dataclasses.replace(pair, params=nudged), tmp_path, {})
+    assert len(run.missing(run.prepare(tiny_pair.get_config(str(tmp_path))), rows)) == 32
+    config = tiny_pair.get_config(exported)
+    config.task.seed = 1
+    assert len(run.missing(run.prepare(config), rows)) == 32
+    monkeypatch.setattr(provenance, "code_version", lambda: "other")
+    assert len(run.missing(run.prepare(tiny_pair.get_config(exported)), rows)) == 32
+
+
+def test_another_config_is_refused_and_nothing_lost(exported, swept):
+    before = (pathlib.Path(swept) / results.FILE).read_text()
+    config = tiny_pair.get_config(exported)
+    config.evaluate.settings = config.evaluate.settings[:-1]
+    with pytest.raises(UserError, match="made from another config: evaluate.settings") as caught:
+        run.evaluate(config, swept)
+    assert len(str(caught.value)) < 600
+    assert (pathlib.Path(swept) / results.FILE).read_text() == before
+
+
+def test_a_workdir_in_use_is_refused(exported, swept):
+    with open(os.path.join(swept, ".lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(UserError, match="another process works in"):
+            run.evaluate(tiny_pair.get_config(exported), swept)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"evaluate.batch_size": 0}, "evaluate.batch_size=0 must be a whole number, at least 1"),
+        ({"evaluate.max_new_tokens": 0}, "evaluate.max_new_tokens=0"),
+        ({"evaluate.timing.trials": 0}, "evaluate.timing.trials=0"),
+        ({"evaluate.splits.test": 11}, "split test has 10 examples; lower evaluate.splits.test"),
+        ({"evaluate.splits.test": 0}, "evaluate.splits.test=0"),
+        ({"evaluate.settings": ({"rule": "spec", "draft_length": 0},)}, "draft_length=0 must be"),
+        ({"task.name": "nonsense"}, "unknown task 'nonsense'"),
+        ({"pair": "shipped:nonsense"}, "no shipped pair 'nonsense'"),
+    ],
+)
+def test_bad_input_is_refused_before_any_work(exported, tmp_path, changes, message):
+    config = tiny_pair.get_config(exported)
+    config.update_from_flattened_dict(changes)
+    with pytest.raises(UserError, match=message):
+        run.evaluate(config, str(tmp_path / "w"))
+    assert not (tmp_path / "w").exists()
+
+
+def test_prompts_longer_than_the_context_are_refused(exported, tmp_path):
+    pair = dataclasses.replace(pairs.load(exported), context_length=20)
+    pairs.export(pair, tmp_path, {})
+    with pytest.raises(UserError, match=r"prompt of test example \d+ has \d+ tokens"):
+        run.prepare(tiny_pair.get_config(str(tmp_path)))
+
+
+def test_nan_fails_a_setting_by_name_and_the_sweep_goes_on(exported, tmp_path):
+    pair = pairs.load(exported)
+    broken = {**pair.params, "drafter": jax.tree.map(lambda x: x * np.nan, pair.params["drafter"])}
+    pairs.export(dataclasses.replace(pair, params=broken), tmp_path / "pair", {})
+    config = tiny_pair.get_config(str(tmp_path / "pair"))
+    config.evaluate.settings = (
+        {"rule": "token_v3", "alpha": 0.2, "draft_length": 2},
+        {"method": "autoregressive_expert"},
+    )
+    outcome = run.evaluate(config, str(tmp_path / "w"))
+    assert outcome.measured == 4
+    assert sorted(outcome.failed) == [
+        "quality of token_v3 alpha=0.2 N=2 token T=0 on test failed: 4 of 4 examples met logits "
+        "that were not finite; look at the checkpoints and the dtype",
+        "quality of token_v3 alpha=0.2 N=2 token T=0 on validation failed: 5 of 5 examples met "
+        "logits that were not finite; look at the checkpoints and the dtype",
+        "timing of token_v3 alpha=0.2 N=2 token T=0 on test failed: it met logits that were not "
+        "finite; look at checkpoints and dtype",
+        "timing of token_v3 alpha=0.2 N=2 token T=0 on validation failed: it met logits that were "
+        "not finite; look at checkpoints and dtype",
+    ]
+    assert {row["method"] for row in results.read(tmp_path / "w")} == {"autoregressive_expert"}
+
+
+def test_scores_are_the_tasks_scores_of_the_decoded_texts(exported, swept):
+    config = tiny_pair.get_config(exported)
+    sweep = run.prepare(config)
+    chosen = setting({"method": "autoregressive_expert"})
+    requests = sweep.prompts["validation"].requests
+    batch = [*requests, *requests[:3]]  # of the size that the sweep compiled
+    output = sweep.engine.prepare([chosen] * 8, batch, [chosen])()
+    task = tasks.make(config.task)
+    scores = [
+        task.score(sweep.engine.text(tokens[:n]), example)
+        for tokens, n, example in zip(
+            np.asarray(output.tokens)[:5],
+            np.asarray(output.num_tokens)[:5],
+            task.examples("validation", 5),
+            strict=True,
+        )
+    ]
+    [row] = [
+        row
+        for row in results.read(swept)
+        if (row["kind"], row["split"]) == (QUALITY, "validation")
+        and Setting.from_fields(row) == chosen
+    ]
+    assert row["scores"] == scores
+    assert row["tokens"] == np.sum(output.num_tokens[:5])
+
+
+def test_a_table_comes_out(swept):
+    text, paths = report(swept)
+    assert "| token_v3 | " in text and all(os.path.getsize(path) for path in paths)
+
+
+def script(name, *arguments, config=None):
+    command = [sys.executable, f"scripts/{name}.py"]
+    if config:
+        command.append(f"--config={ROOT}/tests/tiny_pair.py:{config}")
+    command += arguments
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+
+
+def test_scripts(exported, swept, tmp_path):
+    dry = script("evaluate", f"--workdir={tmp_path}/w", "--dry_run", config=exported)
+    assert dry.returncode == 0, dry.stderr
+    assert "8 settings on" in dry.stdout and "32 rows, 0 of them there already" in dry.stdout
+    assert not (tmp_path / "w").exists()
+
+    bad = script(
+        "evaluate", f"--workdir={tmp_path}/w", "--config.evaluate.batch_size=0", config=exported
+    )
+    assert (bad.returncode, bad.stdout) == (2, ""), bad.stderr
+    assert re.fullmatch(r"error: evaluate.batch_size=0 must be .*\n", bad.stderr)
+
+    table = script("report", f"--workdir={swept}")
+    assert table.returncode == 0 and "quality_latency.png" in table.stdout

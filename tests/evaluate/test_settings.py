@@ -1,0 +1,111 @@
+import json
+import math
+
+import pytest
+
+from speccascade.errors import UserError
+from speccascade.evaluate.settings import Setting, digest, expand, setting
+from speccascade.evaluate.sweep import product
+
+SPECULATIVE = {"rule": "token_v3", "alpha": 0.3, "draft_length": 5}
+
+
+def test_entry_becomes_a_setting():
+    assert setting({**SPECULATIVE, "expert_top_p": 0.9, "temperature": 1, "seed": 2}) == Setting(
+        method="speculative",
+        rule="token_v3",
+        knobs=(("alpha", 0.3),),
+        draft_length=5,
+        verifier="token",
+        temperature=1.0,
+        expert_truncation=(("top_p", 0.9),),
+        seed=2,
+    )
+
+
+def test_defaults_of_knobs_are_part_of_the_setting():
+    bild = setting({"rule": "bild", "alpha": 2, "draft_length": 10})
+    assert bild.knobs == (("alpha", 2.0), ("fallback", 0.6))
+    relaxed = setting({"rule": "topk_relaxed", "alpha": 0.1, "draft_length": 3})
+    assert relaxed.knobs == (("alpha", 0.1), ("k", 5))
+
+
+def test_sequential_methods():
+    cascade = setting({"method": "token_cascade", "rule": "chow", "alpha": 0.2})
+    assert (cascade.draft_length, cascade.verifier) == (None, None)
+    assert cascade.label == "token_cascade chow"
+    sequence = setting({"method": "sequence_cascade", "threshold": -0.5})
+    assert (sequence.rule, sequence.knobs) == (None, (("threshold", -0.5),))
+
+
+def test_grid_keeps_order_and_drops_repetitions():
+    grid = product(rule="token_v3", alpha=(0.3, 0.1), draft_length=(3, 5))
+    found = expand(grid + grid)
+    assert [(dict(s.knobs)["alpha"], s.draft_length) for s in found] == [
+        (0.3, 3),
+        (0.3, 5),
+        (0.1, 3),
+        (0.1, 5),
+    ]
+
+
+def test_fields_survive_json():
+    for entry in (
+        {**SPECULATIVE, "expert_top_k": 4, "drafter_min_p": 0.1},
+        {"method": "sequence_cascade", "threshold": -1},
+        {"method": "autoregressive_expert"},
+    ):
+        chosen = setting(entry)
+        row = json.loads(json.dumps({**chosen.fields(), "quality": 1.0}))
+        assert Setting.from_fields(row) == chosen
+
+
+def test_label_is_the_registry_name_and_choices_the_rest():
+    chosen = setting({**SPECULATIVE, "expert_top_p": 0.9, "verifier": "block"})
+    assert chosen.label == "token_v3, expert top_p"
+    assert chosen.choices == "alpha=0.3 top_p=0.9 N=5 block"
+    assert str(chosen) == "token_v3, expert top_p alpha=0.3 top_p=0.9 N=5 block T=0"
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({**SPECULATIVE, "draft_length": 0}, "draft_length=0 must be at least 1"),
+        ({"rule": "spec"}, "no draft_length"),
+        ({**SPECULATIVE, "draft_length": 2.5}, "whole number"),
+        ({**SPECULATIVE, "alpha": math.nan}, "alpha=nan must be a finite number"),
+        ({**SPECULATIVE, "alpha": "0.3"}, "must be a finite number"),
+        ({"rule": "token_v3", "draft_length": 5}, "token_v3 needs alpha"),
+        ({"rule": "lossy", "alpha": 1.0, "draft_length": 5}, r"outside its domain \[0, 1\)"),
+        ({"rule": "nonsense", "draft_length": 5}, "unknown; choose one of: chow"),
+        ({"draft_length": 5}, "names no rule"),
+        ({"method": "nonsense"}, "method 'nonsense' is unknown"),
+        ({**SPECULATIVE, "verifier": "nonsense"}, "verifier 'nonsense' is unknown"),
+        ({**SPECULATIVE, "expert_top_p": 0}, r"expert_top_p=0.0 must be in \(0, 1\]"),
+        ({**SPECULATIVE, "drafter_top_k": 0}, "drafter_top_k=0 must be at least 1"),
+        ({**SPECULATIVE, "expert_min_p": 1.5}, r"must be in \[0, 1\]"),
+        ({**SPECULATIVE, "temperature": -1}, "temperature=-1.0 must be at least 0"),
+        ({**SPECULATIVE, "temperature": math.inf}, "must be a finite number"),
+        ({**SPECULATIVE, "seed": 0.5}, "seed=0.5 must be a whole number"),
+        ({**SPECULATIVE, "alhpa": 0.1}, "alhpa unknown here; known: alpha, "),
+        ({"method": "autoregressive_expert", "drafter_top_k": 3}, "drafter_top_k unknown here"),
+        ({"method": "token_cascade", "rule": "opt", "alpha": 0.1}, "decide before the expert"),
+        ({"method": "sequence_cascade"}, "no threshold"),
+    ],
+)
+def test_bad_entries_are_one_line(entry, message):
+    with pytest.raises(UserError, match=message) as caught:
+        expand([entry])
+    assert str(caught.value).startswith("setting ") and "\n" not in str(caught.value)
+
+
+def test_an_empty_grid_is_refused():
+    with pytest.raises(UserError, match="at least one setting"):
+        expand([])
+
+
+def test_digest_depends_on_content_alone():
+    assert digest({"a": 1, "b": [0.5]}) == digest({"b": [0.5], "a": 1})
+    assert digest({"a": 1}) != digest({"a": 2})
+    with pytest.raises(ValueError):
+        digest({"a": math.nan})

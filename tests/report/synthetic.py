@@ -1,0 +1,80 @@
+"""Hand-made rows of a sweep, in the shape in which evaluation writes them."""
+
+from speccascade.evaluate.jobs import QUALITY, TIMING, Job
+from speccascade.evaluate.settings import setting
+
+PROVENANCE = {
+    "task": "gsm_symbolic",
+    "config": "c0",
+    "pair": "p0",
+    "tokenizer": "t0",
+    "code": "v0",
+    "numerics": "jax, cpu",
+}
+
+
+def quality(entry: dict, split: str, scores: list[float], rejection=0.2, **provenance) -> dict:
+    """A quality row with the given scores."""
+    chosen = setting(entry)
+    job = Job(QUALITY, chosen, split, len(scores))
+    by_token = chosen.verifier == "token"
+    return {
+        **job.identity({**PROVENANCE, **provenance}),
+        "quality": sum(scores) / len(scores),
+        "quality_ci": [0.0, 1.0],
+        "tokens_per_expert_call": 2.5 if chosen.method == "speculative" else None,
+        "rejection_rate": rejection if by_token else None,
+        "tv_mean": rejection if by_token else None,
+        "deferral_rate": None,
+        "drafter_calls": 1,
+        "expert_calls": 1,
+        "tokens": 1,
+        "seconds": 0.1,
+        "scores": scores,
+    }
+
+
+def timing(entry: dict, split: str, ms: list[float], expert_ms: list[float], **provenance) -> dict:
+    """A timing row of answers of ten tokens each."""
+    chosen = setting(entry)
+    job = Job(TIMING, chosen, split, len(ms), trials=3)
+    speedup = sum(expert_ms) / sum(ms)
+    return {
+        **job.identity({**PROVENANCE, "machine": "m0", **provenance}),
+        "ms_per_token": sum(ms) / (10 * len(ms)),
+        "expert_ms_per_token": sum(expert_ms) / (10 * len(ms)),
+        "speedup": speedup,
+        "speedup_ci": [speedup - 0.05, speedup + 0.05],
+        "ms": ms,
+        "generated": [10] * len(ms),
+        "expert_ms": expert_ms,
+        "expert_generated": [10] * len(ms),
+    }
+
+
+def sweep(*points: tuple) -> tuple[list[dict], dict]:
+    """Rows and config of points: entry, validation and test scores, relative latency or None."""
+    rows, entries = [], []
+    for entry, validation, test, latency in points:
+        entries.append(entry)
+        for split, scores in {"validation": validation, "test": test}.items():
+            rows.append(quality(entry, split, scores))
+            if latency is not None:
+                rows.append(timing(entry, split, [10.0 * latency] * 2, [10.0] * 2))
+    config = {
+        "evaluate": {
+            "settings": entries,
+            "splits": {"validation": len(points[0][1]), "test": len(points[0][2])},
+            "timing": {"num_examples": 2, "trials": 3},
+        }
+    }
+    return rows, config
+
+
+EXPERT = {"method": "autoregressive_expert"}
+DRAFTER = {"method": "autoregressive_drafter"}
+
+
+def speculative(rule: str, draft_length: int = 3, **fields) -> dict:
+    """An entry of a speculative method."""
+    return {"rule": rule, "draft_length": draft_length, **fields}

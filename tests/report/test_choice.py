@@ -1,0 +1,159 @@
+import pytest
+
+from speccascade.errors import UserError
+from speccascade.report.choice import BEST, FASTEST, choose, complete_temperatures
+from speccascade.report.points import collect
+from tests.report.synthetic import DRAFTER, EXPERT, quality, speculative, sweep
+
+HALF = [1.0, 0.0] * 20  # 40 examples
+MORE = [1.0, 0.0] * 15 + [1.0] * 10
+LESS = [1.0, 0.0] * 15 + [0.0] * 10
+SLIGHTLY_MORE = [1.0, 0.0] * 19 + [1.0] * 2
+SLIGHTLY_LESS = [1.0, 0.0] * 19 + [0.0] * 2
+NONE = [0.0] * 40
+
+
+def chosen(criterion, *points, temperature=0.0):
+    rows, config = sweep((EXPERT, HALF, HALF, 1.0), *points)
+    choices = choose(collect(rows, config, "COMMAND"), temperature, criterion)
+    return {choice.label: choice for choice in choices}
+
+
+def knob(choice):
+    return dict(choice.setting.knobs)["alpha"]
+
+
+def v3(alpha, **fields):
+    return speculative("token_v3", alpha=alpha, **fields)
+
+
+def test_fastest_is_the_largest_speedup_that_keeps_the_quality_on_validation():
+    found = chosen(
+        FASTEST,
+        (v3(0.1), MORE, HALF, 0.8),
+        (v3(0.3), HALF, LESS, 0.5),  # as good as the expert there, and the fastest such
+        (v3(0.5), SLIGHTLY_LESS, MORE, 0.4),  # would be best on test, which nobody may look at
+    )["token_v3"]
+    assert knob(found) == 0.3
+    assert found.test.speedup == pytest.approx(2.0)
+    assert found.speed_verdict == "faster"
+    assert found.difference == pytest.approx(-5 / 40)
+    assert found.quality_verdict == "worse"
+    low, high = found.difference_interval
+    assert low < -5 / 40 < high < 0
+
+
+def test_best_is_the_highest_quality_within_the_latency_on_validation():
+    found = chosen(
+        BEST,
+        (v3(0.1), MORE, MORE, 1.2),  # slower than the expert
+        (v3(0.3), SLIGHTLY_MORE, MORE, 0.9),
+        (v3(0.4), SLIGHTLY_MORE, HALF, 0.7),  # as good, and faster
+        (v3(0.5), LESS, LESS, 0.4),
+    )["token_v3"]
+    assert knob(found) == 0.4
+    assert found.quality_verdict == "not told apart" and found.difference == 0.0
+
+
+def test_not_told_apart_where_the_interval_holds_zero():
+    slight = chosen(FASTEST, (v3(0.3), HALF, SLIGHTLY_MORE, 1.0))["token_v3"]
+    assert slight.difference > 0 and slight.difference_interval[0] == 0.0
+    assert slight.quality_verdict == "not told apart"
+    assert slight.speed_verdict == "not told apart"
+    clear = chosen(FASTEST, (v3(0.3), HALF, MORE, 1.2))["token_v3"]
+    assert clear.quality_verdict == "better" and clear.speed_verdict == "slower"
+
+
+def test_draft_length_and_verifier_are_chosen_too():
+    found = chosen(
+        FASTEST,
+        (v3(0.3, draft_length=3), HALF, HALF, 0.8),
+        (v3(0.3, draft_length=5), HALF, HALF, 0.7),
+        (v3(0.3, draft_length=5, verifier="block"), HALF, HALF, 0.6),
+    )["token_v3"]
+    assert (found.setting.draft_length, found.setting.verifier) == (5, "block")
+    assert found.test.rates["rejection_rate"] is None
+
+
+def test_none_is_chosen_where_none_is_admitted():
+    found = chosen(FASTEST, (DRAFTER, NONE, NONE, 0.2), (v3(0.5), LESS, LESS, 0.5))
+    assert found["autoregressive_drafter"].setting is None
+    assert found["token_v3"].setting is None and found["token_v3"].quality_verdict is None
+    assert found["autoregressive_expert"].setting is not None
+
+
+def test_what_follows_the_experts_law_needs_no_luck_on_validation():
+    found = chosen(
+        FASTEST,
+        (speculative("spec"), SLIGHTLY_LESS, HALF, 0.7),
+        (speculative("spec", expert_top_p=0.5), SLIGHTLY_LESS, HALF, 0.7),
+        (v3(0.0), SLIGHTLY_LESS, HALF, 0.7),
+        (speculative("lossy", alpha=0.0), SLIGHTLY_LESS, HALF, 0.7),
+        (speculative("lossy", alpha=0.5), SLIGHTLY_LESS, HALF, 0.6),
+    )
+    assert found["spec"].setting is not None
+    assert found["spec, expert top_p"].setting is None
+    assert found["token_v3"].setting is None
+    assert knob(found["lossy"]) == 0.0
+
+
+def test_the_expert_is_within_its_own_latency_whatever_its_timing_says():
+    rows, config = sweep((EXPERT, HALF, HALF, 1.01))
+    points = collect(rows, config, "COMMAND")
+    assert choose(points, 0.0, BEST)[0].setting is not None
+
+
+def test_temperatures_are_compared_with_the_expert_at_the_same_one():
+    warm = {**EXPERT, "temperature": 1.0}
+    rows, config = sweep(
+        (EXPERT, HALF, HALF, 1.0),
+        (warm, LESS, LESS, 1.0),
+        (v3(0.3, temperature=1.0), SLIGHTLY_LESS, SLIGHTLY_LESS, 0.5),
+        (v3(0.3, temperature=0.5), HALF, HALF, 0.5),  # no expert there
+    )
+    points = collect(rows, config, "COMMAND")
+    assert complete_temperatures(points) == [0.0, 1.0]
+    [_, found] = choose(points, 1.0, FASTEST)
+    assert found.difference == pytest.approx(4 / 40)
+
+
+def test_untimed_settings_are_not_chosen():
+    assert chosen(FASTEST, (v3(0.3), HALF, HALF, None))["token_v3"].setting is None
+
+
+def test_seeds_are_pooled():
+    rows, config = sweep(
+        (EXPERT, HALF, HALF, 1.0),
+        (v3(0.3), HALF, MORE, 0.5),
+        (v3(0.3, seed=1), MORE, HALF, None),
+    )
+    points = collect(rows, config, "COMMAND")
+    assert len(points.settings()) == 2
+    [_, found] = choose(points, 0.0, FASTEST)
+    assert found.validation.quality == pytest.approx(22.5 / 40)
+    assert found.difference == pytest.approx(2.5 / 40)
+
+
+def test_rows_of_other_code_or_machines_are_never_mixed_in():
+    rows, config = sweep((EXPERT, HALF, HALF, 1.0), (v3(0.3), HALF, HALF, 0.5))
+    old = [quality(v3(0.3), split, NONE, code="older") for split in ("validation", "test")]
+    slow = [
+        {**row, "machine": "m1", "speedup": 9.0}
+        for row in rows
+        if row["kind"] == "timing" and row["method"] == "speculative"
+    ]
+    points = collect(old + slow + rows, config, "COMMAND")
+    [_, found] = choose(points, 0.0, FASTEST)
+    assert found.test.speedup == pytest.approx(2.0) and found.difference == 0.0
+    assert points.shared["code"] == "v0"
+    assert points.notes == [
+        "4 older rows of another code version, checkpoint, version of JAX or machine are left out"
+    ]
+
+
+def test_missing_rows_become_a_note_with_the_command():
+    rows, config = sweep((EXPERT, HALF, HALF, 1.0), (v3(0.3), HALF, HALF, 0.5))
+    points = collect(rows[:-1], config, "COMMAND")
+    assert points.notes == ["1 of 8 rows are missing; to add them run COMMAND"]
+    with pytest.raises(UserError, match="no results yet; run COMMAND"):
+        collect([], config, "COMMAND")

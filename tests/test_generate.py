@@ -1,0 +1,90 @@
+import dataclasses
+
+import jax
+import ml_collections
+import numpy as np
+import pytest
+
+import speccascade
+from speccascade import generate, pairs
+from speccascade.errors import UserError
+from tests import tiny_pair
+from tests.tiny_pair import PROMPT
+
+HOW = {"rule": "token_v3", "alpha": 0.3, "draft_length": 2}
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    directory = str(tmp_path_factory.mktemp("pair"))
+    pairs.export(tiny_pair.make(), directory, {})
+    return directory
+
+
+def test_library(exported):
+    pair = speccascade.load_pair(exported)
+    how = {**HOW, "temperature": 1.0}
+    first, second = speccascade.generate_text(pair, [PROMPT, "1"], max_new_tokens=6, **how)
+    assert isinstance(first, speccascade.Completion)
+    assert 1 <= len(first.tokens) <= 6 and first.text == pair.tokenizer.decode(first.tokens)
+    assert first.statistics["tokens"] == len(first.tokens)
+    assert 1 <= second.statistics["tokens_per_expert_call"] <= 3
+    assert first.tokens != second.tokens
+    with pytest.raises(UserError, match="prompt 1 is empty"):
+        speccascade.generate_text(pair, ["1", ""], **how)
+    with pytest.raises(UserError, match="prompt 0 has .* tokens and the pair a context of 300"):
+        speccascade.generate_text(pair, ["1" * 400], **how)
+    with pytest.raises(UserError, match="give at least one"):
+        speccascade.generate_text(pair, [], **how)
+    with pytest.raises(UserError, match="alhpa unknown"):
+        speccascade.generate_text(pair, ["1"], **how, alhpa=1)
+
+
+def test_nan_is_an_error(exported):
+    pair = pairs.load(exported)
+    broken = {**pair.params, "expert": jax.tree.map(lambda x: x * np.nan, pair.params["expert"])}
+    pair = dataclasses.replace(pair, params=broken)
+    with pytest.raises(UserError, match="not finite"):
+        speccascade.generate_text(pair, [PROMPT, "1"], max_new_tokens=6, **HOW)
+
+
+def from_flags(exported, **changes) -> list[speccascade.Completion]:
+    config: ml_collections.ConfigDict = tiny_pair.get_config(exported)
+    given = {"prompt": None, "prompts_file": None, "knobs": "{}", "fields": {}}
+    return generate.from_flags(config, **{**given, "max_new_tokens": 6, **changes})
+
+
+def test_prompts_come_from_flags_and_files(exported, tmp_path):
+    path = tmp_path / "prompts.txt"
+    path.write_text("How much?\n")
+    fields = {"rule": "token_v3", "method": None, "draft_length": 2, "temperature": 0.0}
+    found = from_flags(
+        exported,
+        prompt=PROMPT,
+        prompts_file=str(path),
+        fields=fields,
+        knobs='{"alpha": 0.3}',
+    )
+    # The task's prompts end their question with a newline.
+    prompts = [PROMPT + "\n", "How much?\n"]
+    pair = pairs.load(exported)
+    assert found == speccascade.generate_text(pair, prompts, max_new_tokens=6, **HOW)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({}, "give --prompt or a --prompts_file"),
+        ({"prompt": " "}, "prompt 1 is empty"),
+        ({"prompts_file": "/nowhere"}, "cannot read --prompts_file=/nowhere"),
+        ({"prompt": "1", "knobs": "nonsense"}, "must be a JSON object"),
+        ({"prompt": "1", "fields": {"draft_length": 0}}, "rule=spec draft_length=0: .* at least 1"),
+        ({"prompt": "1", "fields": {"rule": "opt"}}, "rule=opt draft_length=5: .* needs alpha"),
+        ({"prompt": "1", "fields": {"rule": "nonsense"}}, "rule 'nonsense' is unknown"),
+        ({"prompt": "1", "knobs": '{"expert_top_p": 0}'}, "expert_top_p=0.0 must be in"),
+    ],
+)
+def test_bad_flags_are_one_line(exported, changes, message):
+    with pytest.raises(UserError, match=message) as caught:
+        from_flags(exported, **changes)
+    assert "\n" not in str(caught.value)
