@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# From nothing but Python 3.11 or newer to the table: see usage below.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source scripts/setup.sh
+
+usage="usage: bash scripts/quickstart.sh
+
+Makes a virtual environment in .venv, installs the pinned requirements, evaluates the shipped
+pair in runs/quickstart and prints the table and where the plots are. Started again, it does
+only what is missing. PYTHON=/path/to/python chooses the interpreter."
+
+case ${1:-} in
+  -h | --help) echo "$usage" && exit ;;
+  ?*) fail "unexpected argument '$1'; see --help" ;;
+esac
+
+setup_venv requirements.txt
+"$VENV/bin/python" scripts/evaluate.py --config=configs/quickstart.py --workdir=runs/quickstart
+"$VENV/bin/python" scripts/report.py --workdir=runs/quickstart

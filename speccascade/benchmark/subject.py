@@ -1,0 +1,134 @@
+"""What is benchmarked: a pair with prompts, shipped or synthetic."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from speccascade import decode, pairs, tasks
+from speccascade.benchmark import synthetic
+from speccascade.errors import UserError
+from speccascade.evaluate.decoding import Engine, Request
+from speccascade.evaluate.settings import Setting, setting
+from speccascade.models.interface import Model, Params
+
+ROLES = ("drafter", "expert")
+
+
+class Case(NamedTuple):
+    """A way of decoding; `agreement` of a synthetic pair, else None."""
+
+    setting: Setting
+    agreement: float | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """A pair in the shapes in which it is benchmarked.
+
+    Attributes:
+      name: for people.
+      models: by role.
+      params: by role.
+      requests: the prompts.
+      stop_table: int32 [S, V], where rows end.
+      prompt_slots: room for a prompt.
+      max_new_tokens: room for an answer.
+    """
+
+    name: str
+    models: Mapping[str, Model]
+    params: Mapping[str, Params]
+    requests: Sequence[Request]
+    stop_table: np.ndarray
+    prompt_slots: int
+    max_new_tokens: int
+
+    def params_of(self, case: Case) -> dict[str, Params]:
+        """Returns the parameters with which a case decodes."""
+        if case.agreement is None:
+            return dict(self.params)
+        agreement = {"drafter": case.agreement, "expert": 1.0}
+        return {
+            role: {**self.params[role], "agreement": jnp.float32(agreement[role])} for role in ROLES
+        }
+
+    def size(self, role: str) -> int:
+        """Returns a model's number of parameters."""
+        return sum(leaf.size for leaf in jax.tree.leaves(self.params[role]))
+
+
+def load(config: ml_collections.ConfigDict, num_prompts: int) -> Subject:
+    """Makes the synthetic pair of `config.synthetic`, or loads the one of `config.pair`.
+
+    Raises:
+      UserError: the pair or the task is not as it must be.
+    """
+    room = config.benchmark.max_new_tokens
+    if "synthetic" in config:
+        return _synthetic(config.synthetic, room, num_prompts)
+    source = config.pair
+    pair = pairs.load(source if isinstance(source, str) else source.to_dict())
+    task = tasks.make(config.task)
+    examples = task.examples("test", num_prompts)
+    if len(examples) < num_prompts:
+        raise UserError(
+            f"the test split has {len(examples)} examples of {num_prompts}; lower "
+            "benchmark.num_examples or benchmark.batch_sizes"
+        )
+    prompts = pair.tokenizer.encode_batch([example.prompt for example in examples])
+    engine = Engine.build(pair, prompts, room, task.stop_strings)
+    requests = [
+        engine.request(prompt, example.id, f"the prompt of test example {example.id}")
+        for prompt, example in zip(prompts, examples, strict=True)
+    ]
+    return Subject(
+        name=pair.name,
+        models={role: getattr(pair, role) for role in ROLES},
+        params=pair.params,
+        requests=requests,
+        stop_table=engine.stop_table,
+        prompt_slots=engine.prompt_slots,
+        max_new_tokens=engine.max_new_tokens,
+    )
+
+
+def _synthetic(section: ml_collections.ConfigDict, room: int, num_prompts: int) -> Subject:
+    built = {role: synthetic.build(section[role], seed) for seed, role in enumerate(ROLES)}
+    models = {role: model for role, (model, _) in built.items()}
+    vocab_size = models["expert"].vocab_size
+    if models["drafter"].vocab_size != vocab_size:
+        raise UserError("synthetic.drafter and synthetic.expert must have the same vocab_size")
+    shape = (num_prompts, section.prompt_length)
+    prompts = np.random.default_rng(0).integers(vocab_size, size=shape).tolist()
+    return Subject(
+        name="synthetic",
+        models=models,
+        params={role: params for role, (_, params) in built.items()},
+        requests=[Request(prompt, i, room) for i, prompt in enumerate(prompts)],
+        stop_table=decode.stop_table(vocab_size, ()),
+        prompt_slots=section.prompt_length,
+        max_new_tokens=room,
+    )
+
+
+def case(entry: Mapping[str, Any], has_agreement: bool) -> Case:
+    """Reads an entry of `config.benchmark.settings`, which is one of an evaluation's.
+
+    For a synthetic pair it also has `agreement`, the probability that drafter and expert agree.
+
+    Raises:
+      UserError: the entry is not as it must be.
+    """
+    fields = dict(entry)
+    agreement = fields.pop("agreement", None) if has_agreement else None
+    read = setting(fields)
+    if read.method != "speculative":
+        raise UserError(f"benchmark.settings has {read.method}; it takes rules only")
+    if has_agreement and not (isinstance(agreement, (int, float)) and 0 <= agreement <= 1):
+        raise UserError(f"benchmark setting {read}: agreement={agreement} must be in [0, 1]")
+    return Case(read, agreement)

@@ -1,0 +1,89 @@
+"""A drafter and an expert of any size that agree as often as asked, without training.
+
+Both are real models with random weights, and cost what they cost. But on top of its own logits
+each gets a next token, a pseudo-random function of the newest token and its position: the drafter's
+is the expert's with the probability asked for, independently at each position.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from speccascade import models
+from speccascade.models.interface import Cache, Model, Params, Prefilled
+
+# Where the models agree both are sure of their token. Where they do not, the drafter is half sure
+# of its own, so that the rules that read its confidence defer there.
+_SURE = 50.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Agreeing:
+    """A `Model` (see `models/interface.py`) that agrees with all others of its kind.
+
+    Its parameters are `{"model": ..., "agreement": float32 []}`: how often it agrees is traced.
+    """
+
+    model: Model
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of token ids."""
+        return self.model.vocab_size
+
+    def init(self, key: jax.Array) -> Params:
+        """Returns freshly initialised parameters, of full agreement."""
+        return {"model": self.model.init(key), "agreement": jnp.float32(1)}
+
+    def forward(self, params: Params, tokens: jax.Array) -> jax.Array:
+        """Scores whole sequences; see `Model.forward`."""
+        positions = jnp.broadcast_to(jnp.arange(tokens.shape[1])[None], tokens.shape)
+        logits = self.model.forward(params["model"], tokens)
+        return _steer(logits, tokens, positions, params["agreement"])
+
+    def init_cache(self, batch: int, slots: int) -> Cache:
+        """Returns the model's empty cache."""
+        return self.model.init_cache(batch, slots)
+
+    def prefill(
+        self, params: Params, tokens: jax.Array, lengths: jax.Array, cache: Cache
+    ) -> Prefilled:
+        """Reads right-padded prompts; see `Model.prefill`."""
+        return self.model.prefill(params["model"], tokens, lengths, cache)
+
+    def apply(
+        self, params: Params, tokens: jax.Array, positions: jax.Array, cache: Cache
+    ) -> tuple[jax.Array, Cache]:
+        """Scores the next tokens of every row; see `Model.apply`."""
+        logits, cache = self.model.apply(params["model"], tokens, positions, cache)
+        return _steer(logits, tokens, positions, params["agreement"]), cache
+
+
+def _steer(logits: jax.Array, tokens: jax.Array, positions: jax.Array, agreement) -> jax.Array:
+    """Adds to the logits `[B, S, V]` what makes the next tokens the ones asked for."""
+    vocab_size = logits.shape[-1]
+    noise = _mix(tokens.astype(jnp.uint32) * jnp.uint32(0x9E3779B9) + _mix(positions + 1))
+    choice = (noise % vocab_size).astype(jnp.int32)
+    agrees = (_mix(noise) >> 8).astype(jnp.float32) * 2.0**-24 < agreement
+    choice = jnp.where(agrees, choice, (choice + 1) % vocab_size)
+    weight = jnp.where(agrees, _SURE, np.log(vocab_size))
+    chosen = jnp.arange(vocab_size) == choice[..., None]
+    return logits + jnp.where(chosen, weight[..., None], 0.0)
+
+
+def _mix(x: jax.Array) -> jax.Array:
+    """A hash of uint32 (the constants are those of C. Wellons' lowbias32)."""
+    x = x.astype(jnp.uint32)
+    x = (x ^ (x >> 16)) * jnp.uint32(0x7FEB352D)
+    x = (x ^ (x >> 15)) * jnp.uint32(0x846CA68B)
+    return x ^ (x >> 16)
+
+
+def build(config: Mapping[str, Any], seed: int) -> tuple[Agreeing, Params]:
+    """Returns a model, from the description that `models.build` takes, and random parameters."""
+    model = Agreeing(models.build(config))
+    return model, jax.jit(model.init)(jax.random.key(seed))

@@ -1,0 +1,283 @@
+"""The benchmark: its arithmetic, its synthetic pair, and that it runs. No time is ever compared."""
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import pytest
+
+from speccascade import decode, models, pairs, rules
+from speccascade.benchmark import clock, decoding, run, steps, synthetic
+from speccascade.benchmark.formula import allowed_speedup, expected_tokens
+from speccascade.errors import UserError
+from speccascade.evaluate.sweep import product
+from tests import tiny_pair
+
+MODEL = {
+    "family": "decoder_only",
+    "vocab_size": 37,
+    "d_model": 8,
+    "num_layers": 1,
+    "num_heads": 2,
+    "num_kv_heads": 1,
+    "head_dim": 4,
+    "d_ff": 8,
+}
+
+
+# ---- arithmetic ----
+
+
+@pytest.mark.parametrize(("acceptance", "length", "tokens"), [(0, 3, 1), (1, 3, 4), (0.5, 2, 1.75)])
+def test_expected_tokens_of_known_blocks(acceptance, length, tokens):
+    assert expected_tokens(acceptance, length) == tokens
+
+
+@pytest.mark.parametrize("a", [0.1, 0.8, 0.999])
+@pytest.mark.parametrize("n", [1, 4, 9])
+def test_expected_tokens_closed_form(a, n):
+    assert expected_tokens(a, n) == pytest.approx((1 - a ** (n + 1)) / (1 - a))
+
+
+def test_allowed_speedup_is_the_formula():
+    a, n, c, s, d = 0.8, 4, 0.1, 1.3, 5
+    formula = (1 - a ** (n + 1)) / ((1 - a) * (d * c + s))
+    unit = 0.02
+    got = allowed_speedup(expected_tokens(a, n), d * c * unit, s * unit, unit)
+    assert got == pytest.approx(formula)
+
+
+def measured(seconds, emitted, expert_calls, drafter_calls=0.0, tested=1.0, rejected=0.0):
+    """Returns the times and counts of a batch, per row; every other count is zero."""
+    rows = len(emitted)
+    given = {"emitted": emitted, "expert_calls": expert_calls, "drafter_calls": drafter_calls}
+    given |= {"tested": tested, "rejected": rejected}
+    counts = {k: np.broadcast_to(given.get(k, 0.0), rows) for k in decode.Stats._fields}
+    return clock.Measured(seconds, counts)
+
+
+STEPS = {("drafter", 1): 0.01, ("drafter", 2): 0.02, ("expert", 1): 0.1, ("expert", 4): 0.13}
+
+
+def speed(rule, length, batches, scorer="expert", batch=1):
+    part = decoding.Decoding(None, rules.make(rule, **KNOBS.get(rule, {})), length, scorer, batch)
+    return decoding.speed([part] * len(batches), batches, lambda role, n: STEPS[role, n])
+
+
+KNOBS = {"chow": {"alpha": 0.5}, "bild": {"alpha": 1.0}}
+
+
+def test_speed_of_a_rule_that_reads_the_drafter():
+    # 10 blocks of 0.2 s; N + 1 drafter passes of 0.01 s and one scoring of 0.13 s each.
+    s = speed("chow", 3, [measured(2.0, [25], [10], 40, tested=20, rejected=4)])
+    assert s.tokens_per_second == 12.5
+    assert s.block_seconds == 0.2
+    assert s.tokens_per_block == 2.5
+    assert s.acceptance == 0.8
+    assert s.drafter_steps == 4
+    assert s.neither == pytest.approx(1 - 0.17 / 0.2)
+    assert s.allowed == pytest.approx((1 + 0.8 + 0.64 + 0.512) / 1.7)
+
+
+def test_speed_of_speculative_decoding_counts_its_wider_first_pass():
+    s = speed("spec", 3, [measured(2.0, [25], [10], 30, tested=20, rejected=4)])
+    assert s.drafter_steps == 3
+    assert s.neither == pytest.approx(1 - (0.02 + 2 * 0.01 + 0.13) / 0.2)
+
+
+def test_speed_of_a_batch_counts_the_blocks_of_its_longest_row():
+    s = speed("chow", 3, [measured(2.0, [25, 15], [8, 10]), measured(1.0, [9, 9], [5, 4])], batch=2)
+    assert s.block_seconds == 3.0 / 15
+    assert s.tokens_per_second == 58 / 3.0
+    assert s.tokens_per_block == 58 / 27
+
+
+def test_speed_alone():
+    s = speed("spec", 0, [measured(2.0, [16], [16])])
+    assert s.neither == pytest.approx(1 - 0.1 / 0.125)
+    assert s.acceptance is s.allowed is s.drafter_steps is None
+    assert speed("spec", 0, [measured(1.0, [50], [50])], "drafter").neither == pytest.approx(0.5)
+
+
+def test_speed_where_blocks_end_early():
+    batches = [measured(2.0, [25], [10], 35, tested=20, rejected=1)]
+    s = speed("bild", 3, batches)
+    assert s.drafter_steps == 3.5
+    assert s.allowed == pytest.approx(2.5 / ((3.5 * 0.01 + 0.13) / 0.1))
+    s = speed("bild", 3, batches, batch=8)
+    assert s.allowed is s.neither is s.drafter_steps is None
+
+
+# ---- the synthetic pair ----
+
+
+def generate(agreement, draft_length=3, batch=4, room=100):
+    """Returns (expert's own text, drafter's own, speculative output) of a synthetic pair."""
+    (drafter, q), (expert, p) = (synthetic.build(MODEL, seed) for seed in range(2))
+    q = {**q, "agreement": jnp.float32(agreement)}
+    prompts = [[i + 1, 2 * i + 1] for i in range(batch)]
+    table = decode.stop_table(37, ())
+    rows = decode.make_rows(prompts, stop_table=table, max_new_tokens=room, prompt_slots=4)
+    decoder = decode.Decoder(expert, decode.ModelDrafter(drafter), draft_length, room)
+    params = {"drafter": q, "expert": p}
+    return (
+        decode.autoregressive(expert, p, rows, room).tokens[:, :room],
+        decode.autoregressive(drafter, q, rows, room).tokens[:, :room],
+        decode.generate(decoder, params, (rules.make("spec"),), rows),
+    )
+
+
+@pytest.mark.parametrize("agreement", [0.0, 0.6, 1.0])
+def test_agreement_is_as_asked_for(agreement):
+    by_expert, by_drafter, out = generate(agreement)
+    np.testing.assert_array_equal(out.tokens[:, :100], by_expert)
+    acceptance = 1 - out.stats.rejected.sum() / out.stats.tested.sum()
+    # About 250 tested positions: 0.03 is one standard deviation, and 0 and 1 are exact.
+    tolerance = 0.12 if 0 < agreement < 1 else 0
+    assert abs(acceptance - agreement) <= tolerance
+    assert (by_drafter == by_expert).all() == (agreement == 1)
+    assert len(np.unique(by_expert)) > 30
+
+
+def test_the_real_logits_are_still_there():
+    model, params = synthetic.build(MODEL, 0)
+    inner = models.build(MODEL)
+    tokens = jnp.arange(12).reshape(2, 6)
+    steered = jax.jit(model.forward)(params, tokens)
+    added = steered - jax.jit(inner.forward)(params["model"], tokens)
+    chosen = np.abs(added) > 1
+    assert (chosen.sum(-1) == 1).all()
+    np.testing.assert_allclose(added[~chosen], 0, atol=1e-6)
+
+
+# ---- clock and steps ----
+
+
+def test_every_call_runs_in_turn():
+    log, advances = [], []
+
+    def call(name):
+        return clock.Timed(lambda: log.append(f"prepare {name}"), lambda _: log.append(name), str)
+
+    found = clock.measure({n: call(n) for n in "abc"}, 3, lambda: advances.append(1))
+    runs = [name for name in log if len(name) == 1]
+    assert runs == [*"abc", *"abc", *"bca", *"cab"]
+    assert log[1::2] == runs and all(entry.startswith("prepare") for entry in log[::2])
+    assert len(advances) == 12
+    assert {name: m.result for name, m in found.items()} == dict.fromkeys("abc", "None")
+
+
+class Counter:
+    """A model whose cache counts its passes and keeps the positions of the last one."""
+
+    vocab_size = 8
+
+    def init_cache(self, batch, slots):
+        return jnp.zeros((), jnp.int32), jnp.zeros((batch, 3), jnp.int32)
+
+    def apply(self, params, tokens, positions, cache):
+        return jnp.zeros((*tokens.shape, 8)), (cache[0] + 1, positions)
+
+
+@pytest.mark.parametrize(("position", "first"), [(4, 4), (90, 16)])
+def test_a_step_runs_as_often_as_asked_within_its_slots(position, first):
+    timed = steps.step(Counter(), (), 2, 3, position, slots=20, repeats=5)
+    (passes, positions), logits = timed.run(timed.prepare())
+    assert passes == 5
+    np.testing.assert_array_equal(positions, [[first, first + 1, first + 2]] * 2)
+    assert logits.shape == (2, 3, 8)
+
+
+# ---- the whole ----
+
+
+def synthetic_config(**changes):
+    config = ml_collections.ConfigDict()
+    config.synthetic = {"prompt_length": 3, "drafter": dict(MODEL), "expert": dict(MODEL)}
+    config.benchmark = {
+        "settings": product(rule="spec", draft_length=2, agreement=(0.0, 1.0))
+        + product(rule="bild", alpha=3.0, draft_length=2, agreement=0.5),
+        "batch_sizes": (1, 2),
+        "num_examples": 1,
+        "max_new_tokens": 6,
+        "step_tokens": (1, 3),
+        "step_repeats": 2,
+        "trials": 1,
+    }
+    for name, value in changes.items():
+        config.update_from_flattened_dict({name.replace("__", "."): value})
+    return config
+
+
+def tables(text):
+    """Returns the cells of every Markdown table."""
+    blocks = [block.splitlines() for block in text.split("\n\n") if block.startswith("|")]
+    return [[[c.strip() for c in line.split("|")[1:-1]] for line in block] for block in blocks]
+
+
+def test_synthetic_run_and_its_trace(tmp_path):
+    said = []
+    run.run(synthetic_config(), said.append, profile=str(tmp_path))
+    text = "\n".join(said)
+    assert jax.__version__ in text and "float32" in text
+    times, speeds, _, speeds_of_two = tables(text)
+    assert times[0] == ["", "1", "3"] and [row[0] for row in times[2:]] == ["drafter", "expert"]
+    names = [row[0] for row in speeds[2:]]
+    assert names == [
+        "autoregressive_expert",
+        "autoregressive_drafter",
+        "spec N=2 token agreement=0",
+        "spec N=2 token agreement=1",
+        "bild alpha=3 fallback=0.6 N=2 token agreement=0.5",
+    ]
+    by_name = dict(zip(names, speeds[2:], strict=True))
+    assert by_name["autoregressive_expert"][2] == "1.00"
+    assert by_name["spec N=2 token agreement=0"][3:5] == ["0.00", "1.00 (1.00)"]
+    assert by_name["spec N=2 token agreement=1"][3:5] == ["1.00", "3.00 (3.00)"]
+    assert speeds_of_two[-1][-1] == "-"
+    assert list(tmp_path.rglob("*.xplane.pb"))
+
+
+def test_run_of_a_trained_pair(tmp_path):
+    pairs.export(tiny_pair.make(), str(tmp_path), {})
+    config = tiny_pair.get_config(str(tmp_path))
+    config.benchmark = {
+        **synthetic_config().benchmark.to_dict(),
+        "settings": product(rule="chow", alpha=0.3, draft_length=2),
+        "batch_sizes": (2,),
+        "num_examples": 3,
+    }
+    said = []
+    run.run(config, said.append)
+    assert [row[0] for row in tables("\n".join(said))[1][2:]][-1] == "chow alpha=0.3 N=2 token"
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"benchmark__trials": 0}, "benchmark.trials=0"),
+        ({"benchmark__batch_sizes": (1, 0)}, "benchmark.batch_sizes"),
+        ({"synthetic__drafter__vocab_size": 36}, "same vocab_size"),
+        ({"benchmark__settings": product(rule="spec", draft_length=2)}, "agreement"),
+        ({"benchmark__settings": product(rule="spec", draft_length=2, agreement=1.5)}, "[0, 1]"),
+        ({"benchmark__settings": product(method="autoregressive_expert", agreement=1.0)}, "rules"),
+        (
+            {
+                "benchmark__settings": product(
+                    rule="spec", draft_length=2, agreement=1.0, temperature=(0.0, 1.0)
+                )
+            },
+            "one temperature",
+        ),
+        ({"benchmark__settings": ()}, "empty"),
+    ],
+)
+def test_bad_config_is_one_line(changes, words):
+    with pytest.raises(UserError) as error:
+        run.run(synthetic_config(**changes), lambda text: None)
+    assert words in str(error.value) and "\n" not in str(error.value)
+
+
+def test_config_without_a_benchmark():
+    with pytest.raises(UserError, match="no section benchmark"):
+        run.run(ml_collections.ConfigDict(), lambda text: None)

@@ -1,0 +1,196 @@
+"""The shell scripts: what they say, which Python they take, when they install, what is pinned."""
+
+import ast
+import importlib.metadata
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+SCRIPTS = ["scripts/quickstart.sh", "scripts/test.sh", "scripts/setup.sh", ".ci/run"]
+
+# An interpreter that logs its calls, is of the version asked for, and makes and fills environments
+# without doing either.
+FAKE = """#!/bin/bash
+echo "$*" >>{log}
+case "$1 $2" in
+  "-m venv") mkdir -p "$4/bin" && cp "$0" "$4/bin/python" ;;
+  "-m pip") exit {pip_status} ;;
+  *) exec {real} -c 'import sys; sys.version_info = {version}; exec(sys.argv[1])' "$2" ;;
+esac
+"""
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """Returns a folder with the scripts and small requirement files."""
+    for name in (*SCRIPTS, "requirements.txt", "requirements-dev.txt", "pyproject.toml"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    return tmp_path
+
+
+def fake(folder, name="python3", version=(3, 12, 1), pip_status=0):
+    """Writes a `FAKE` interpreter and returns its path."""
+    path = folder / name
+    path.parent.mkdir(exist_ok=True)
+    real, log = sys.executable, folder / "log"
+    path.write_text(FAKE.format(log=log, real=real, version=version, pip_status=pip_status))
+    path.chmod(0o755)
+    return path
+
+
+def bash(*arguments, cwd=ROOT, **env):
+    """Runs bash and returns the finished process; a variable of None is unset."""
+    merged = {k: v for k, v in {**os.environ, **env}.items() if v is not None}
+    return subprocess.run(
+        ["bash", *map(str, arguments)], cwd=cwd, env=merged, capture_output=True, text=True
+    )
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_parses(name):
+    assert bash("-n", name).returncode == 0
+
+
+@pytest.mark.parametrize("name", ["quickstart", "test"])
+def test_help_installs_nothing(name, tree):
+    done = bash(f"scripts/{name}.sh", "--help", cwd=tree)
+    assert done.returncode == 0 and done.stdout.startswith(f"usage: bash scripts/{name}.sh")
+    assert not (tree / ".venv").exists()
+
+
+def fails(done, *words):
+    """Asserts one line on standard error with these words, and exit code 2."""
+    assert done.returncode == 2, done
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1, done.stderr
+    for word in words:
+        assert word in done.stderr
+
+
+def test_unexpected_argument():
+    fails(bash("scripts/quickstart.sh", "fast"), "fast", "--help")
+
+
+@pytest.mark.parametrize("name", ["quickstart", "test"])
+def test_python_too_old(name, tree):
+    python = fake(tree / "bin", version=(3, 10, 4))
+    fails(bash(f"scripts/{name}.sh", cwd=tree, PYTHON=str(python)), "3.10", "3.11 or newer")
+
+
+def test_python_that_is_not_there(tree):
+    fails(bash("scripts/test.sh", cwd=tree, PYTHON="/nowhere/python"), "/nowhere/python")
+
+
+def found(tree, path, **env):
+    command = "source scripts/setup.sh; find_python"
+    env = {"PYTHON": None, "PYENV_ROOT": str(tree / "pyenv"), **env}
+    return bash("-c", command, cwd=tree, PATH=f"{path}:{os.environ['PATH']}", **env)
+
+
+def test_prefers_python3(tree):
+    fake(tree / "bin")
+    fake(tree / "bin", "python3.19")
+    assert found(tree, tree / "bin").stdout == "python3\n"
+
+
+def test_takes_the_newest_where_python3_is_old(tree):
+    fake(tree / "bin", version=(3, 8, 0))
+    fake(tree / "bin", "python3.19", version=(3, 19, 0))
+    fake(tree / "bin", "python3.18", version=(3, 18, 0))
+    assert found(tree, tree / "bin").stdout == "python3.19\n"
+
+
+def test_takes_what_pyenv_keeps(tree):
+    fake(tree / "bin", version=(3, 8, 0))
+    kept = tree / "pyenv/versions/3.19.2"
+    kept.mkdir(parents=True)
+    python = fake(kept / "bin", "python3.19", version=(3, 19, 2))
+    assert found(tree, tree / "bin").stdout == f"{python}\n"
+
+
+def test_no_python_at_all(tree):
+    bin_folder = tree / "bin"
+    fake(bin_folder, version=(3, 8, 0))
+    for minor in range(11, 20):
+        fake(bin_folder, f"python3.{minor}", version=(3, 8, 0))
+    fails(found(tree, bin_folder), "no usable Python 3.11 or newer", "PYTHON=")
+
+
+def test_installs_once_and_again_when_the_pins_change(tree):
+    python = fake(tree / "bin")
+    log = tree / "bin/log"
+
+    def installs():
+        log.write_text("")
+        setup = "source scripts/setup.sh; setup_venv requirements.txt requirements-dev.txt"
+        done = bash("-c", f"set -euo pipefail; {setup}", cwd=tree, PYTHON=str(python))
+        assert done.returncode == 0, done
+        return [line for line in log.read_text().splitlines() if "pip install" in line]
+
+    first = installs()
+    assert len(first) == 2 and first[0].endswith("-r requirements-dev.txt")
+    assert (tree / ".venv/py3.12/bin/python").exists()
+    assert installs() == []
+    with open(tree / "requirements.txt", "a") as file:
+        file.write("another==1.0\n")
+    assert installs() == first
+
+
+def test_failed_install_is_tried_again(tree):
+    python = fake(tree / "bin", pip_status=1)
+    for _ in range(2):
+        done = bash("scripts/test.sh", cwd=tree, PYTHON=str(python))
+        fails(done, "pip could not install requirements-dev.txt")
+
+
+@pytest.mark.parametrize(("status", "ruff_status"), [(0, 0), (3, 0), (0, 1)])
+def test_ci_fails_if_anything_fails(tree, status, ruff_status):
+    (tree / "scripts/test.sh").write_text(
+        f"""mkdir -p "$SPECCASCADE_VENVS/py/bin" && ruff="$SPECCASCADE_VENVS/py/bin/ruff"
+        echo 'exit {ruff_status}' >"$ruff" && chmod +x "$ruff"
+        echo "$PYTHON [$*]" >>log
+        [ "$*" != "-m slow" ] || exit {status}"""
+    )
+    for minor in (11, 12, 13):
+        fake(tree / "bin", f"python3.{minor}", version=(3, minor, 0))
+    path = f"{tree / 'bin'}:{os.environ['PATH']}"
+    done = bash(".ci/run", cwd=tree, PATH=path)
+    assert done.returncode == int(status != 0 or ruff_status != 0)
+    runs = (tree / "log").read_text().splitlines()
+    assert runs == [f"python3.{v} [{a}]" for v in (11, 12) for a in ("", "-m slow")]
+
+
+def pinned(name):
+    """Returns the names that a requirement file pins, each of them exactly."""
+    lines = [line.split("#")[0].strip() for line in (ROOT / name).read_text().splitlines()]
+    lines = [line for line in lines if line and not line.startswith("-r ")]
+    assert all("==" in line for line in lines)
+    return {line.split("==")[0].lower() for line in lines}
+
+
+def test_everything_imported_is_pinned():
+    imported = set()
+    for path in (ROOT / "speccascade").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                imported.add(node.module.split(".")[0])
+    distributions = importlib.metadata.packages_distributions()
+    pins = pinned("requirements.txt")
+    for name in imported - sys.stdlib_module_names - {"speccascade"}:
+        owners = {re.sub("[-_.]+", "-", owner).lower() for owner in distributions[name]}
+        assert owners & pins, f"{name} is imported and not in requirements.txt"
+
+
+def test_pyproject_depends_on_what_is_pinned():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    names = {re.split("[<>=]", line)[0].lower() for line in project["dependencies"]}
+    assert names | {"jaxlib"} == pinned("requirements.txt")
