@@ -8,6 +8,6 @@ import jax
 jax.config.update("jax_num_cpu_devices", 2)
 
 hypothesis.settings.register_profile(
-    "repeatable", deadline=None, derandomize=True, database=None, max_examples=30
+    "repeatable", deadline=None, derandomize=True, database=None, max_examples=20
 )
 hypothesis.settings.load_profile("repeatable")

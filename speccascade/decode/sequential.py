@@ -1,8 +1,8 @@
 """Cascades without speculation, as real execution: they cost what they cost.
 
 Token cascade: the drafter makes each token; where the rule defers, the expert makes it instead.
-Sequence cascade: the drafter writes the whole answer; where its confidence is low, the expert writes
-it again from the prompt.
+Sequence cascade: the drafter writes the whole answer; where its confidence is low, the expert
+writes it again from the prompt.
 """
 
 from functools import partial
@@ -172,7 +172,8 @@ def _ask_expert(expert, params, cascade: _Cascade, defers):
         reached = start + CATCH_UP > state.count
         found = jnp.take_along_axis(scored, newest[:, None, None], axis=1)[:, 0]
         logits = jnp.where((waiting & reached)[:, None], found, logits)
-        read = jnp.minimum(start + CATCH_UP, state.count + 1)
+        # A row reads when it asks, so that its calls do not depend on its neighbours.
+        read = jnp.where(waiting, jnp.minimum(start + CATCH_UP, state.count + 1), read)
         return logits, cache, read, calls + waiting
 
     batch = state.last.shape[0]

@@ -74,11 +74,12 @@ class TransformerConfig:
             size = getattr(self, name)
             if size is not None and size < 1:
                 raise UserError(f"{name}={size} must be at least 1")
-        for name, known in (("activation", ACTIVATIONS), ("dtype", DTYPES), ("param_dtype", DTYPES)):
+        names = {"activation": ACTIVATIONS, "dtype": DTYPES, "param_dtype": DTYPES}
+        for name, known in names.items():
             if (value := getattr(self, name)) not in known:
                 raise UserError(f"{name}={value!r} is unknown; choose one of: {', '.join(known)}")
         if not self.window_pattern:
-            raise UserError("window_pattern is empty; give it one bool per layer, or a cycle of them")
+            raise UserError("window_pattern is empty; give it at least one bool")
         if self.num_heads % self.num_kv_heads:
             raise UserError(
                 f"num_heads={self.num_heads} must be a multiple of num_kv_heads={self.num_kv_heads}"

@@ -1,0 +1,103 @@
+"""Tiny real transformers: a cached decode is what a recomputation without any cache gives."""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+
+from speccascade.decode import generate, trace
+from tests.decode import reference, toys
+
+CASES = ("token", "block", "spec")
+
+
+@functools.cache
+def case(name: str):
+    """Returns decoder, parameters, rules and rows: every rule under a verifier, or spec alone.
+
+    Alone, spec needs no q at the bonus position: the drafter's cache is then filled another way.
+    """
+    if name == "spec":
+        rows = toys.mixed_rows(seed=5, rule_index=0)
+        return toys.SPEC_DECODER, toys.close_pair(), toys.SPEC, rows
+    return toys.decoder(name), toys.pair(), toys.all_rules(), toys.mixed_rows()
+
+
+@functools.cache
+def expected(name: str) -> reference.Decoded:
+    return reference.decode(*case(name))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_decode_equals_recomputation(name):
+    reference.check(generate(*case(name)), expected(name))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_batch_meets_every_case(name):
+    rows, blocks = case(name)[3], expected(name).blocks
+    accepted = np.concatenate([b.accepted[b.active & (b.length == toys.SIZE)] for b in blocks])
+    assert set(accepted) == set(range(toys.SIZE + 1))
+    lengths = np.asarray(rows.prompt_length)
+    assert lengths.min() == 1 and lengths.max() == toys.SLOTS
+    total = lengths + [len(t) for t in expected(name).tokens]
+    assert total.max() > 5 * toys.EXPERT.config.window
+    assert sum(b.active.any() for b in blocks) > 5
+    # Rows that ended before their block's last kept token, and rows that ran out of room in one.
+    short = [(b.emitted < b.accepted + 1) & b.active for b in blocks]
+    assert sum((s & b.ended).sum() for s, b in zip(short, blocks, strict=True)) > 3
+    assert sum((s & ~b.ended).sum() for s, b in zip(short, blocks, strict=True)) > 3
+    # Full acceptance followed by another block: its last draft token is in both caches.
+    after_full = [
+        (a.active & (a.accepted == toys.SIZE) & b.active).sum()
+        for a, b in zip(blocks, blocks[1:], strict=False)
+    ]
+    assert sum(after_full) > 10
+    if name != "spec":
+        assert sum((b.active & (b.length < toys.SIZE)).sum() for b in blocks) > 10
+
+
+def test_trace_equals_recomputation_and_generate():
+    records = list(trace(*case("token")))
+    reference.check_records(records, expected("token"))
+    state, output = records[-1][0], generate(*case("token"))
+    np.testing.assert_array_equal(state.count, output.num_tokens)
+    for b, n in enumerate(np.asarray(output.num_tokens)):
+        np.testing.assert_array_equal(state.tokens[b, :n], output.tokens[b, :n])
+    np.testing.assert_array_equal(state.invalid, output.invalid)
+    for found, whole in zip(state.stats, output.stats, strict=True):
+        np.testing.assert_allclose(found, whole, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_counts_are_consistent(name):
+    stats = jax.tree.map(np.asarray, generate(*case(name)).stats)
+    own = stats.emitted - stats.accepted  # made by the expert: at most one a block
+    assert np.all((own >= 0) & (own <= stats.expert_calls))
+    assert np.all(stats.accepted <= stats.tested) and np.all(stats.tested <= stats.drafted)
+    assert np.all(stats.rejected <= stats.expert_calls)
+    np.testing.assert_array_equal(stats.accepted + stats.rejected, stats.tested)
+    ran = stats.expert_calls > 0
+    per_call = stats.emitted[ran] / stats.expert_calls[ran]
+    assert np.all((per_call >= 1) & (per_call <= toys.SIZE + 1))
+    assert np.all(stats.tv_sum <= stats.tested + 1e-4)
+    has_r = ~np.isnan(stats.deferral_sum)
+    assert np.all(stats.deferral_sum[has_r] <= stats.emitted[has_r] + 1e-4)
+    assert all(np.all(values[~ran] == 0) for values in stats)
+    if name == "spec":
+        assert not has_r[ran].any()
+
+
+def test_a_drafter_that_is_the_expert_is_always_accepted():
+    expert = toys.close_pair()["expert"]
+    rows = toys.mixed_rows(
+        rule_index=0,
+        stop_table=toys.NEVER,
+        max_new_tokens=toys.ROOM,
+        drafter_truncation=toys.NO_TRUNCATION,
+        expert_truncation=toys.NO_TRUNCATION,
+    )
+    out = generate(toys.SPEC_DECODER, {"drafter": expert, "expert": expert}, toys.SPEC, rows)
+    np.testing.assert_array_equal(out.stats.rejected, 0)
+    np.testing.assert_array_equal(out.stats.expert_calls, toys.ROOM / (toys.SIZE + 1))

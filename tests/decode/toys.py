@@ -1,0 +1,224 @@
+"""Tiny pairs of models, and batches that mix every rule, for the tests of the decode engine.
+
+A compilation costs seconds, a decode milliseconds. So the transformer tests share few programs: one
+batch shape, every rule in one tuple, and knobs, prompts, temperatures and limits as data.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from speccascade import models, rules
+from speccascade.decode import Decoder, ModelDrafter, Rows, make_rows, stop_table
+from speccascade.sampling import Truncation
+
+# ---- transformers ----
+
+VOCAB, BATCH, SLOTS, ROOM, SIZE = 32, 64, 12, 20, 3
+NAMES = tuple(rules.RULES)
+RANGES = {  # where each rule both defers and does not
+    "chow": (0.2, 0.9),
+    "chowlog": (0.5, 3.0),
+    "diff": (-0.3, 0.3),
+    "opt": (-0.5, 0.5),
+    "optlog": (-2.0, 1.0),
+    "lossy": (0.0, 0.9),
+    "lenient": (0.0, 0.9),
+    "bild": (2.0, 5.0),
+}
+FALLBACK = 0.45
+
+
+def transformer(layers: int, **options) -> models.Model:
+    """Makes a transformer with grouped queries and sliding windows shorter than the texts."""
+    return models.build(
+        {
+            "vocab_size": VOCAB,
+            "d_model": 16,
+            "num_layers": layers,
+            "num_heads": 4,
+            "num_kv_heads": 2,
+            "head_dim": 4,
+            "d_ff": 24,
+            "tie_embeddings": False,
+            "window": 5,
+            "window_pattern": (True, False),
+            **options,
+        }
+    )
+
+
+def peaked(model: models.Model, seed: int, scale: float = 2.0):
+    """Returns random parameters whose distributions are far from uniform."""
+    return jax.tree.map(lambda x: x * scale, model.init(jax.random.key(seed)))
+
+
+DRAFTER, EXPERT = transformer(1, logit_softcap=12.0), transformer(2)
+
+
+def pair() -> dict:
+    """Returns parameters of two models that know nothing of each other."""
+    return {"drafter": peaked(DRAFTER, 1), "expert": peaked(EXPERT, 2)}
+
+
+def close_pair() -> dict:
+    """Returns parameters of `EXPERT` and of a drafter of its shape that often agrees with it."""
+    expert = peaked(EXPERT, 2)
+    leaves, tree = jax.tree.flatten(expert)
+    keys = jax.random.split(jax.random.key(3), len(leaves))
+    noisy = [x + 0.1 * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)]
+    return {"drafter": jax.tree.unflatten(tree, noisy), "expert": expert}
+
+
+def decoder(verifier: str) -> Decoder:
+    """Returns the program that all rules run in."""
+    return Decoder(EXPERT, ModelDrafter(DRAFTER), SIZE, ROOM, verifier, logprobs=True)
+
+
+SPEC_DECODER = Decoder(EXPERT, ModelDrafter(EXPERT), SIZE, ROOM, "token", logprobs=True)
+SPEC = (rules.make("spec"),)
+
+
+def all_rules(knobs: list[dict] | None = None, seed: int = 0) -> tuple[rules.Rule, ...]:
+    """Returns every rule with knobs of shape [B], so that all batches run in one program.
+
+    Args:
+      knobs: the knobs of each row, for the rule that it follows; random where not given.
+      seed: of the random ones.
+    """
+    rng = np.random.default_rng(seed)
+    made = []
+    for name, row in rules.RULES.items():
+        low, high = RANGES.get(name, (0.05, 0.6))
+        values = {}
+        for key, knob in row.knobs.items():
+            if not knob.static:
+                values[key] = rng.uniform(low, high, BATCH) if key == "alpha" else FALLBACK
+                values[key] = np.full(BATCH, values[key])
+                for i, own in enumerate(knobs or []):
+                    # Other rows' knobs may lie outside this rule's domain; it does not read them.
+                    value = own.get(key, values[key][i])
+                    below = value < knob.high or (value == knob.high and not knob.open_high)
+                    if knob.low <= value and below:
+                        values[key][i] = value
+        made.append(rules.make(name, **values))
+    return tuple(made)
+
+
+def prompts(seed: int = 0, count: int = BATCH) -> list[list[int]]:
+    """Returns prompts of every length, of one token and of all slots among them."""
+    rng = np.random.default_rng(seed)
+    lengths = np.concatenate([[1, 1, 2, SLOTS], rng.integers(1, SLOTS + 1, count - 4)])
+    return [rng.integers(0, VOCAB, n).tolist() for n in rng.permutation(lengths)]
+
+
+def token_bytes(token: int) -> bytes:
+    """Returns the bytes of a token: one to three letters of a small alphabet."""
+    rng = np.random.default_rng(1000 + token)
+    return bytes(rng.choice(list(b"abc"), rng.integers(1, 4)).tolist())
+
+
+STOPS = {"eos_ids": (7, 19), "stop_strings": ("abcab", "cabba", "bb")}
+STOP_TABLE = stop_table(VOCAB, **STOPS, token_bytes=token_bytes)
+NEVER = np.zeros_like(STOP_TABLE)  # of the same shape: no other program
+
+
+def mixed_truncations(seed: int, count: int = BATCH) -> Truncation:
+    """Returns limits of every kind, none among them."""
+    rng = np.random.default_rng(seed)
+    off = rng.uniform(size=(3, count)) < 0.6
+    return Truncation(
+        np.where(off[0], VOCAB, rng.integers(1, 12, count)),
+        np.where(off[1], 1.0, rng.uniform(0.3, 1.0, count)),
+        np.where(off[2], 0.0, rng.uniform(0.0, 0.3, count)),
+    )
+
+
+NO_TRUNCATION = Truncation(VOCAB, 1.0, 0.0)  # of the same structure: no other program
+
+
+def mixed_rows(seed: int = 0, **changes) -> Rows:
+    """Returns a batch of every rule, temperature, truncation, prompt length and limit."""
+    rng = np.random.default_rng(seed + 100)
+    limits = rng.integers(2, ROOM + 1, BATCH)
+    limits[rng.permutation(BATCH)[:30]] = ROOM
+    limits[:4] = 0, 1, 0, 1
+    options = {
+        "stop_table": STOP_TABLE,
+        "max_new_tokens": limits,
+        "prompt_slots": SLOTS,
+        "temperature": rng.choice([0.0, 0.7, 1.0, 1.0], BATCH),
+        "seed": rng.integers(0, 5, BATCH),
+        "example_ids": rng.permutation(1000)[:BATCH],
+        "rule_index": np.arange(BATCH) % len(NAMES),
+        "drafter_truncation": mixed_truncations(seed),
+        "expert_truncation": mixed_truncations(seed + 1),
+    }
+    return make_rows(prompts(seed), **{**options, **changes})
+
+
+def greedy_rows(row_prompts, **changes) -> Rows:
+    """Returns a greedy batch without limits of any kind."""
+    options = {
+        "stop_table": NEVER,
+        "max_new_tokens": ROOM,
+        "prompt_slots": SLOTS,
+        "drafter_truncation": NO_TRUNCATION,
+        "expert_truncation": NO_TRUNCATION,
+    }
+    return make_rows(row_prompts, **{**options, **changes})
+
+
+def texts(output) -> list[list[int]]:
+    """Returns each row's own tokens."""
+    tokens, counts = np.asarray(output.tokens), np.asarray(output.num_tokens)
+    return [row[:n].tolist() for row, n in zip(tokens, counts, strict=True)]
+
+
+# ---- tables ----
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """A `Model` that is a table of logits `[V * V, V]`, by the last two tokens.
+
+    Its cache holds the tokens read, so that a cache that is wrong by one token gives another row of
+    the table. What no one wrote is V - 1; before a text stands 0.
+    """
+
+    vocab_size: int
+
+    def _logits(self, params, before, tokens):
+        return params[before * self.vocab_size + tokens]
+
+    def forward(self, params, tokens):
+        """Scores whole sequences; see `Model.forward`."""
+        return self._logits(params, jnp.pad(tokens, ((0, 0), (1, 0)))[:, :-1], tokens)
+
+    def init_cache(self, batch, slots):
+        """Returns a cache without tokens."""
+        return jnp.full((batch, slots), self.vocab_size - 1, jnp.int32)
+
+    def prefill(self, params, tokens, lengths, cache):
+        """Reads right-padded prompts; see `Model.prefill`."""
+        cache = cache.at[:, : tokens.shape[1]].set(tokens)
+        last = jnp.take_along_axis(tokens, lengths[:, None] - 1, axis=1)[:, 0]
+        return models.Prefilled(cache, last, lengths - 1)
+
+    def apply(self, params, tokens, positions, cache):
+        """Scores the next tokens of every row; see `Model.apply`."""
+        cache = cache.at[jnp.arange(len(tokens))[:, None], positions].set(tokens)
+        before = jnp.take_along_axis(cache, jnp.maximum(positions - 1, 0), axis=1)
+        before = jnp.where(positions > 0, before, 0)
+        return self._logits(params, before, tokens), cache
+
+
+def tables(vocab: int, seed: int, scale: float = 1.5) -> dict:
+    """Returns the parameters of a random pair of tables."""
+    rng = np.random.default_rng(seed)
+    shape = (vocab * vocab, vocab)
+    return {
+        role: (scale * rng.normal(size=shape)).astype(np.float32) for role in ("drafter", "expert")
+    }

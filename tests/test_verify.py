@@ -1,0 +1,146 @@
+"""The verifier: its law enumerated over sequences, and that `verify` realises it."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from speccascade import verify
+from speccascade.errors import UserError
+from tests import enumeration, toy_settings
+from tests.verify_checks import (
+    check_realises,
+    check_sequences,
+    check_support,
+    rows,
+    stated_law,
+    worst,
+)
+
+# V, tokens in a context, N, emitted tokens; whether rows draft fewer than N.
+CASES = [
+    (3, 2, 1, 4, True),
+    (3, 2, 2, 4, True),
+    (3, 2, 3, 4, True),
+    (3, 2, 4, 4, True),
+    (3, 2, 4, 4, False),
+    (4, 1, 2, 4, True),
+    (4, 1, 3, 4, True),
+    (5, 1, 3, 3, True),
+]
+
+
+# ---- the enumerated law of sequences ----
+
+
+@functools.cache
+def blocks_of(case, method):
+    vocab, order, size, _, ragged = case
+    settings = toy_settings.make_settings(vocab, order, size, ragged=ragged)
+    return settings, enumeration.block_laws(settings, size, method)
+
+
+@pytest.mark.parametrize("method", verify.METHODS)
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_sequences_follow_the_target(case, method):
+    check_sequences(*blocks_of(case, method), limit=case[3])
+
+
+@pytest.mark.parametrize("method", verify.METHODS)
+def test_sequences_follow_the_target_in_float64(method):
+    with jax.enable_x64(True):
+        settings = toy_settings.make_settings(3, 2, 3, ragged=True, dtype=np.float64)
+        check_sequences(settings, enumeration.block_laws(settings, 3, method), 4, tolerance=1e-13)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_block_accepts_no_less_than_token(case):
+    settings, token = blocks_of(case, "token")
+    gain = enumeration.accepted_tokens(blocks_of(case, "block")[1])
+    gain -= enumeration.accepted_tokens(token)
+    assert np.all(gain >= -1e-6), worst(settings.names, -gain)
+    if case[2] > 1:
+        assert gain.max() > 0.05  # and somewhere it accepts more
+
+
+def test_methods_agree_when_greedy():
+    settings, token = blocks_of(CASES[3], "token")
+    block = blocks_of(CASES[3], "block")[1]
+    greedy = np.all((settings.q == 0) | (settings.q == 1), (1, 2))
+    greedy &= np.all((settings.pi == 0) | (settings.pi == 1), (1, 2))
+    assert greedy.sum() > 50
+    for i in range(len(token)):
+        np.testing.assert_array_equal(token[i][greedy], block[i][greedy])
+
+
+def test_rejection_probability_is_total_variation():
+    settings = toy_settings.make_settings(3, 2, 3, ragged=True)
+    tested, rejected, tv = enumeration.rejections(settings, 3)
+    assert tested.max() > 0.9 and rejected.max() > 0.5
+    np.testing.assert_allclose(rejected, tested * tv, atol=1e-6)
+
+
+# ---- verify realises law ----
+
+
+@pytest.mark.parametrize("method", verify.METHODS)
+def test_verify_realises_law(method):
+    check_realises(verify, method)
+
+
+@pytest.mark.parametrize("method", verify.METHODS)
+def test_verify_by_key_follows_law(method):
+    # One row, many times over: only the key differs. The thresholds are five standard deviations.
+    row = tuple(x[28:29] for x in rows())  # one with many outcomes
+    draft, q, pi, _ = (np.repeat(x, 20_000, 0) for x in row)
+    verdict = jax.jit(functools.partial(verify.verify, method=method))(
+        jax.random.key(11), draft, q, pi
+    )
+    accepted, after = stated_law(verify, method, row)
+    expected = np.asarray(accepted[0, :, None] * after[0])
+    found = np.zeros_like(expected)
+    np.add.at(found, tuple(verdict), 1 / len(draft))
+    assert np.count_nonzero(expected > 0.01) > 3
+    bound = 5 * np.sqrt(expected * (1 - expected) / len(draft)) + 1e-6
+    assert np.all(np.abs(found - expected) <= bound)
+
+
+# ---- tokens without target mass ----
+
+
+@pytest.mark.parametrize("method", verify.METHODS)
+def test_tokens_without_mass_are_never_emitted(method):
+    check_support(verify, method)
+
+
+# ---- edges ----
+
+
+@pytest.mark.parametrize("method", verify.METHODS)
+def test_without_drafts_the_token_is_from_pi(method):
+    pi = np.array([[[0.25, 0.5, 0.25]], [[0.0, 1.0, 0.0]]], np.float32)
+    draft, q = np.zeros((2, 0), np.int32), np.zeros((2, 0, 3), np.float32)
+    accepted, after = verify.law(draft, q, pi, method=method)
+    np.testing.assert_array_equal(accepted, np.ones((2, 1)))
+    np.testing.assert_array_equal(after, pi)
+    uniforms = verify.Uniforms(jnp.zeros((2, 0)), jnp.array([0.8, 0.8]))
+    verdict = verify.verify(None, draft, q, pi, method=method, uniforms=uniforms)
+    np.testing.assert_array_equal(verdict.num_accepted, [0, 0])
+    np.testing.assert_array_equal(verdict.next_token, [2, 1])
+
+
+def test_length_defaults_to_the_whole_block():
+    blocks = tuple(x[:10] for x in rows())
+    assert np.all(blocks[3] == blocks[0].shape[1])
+    for method in verify.METHODS:
+        stated = stated_law(verify, method, blocks)
+        for x, y in zip(stated, stated_law(verify, method, blocks[:3]), strict=True):
+            np.testing.assert_array_equal(x, y)
+
+
+def test_unknown_method():
+    draft, q, pi, _ = rows()
+    with pytest.raises(UserError, match="'best' is unknown; choose one of: token, block"):
+        verify.law(draft, q, pi, method="best")

@@ -1,0 +1,63 @@
+"""Reductions over the vocabulary: numpy's on whole arrays, and the same on shards."""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec as P
+
+from speccascade.vocab import WHOLE, Vocab
+
+REDUCTIONS = ("max", "sum", "first_argmax")
+
+
+@functools.cache
+def inputs():
+    """Returns float32 [R, V] with ties, also across the shards, and infinities."""
+    rng = np.random.default_rng(0)
+    x = rng.integers(-3, 3, size=(40, 8)).astype(np.float32)
+    x[:10] = rng.normal(size=(10, 8))
+    x[10:15] = np.where(rng.uniform(size=(5, 8)) < 0.5, -np.inf, x[10:15])
+    x[10:15, 5] = 0
+    x[15] = 1  # every token ties
+    x[16] = [0, 1, 0, 0, 0, 1, 0, 0]  # the two largest lie in different shards
+    return x
+
+
+@pytest.mark.parametrize("name", REDUCTIONS)
+def test_whole_reductions_are_numpys(name):
+    x = inputs()
+    oracle = {"max": np.max, "sum": np.sum, "first_argmax": np.argmax}[name]
+    result = jax.jit(getattr(WHOLE, name))(x)
+    assert result.shape == (len(x), 1)
+    np.testing.assert_allclose(result[:, 0], oracle(x, -1), rtol=1e-6)
+
+
+def test_first_argmax_is_an_int32_id():
+    assert WHOLE.first_argmax(inputs()).dtype == np.int32
+
+
+def test_ids():
+    np.testing.assert_array_equal(WHOLE.ids(inputs()), np.arange(8))
+
+
+def test_shards_reduce_as_the_whole():
+    x, vocab = inputs(), Vocab("vocab")
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:2]), ("vocab",))
+
+    @jax.jit
+    @functools.partial(
+        jax.shard_map,
+        mesh=mesh,
+        in_specs=P(None, "vocab"),
+        out_specs=(P(), P(), P(), P("vocab")),
+    )
+    def reduce(shard):
+        return vocab.max(shard), vocab.sum(shard), vocab.first_argmax(shard), vocab.ids(shard)
+
+    largest, total, first, ids = reduce(x)
+    np.testing.assert_array_equal(largest, WHOLE.max(x))
+    np.testing.assert_allclose(total, WHOLE.sum(x), rtol=1e-6)
+    np.testing.assert_array_equal(first, WHOLE.first_argmax(x))
+    np.testing.assert_array_equal(ids, np.arange(8))
