@@ -19,8 +19,8 @@ def _grid() -> tuple:
     return (
         product(method=("autoregressive_expert", "autoregressive_drafter"), **hot)
         + product(rule="spec", draft_length=(4, 8), **hot)
-        + product(rule="chow", alpha=(0.05, 0.2), draft_length=8, **hot)
-        + product(rule="opt", alpha=(0.1, 0.4), draft_length=8, **hot)
+        + product(rule="chow", alpha=(0.05, 0.2, 0.6), draft_length=8, **hot)
+        + product(rule="opt", alpha=(0.1, 0.4, 0.8), draft_length=8, **hot)
         + product(rule="token_v3", alpha=(0.4, 0.8), draft_length=(4, 8), **hot)
         + product(rule="bild", alpha=2.0, fallback=0.6, draft_length=8, **hot)
         # At temperature 0 it is spec.
@@ -43,7 +43,8 @@ def get_config() -> ml_collections.ConfigDict:
     }
     synthetic = runpy.run_path(str(pathlib.Path(__file__).with_name("synthetic.py")))
     config.benchmark = {
-        "settings": product(rule="spec", draft_length=(4, 8)) + synthetic["every_rule"](draft_length=5),
+        "settings": product(rule="spec", draft_length=(4, 8))
+        + synthetic["every_rule"](draft_length=5),
         "batch_sizes": (1, 8),
         "num_examples": 8,
         "max_new_tokens": 64,

@@ -66,7 +66,8 @@ def _notes(points: Points) -> list[str]:
     )
     notes.append(
         "Speed-up: wall-clock per token of whole answers at batch 1, prefill included, against the "
-        "expert's own decoding of the same prompts in the same process."
+        "expert's own decoding of the same prompts in the same process. The expert's row is its "
+        "decoding timed twice: what differs from 1 there is noise."
     )
     counts = {
         split: max(len(p.scores) for p in points.by_setting.values() if p.split == split)

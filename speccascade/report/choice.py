@@ -72,8 +72,9 @@ class Choice:
       test: its point on the split that is reported; None where there is no setting.
       difference: test quality less the expert's, over the same examples.
       difference_interval: paired bootstrap interval of `difference`.
-      quality_verdict: "better", "worse" or "not told apart" from the expert.
-      speed_verdict: "faster", "slower" or "not told apart" from the expert; None where not timed.
+      quality_verdict: "better", "worse" or "not told apart" from the expert; None for the expert.
+      speed_verdict: "faster", "slower" or "not told apart" from the expert; None for the expert
+        and where it was not timed.
     """
 
     criterion: Criterion
@@ -121,6 +122,7 @@ def _choice(points, temperature, criterion, label, settings, expert) -> Choice:
         return Choice(criterion, temperature, label)
     chosen = max(admitted, key=criterion.score)
     test = points.of(chosen.setting, TEST)
+    is_reference = chosen.setting == expert[VALIDATION].setting
     columns = test.scores, expert[TEST].scores
     interval = metrics.bootstrap(metrics.mean_difference, *columns)
     return Choice(
@@ -132,8 +134,8 @@ def _choice(points, temperature, criterion, label, settings, expert) -> Choice:
         test=test,
         difference=float(metrics.mean_difference(*columns)),
         difference_interval=interval,
-        quality_verdict=metrics.verdict(interval),
-        speed_verdict=_speed_verdict(test),
+        quality_verdict=None if is_reference else metrics.verdict(interval),
+        speed_verdict=None if is_reference else _speed_verdict(test),
     )
 
 

@@ -4,8 +4,10 @@ import json
 import os
 import pathlib
 import re
+import signal
 import subprocess
 import sys
+import time
 
 import jax
 import numpy as np
@@ -213,13 +215,44 @@ def test_a_table_comes_out(swept):
     assert "| token_v3 | " in text and all(os.path.getsize(path) for path in paths)
 
 
-def script(name, *arguments, config=None):
+def start(name, *arguments, config=None) -> subprocess.Popen:
     command = [sys.executable, f"scripts/{name}.py"]
     if config:
         command.append(f"--config={ROOT}/tests/tiny_pair.py:{config}")
-    command += arguments
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    return subprocess.Popen(
+        [*command, *arguments],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def script(name, *arguments, config=None) -> subprocess.CompletedProcess:
+    process = start(name, *arguments, config=config)
+    out, err = process.communicate()
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def test_a_killed_run_goes_on_where_it_stopped(exported, swept, tmp_path):
+    path = tmp_path / "w" / results.FILE
+    process = start("evaluate", f"--workdir={tmp_path}/w", config=exported)
+    while process.poll() is None and not (path.exists() and path.stat().st_size):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    kept = path.read_text()
+    rows = by_key(tmp_path / "w")
+    assert 0 < len(rows) < 32 and rows.keys() <= by_key(swept).keys()
+    outcome = run.evaluate(tiny_pair.get_config(exported), str(tmp_path / "w"))
+    assert outcome == run.Outcome(measured=32 - len(rows), failed=[])
+    assert path.read_text().startswith(kept)
+
+
+def test_a_profile_is_written_beside_the_results(exported, swept):
+    assert run.evaluate(tiny_pair.get_config(exported), swept, profile=True).measured == 0
+    assert list(pathlib.Path(swept).glob("profile/**/*.trace.json.gz"))
 
 
 def test_scripts(exported, swept, tmp_path):

@@ -29,17 +29,16 @@ CONFIGS = {
         "logit_softcap": 5.0,
     },
     "tied": {
-        "num_kv_heads": 4,
+        "num_kv_heads": 1,
         "activation": "gelu",
         "scale_embeddings": True,
         "rope_base": 500.0,
         "window": 3,
         "norm_eps": 1e-2,
     },
-    "plain": {"num_kv_heads": 1},
     "bfloat16": {"window": 4, "window_pattern": (False, True), "dtype": "bfloat16"},
 }
-FLOAT32 = [name for name in CONFIGS if name != "bfloat16"]
+FLOAT32 = ["alternating", "tied"]
 
 
 @functools.cache
@@ -69,15 +68,15 @@ def test_forward_equals_the_oracle(name):
         np.testing.assert_allclose(found[row], expected, atol=2e-5)
 
 
-def walk(name: str, sizes: list[int]) -> float:
-    """Reads texts into the cache in ragged, partly wrong blocks; returns the logits' worst error.
+def walk(name: str, sizes: list[int], expected: np.ndarray) -> np.ndarray:
+    """Reads texts into the cache in ragged, partly wrong blocks; returns the errors of all logits.
 
     Args:
       name: which model.
       sizes: tokens per block, in turn.
+      expected: the texts' logits, `[B, T, V]`.
     """
     model, params, tokens = build(name)
-    expected = np.asarray(forward(model, params, tokens))
     rng = np.random.default_rng(2)
     lengths = np.array([1, SLOTS, 3, 5, 2], np.int32)
     prompt = np.where(np.arange(SLOTS) < lengths[:, None], tokens[:, :SLOTS], VOCAB - 1)
@@ -85,7 +84,7 @@ def walk(name: str, sizes: list[int]) -> float:
     cache, last, position = prefill(model, params, prompt, lengths, cache)
     np.testing.assert_array_equal(position, lengths - 1)
     np.testing.assert_array_equal(last, tokens[np.arange(BATCH), lengths - 1])
-    position, worst = np.array(position), 0.0
+    position, errors = np.array(position), []
     rows, step = np.arange(BATCH), 0
     while position.min() < LENGTH - 1:
         size = sizes[step % len(sizes)]
@@ -97,25 +96,23 @@ def walk(name: str, sizes: list[int]) -> float:
         own = tokens[rows[:, None], np.minimum(at, LENGTH - 1)]
         block = np.where(wrong, rng.integers(0, VOCAB, (BATCH, size)), own)
         logits, cache = apply(model, params, block, at, cache)
-        error = np.abs(logits - expected[rows[:, None], np.minimum(at, LENGTH - 1)]).max(-1)
-        worst = max(worst, error[~wrong].max())
+        error = np.abs(logits - expected[rows[:, None], np.minimum(at, LENGTH - 1)])
+        errors.append(error[~wrong])
         # On from the last right token, which is read again, or back to one before it.
         position = np.minimum(position + kept - rng.integers(0, 2, BATCH), LENGTH - 1)
-    return float(worst)
+    return np.concatenate(errors)
 
 
 @pytest.mark.parametrize("name", FLOAT32)
 def test_a_cache_changes_nothing(name):
-    assert walk(name, [1, BLOCK]) < 2e-5
+    assert walk(name, [1, BLOCK], np.asarray(forward(*build(name)))).max() < 2e-5
 
 
 def test_bfloat16_is_close_to_the_oracle():
     model, params, tokens = build("bfloat16")
-    found = forward(model, params, tokens)
-    assert found.dtype == jnp.float32
-    expected = oracle.logits(model.config, params, tokens[0])
-    assert np.abs(found[0] - expected).mean() < 0.05 * expected.std()
-    assert walk("bfloat16", [BLOCK]) < 0.5 * expected.std()
+    expected = np.stack([oracle.logits(model.config, params, row) for row in tokens])
+    errors = walk("bfloat16", [BLOCK], expected) / expected.std()
+    assert errors.mean() < 0.05 and errors.max() < 1
 
 
 def test_one_row_is_cached_as_many_are():

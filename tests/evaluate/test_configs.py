@@ -1,0 +1,36 @@
+"""The configs that come with the project: every setting of their grids is valid."""
+
+import pathlib
+import runpy
+
+import pytest
+
+from speccascade.evaluate import run
+from speccascade.evaluate.settings import Setting, expand
+from speccascade.rules import RULES
+
+CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
+
+
+def config(name):
+    return runpy.run_path(str(CONFIGS / f"{name}.py"))["get_config"]()
+
+
+@pytest.mark.parametrize("name", ["quickstart", "gsm_symbolic"])
+def test_grids_are_valid_and_have_what_a_table_needs(name):
+    section = config(name).evaluate
+    settings = expand(section.settings)
+    run._check(section.to_dict())
+    assert {"validation", "test"} == set(section.splits)
+    for temperature in {s.temperature for s in settings}:
+        assert Setting("autoregressive_expert", temperature=temperature) in settings
+
+
+def test_the_whole_experiment_runs_every_rule():
+    # The laws of `expert` and `drafter` are run as spec and as the drafter's own decoding.
+    found = {s.rule for s in expand(config("gsm_symbolic").evaluate.settings)}
+    assert found >= set(RULES) - {"expert", "drafter"}
+
+
+def test_the_quickstart_is_about_the_same_task():
+    assert config("quickstart").task.to_dict() == config("gsm_symbolic").task.to_dict()
