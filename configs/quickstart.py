@@ -46,10 +46,10 @@ def get_config() -> ml_collections.ConfigDict:
         "settings": product(rule="spec", draft_length=(4, 8))
         + synthetic["every_rule"](draft_length=5),
         "batch_sizes": (1, 8),
-        "num_examples": 8,
+        "num_examples": 3,
         "max_new_tokens": 64,
         "step_tokens": (1, 2, 4, 8, 16),
         "step_repeats": 64,
-        "trials": 5,
+        "trials": 3,
     }
     return config
