@@ -47,8 +47,13 @@ def fake(folder, name="python3", version=(3, 12, 1), pip_status=0):
 
 
 def bash(*arguments, cwd=ROOT, **env):
-    """Runs bash and returns the finished process; a variable of None is unset."""
-    merged = {k: v for k, v in {**os.environ, **env}.items() if v is not None}
+    """Runs bash and returns the finished process; a variable of None is unset.
+
+    What steers the scripts is unset unless given: under `.ci/run` these tests would otherwise fill
+    the environments that it tests in.
+    """
+    merged = {**os.environ, "PYTHON": None, "SPECCASCADE_VENVS": None, **env}
+    merged = {k: v for k, v in merged.items() if v is not None}
     return subprocess.run(
         ["bash", *map(str, arguments)], cwd=cwd, env=merged, capture_output=True, text=True
     )
@@ -90,8 +95,8 @@ def test_python_that_is_not_there(tree):
 
 def found(tree, path, **env):
     command = "source scripts/setup.sh; find_python"
-    env = {"PYTHON": None, "PYENV_ROOT": str(tree / "pyenv"), **env}
-    return bash("-c", command, cwd=tree, PATH=f"{path}:{os.environ['PATH']}", **env)
+    env = {"PYENV_ROOT": str(tree / "pyenv"), "PATH": f"{path}:{os.environ['PATH']}", **env}
+    return bash("-c", command, cwd=tree, **env)
 
 
 def test_prefers_python3(tree):

@@ -21,8 +21,8 @@ from tests.decode import toys
 VOCAB, SIZE, LIMIT = 3, 2, 4
 TABLE = toys.Table(VOCAB)
 STOPS = stop_table(VOCAB, [enumeration.EOS])
-# A run makes some hundred comparisons: together they give a false alarm once in a million runs.
-ALARM = 1e-8
+# A run makes some hundred comparisons: together they give less than one false alarm in a million.
+ALARM = 1e-9
 SEQUENCES = np.array(list(itertools.product(range(VOCAB), repeat=LIMIT)))
 POWERS = VOCAB ** np.arange(LIMIT)[::-1]
 
