@@ -11,6 +11,7 @@ minutes on two shared cores of an AMD EPYC with bfloat16 products.
 
 import ml_collections
 
+from speccascade.errors import UserError
 from speccascade.evaluate.sweep import product
 
 # Eleven of reasoning-gym's templates: short, integers only, every intermediate result written out,
@@ -65,7 +66,7 @@ def get_config(arg: str = "expert") -> ml_collections.ConfigDict:
         config.model.update(d_model=128, num_layers=1, num_heads=2, num_kv_heads=1, d_ff=256)
         config.train.update(num_steps=3_000)
     elif arg != "expert":
-        raise ValueError(f"unknown model {arg!r}; choose expert or drafter")
+        raise UserError(f"unknown model {arg!r}; choose expert or drafter")
     config.pair = "shipped:gsm_symbolic"
     config.evaluate = {
         "settings": grid(),
@@ -84,7 +85,7 @@ def grid() -> tuple[dict, ...]:
     sampled = {"draft_length": 5, "temperature": 1.0}  # greedy, these are lossless decoding
     return (
         product(method=("autoregressive_expert", "autoregressive_drafter"), **both)
-        + product(rule="spec", draft_length=(3, 5, 7), verifier=("token", "block"), **both)
+        + product(rule="spec", draft_length=(3, 5, 8), verifier=("token", "block"), **both)
         + product(rule="chow", alpha=(0.1, 0.2, 0.4, 0.6), **five)
         + product(rule="chowlog", alpha=(0.25, 0.5, 1.0, 1.5), **five)
         + product(rule="diff", alpha=(0.0, 0.2, 0.4, 0.6), **five)
@@ -93,7 +94,7 @@ def grid() -> tuple[dict, ...]:
         + product(rule="token_v1", alpha=(0.0, 0.2, 0.4, 0.6), **five)
         + product(rule="token_v2", alpha=(0.1, 0.3, 0.5, 0.7, 0.9), **five)
         + product(rule="token_v3", alpha=(0.1, 0.3, 0.5, 0.7, 0.9), **five)
-        + product(rule="token_v3", alpha=(0.3, 0.7), draft_length=(3, 7), **both)
+        + product(rule="token_v3", alpha=(0.3, 0.7), draft_length=(3, 8), **both)
         + product(rule="token_v3", alpha=(0.3, 0.7), verifier="block", **five)
         + product(rule=("lossy", "lenient"), alpha=(0.1, 0.3, 0.5, 0.8), **sampled)
         + product(rule="spec", expert_top_k=(2, 5), **sampled)

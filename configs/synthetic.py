@@ -8,6 +8,7 @@ from typing import Any
 
 import ml_collections
 
+from speccascade.errors import UserError
 from speccascade.evaluate.sweep import product
 
 
@@ -29,7 +30,7 @@ def every_rule(**common: Any) -> tuple[dict[str, Any], ...]:
 def get_config(arg: str = "float32") -> ml_collections.ConfigDict:
     """`arg` is the dtype of both models: float32 or bfloat16."""
     if arg not in ("float32", "bfloat16"):
-        raise ValueError(f"unknown dtype {arg!r}; choose float32 or bfloat16")
+        raise UserError(f"unknown dtype {arg!r}; choose float32 or bfloat16")
     config = ml_collections.ConfigDict()
     common = {"family": "decoder_only", "vocab_size": 32_000, "dtype": arg, "param_dtype": arg}
     config.synthetic = {

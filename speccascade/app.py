@@ -2,9 +2,11 @@
 
 import logging
 import sys
+import traceback
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
-from absl import app
+from absl import app, flags
 
 from speccascade import compilation_cache
 from speccascade.errors import UserError
@@ -14,20 +16,50 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
     """Parses absl flags and calls `main(argv)`, with what XLA compiled kept between runs.
 
     A `UserError` is printed as one line on standard error and ends the program with exit code 2;
-    every other exception is a defect and keeps its traceback.
+    so does a flag, a config file's name or one of its fields that does not exist. Every other
+    exception is a defect and keeps its traceback.
     """
 
     def guarded(argv: Sequence[str]) -> None:
         if len(argv) > 1:
-            print(f"error: unexpected argument {argv[1]!r}; see --help", file=sys.stderr)
-            sys.exit(2)
+            _fail(f"unexpected argument {argv[1]!r}; see --help")
         # Orbax reports every save at INFO, which would tear the progress bars apart.
         logging.getLogger().setLevel(logging.WARNING)
         compilation_cache.enable()
         try:
             main(argv)
         except UserError as error:
-            print(f"error: {error}", file=sys.stderr)
-            sys.exit(2)
+            _fail(str(error))
 
-    app.run(guarded)
+    app.run(guarded, flags_parser=_parse)
+
+
+def _parse(argv: Sequence[str]) -> list[str]:
+    """Returns what is left of `argv` once its flags are read."""
+    flag = next((a for a in argv if a.startswith("--config=")), "--config")
+    try:
+        rest = flags.FLAGS(argv)
+        if "config" in flags.FLAGS and flags.FLAGS["config"].value is not None:
+            flags.FLAGS["config"].value.keys()  # a missing file is noticed only when read
+        return rest
+    except UserError as error:
+        _fail(f"{flag}: {error}")
+    except flags.Error as error:
+        # absl puts the whole traceback of a broken config file into its message: worth reading.
+        message = str(error)
+        if "get_config() takes 0 positional arguments" in message:
+            message = f"{flag}: this config takes nothing after the colon"
+        _fail(message if "Traceback" in message else f"{' '.join(message.split())}; see --help")
+    except (AttributeError, OSError) as error:
+        if "ml_collections" not in traceback.extract_tb(error.__traceback__)[-1].filename:
+            raise
+        if isinstance(error, OSError):
+            _fail(f"{flag}: there is no such file, or it could not be read")
+        # The message of a KeyError, wrapped: "'learning_rat'", perhaps with a suggestion.
+        reason = error.args[0].args[0] if isinstance(error.args[0], Exception) else error.args[0]
+        _fail(f"{flag} has no field {' '.join(reason.split())}")
+
+
+def _fail(message: str) -> NoReturn:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(2)

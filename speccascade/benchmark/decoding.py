@@ -83,6 +83,7 @@ class Speed:
       tokens_per_second: emitted tokens of all rows.
       block_seconds: time of one pass of the decode loop.
       tokens_per_block: tokens emitted per row and block.
+      busy: mean share of a batch's rows that were not done yet; the formula takes it to be 1.
       neither: share of a block that is neither model.
       acceptance: share of tested draft tokens that were kept.
       expected: tokens per block by the formula, from the acceptance.
@@ -93,6 +94,7 @@ class Speed:
     tokens_per_second: float
     block_seconds: float
     tokens_per_block: float
+    busy: float
     neither: float | None
     acceptance: float | None = None
     expected: float | None = None
@@ -116,8 +118,9 @@ def speed(
     seconds = sum(m.seconds for m in measured)
     total = {key: sum(float(m.result[key].sum()) for m in measured) for key in decode.Stats._fields}
     # A batch goes on until its last row is done.
-    block = seconds / sum(float(m.result["expert_calls"].max()) for m in measured)
-    common = total["emitted"] / seconds, block, total["emitted"] / total["expert_calls"]
+    passes = sum(float(m.result["expert_calls"].max()) for m in measured)
+    block, busy = seconds / passes, total["expert_calls"] / (first.batch * passes)
+    common = total["emitted"] / seconds, block, total["emitted"] / total["expert_calls"], busy
     if first.draft_length == 0:
         return Speed(*common, 1 - step_time(first.scorer, 1) / block)
     acceptance = 1 - total["rejected"] / max(total["tested"], 1)

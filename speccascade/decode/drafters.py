@@ -124,27 +124,27 @@ class ModelDrafter:
         def put(buffer, value, i):
             return jax.lax.dynamic_update_slice_in_dim(buffer, value[:, None], i, axis=1)
 
-        def choose(i, q, q1, tokens, active):
-            if ends_draft is not None:
-                active &= ~ends_draft(q1)
+        def choose(i, q):
             u = jax.lax.dynamic_slice_in_dim(request.uniforms, i, 1, axis=1)[:, 0]
-            token = draw(q, u)
-            return token, put(tokens, token, i), active
+            return draw(q, u)
+
+        def goes_on(active, q1):
+            return active if ends_draft is None else active & ~ends_draft(q1)
 
         def step(carry):
-            i, cache, q, q1, tokens, qs, q1s, active, length, valid = carry
-            token, tokens, active = choose(i, q, q1, tokens, active)
+            i, cache, q, tokens, qs, q1s, active, length, valid = carry
+            token = choose(i, q)
             logits, cache = self.model.apply(
                 params, token[:, None], (request.position + 1 + i)[:, None], cache
             )
             q, q1, finite = distributions(logits[:, 0])
-            qs, q1s = put(qs, q, i + 1), put(q1s, q1, i + 1)
-            length = length + active
-            return i + 1, cache, q, q1, tokens, qs, q1s, active, length, valid & finite
+            tokens, qs, q1s = put(tokens, token, i), put(qs, q, i + 1), put(q1s, q1, i + 1)
+            length, active = length + active, goes_on(active, q1)
+            return i + 1, cache, q, tokens, qs, q1s, active, length, valid & finite
 
         def unfinished(carry):
             going = carry[0] < steps
-            return going if ends_draft is None else going & jnp.any(carry[7])
+            return going if ends_draft is None else going & jnp.any(carry[6])
 
         logits, cache = self._first(params, state, request, bonus)
         q, q1, valid = distributions(logits)
@@ -153,19 +153,17 @@ class ModelDrafter:
             jnp.int32(0),
             cache,
             q,
-            q1,
             jnp.zeros((batch, size), jnp.int32),
             put(buffer, q, 0),
             put(buffer, q1, 0),
-            jnp.ones((batch,), bool),
+            goes_on(jnp.ones((batch,), bool), q1),
             jnp.zeros((batch,), jnp.int32),
             valid,
         )
         carry = jax.lax.while_loop(unfinished, step, carry)
-        i, cache, q, q1, tokens, qs, q1s, active, length, valid = carry
+        i, cache, q, tokens, qs, q1s, active, length, valid = carry
         if not bonus:
-            _, tokens, active = choose(i, q, q1, tokens, active)
-            length = length + active
+            tokens, length = put(tokens, choose(i, q), i), length + active
         # A row that ended early took one pass more than it has tokens: the one that ended it.
         calls = length + (length < size) if not bonus else length + 1
         return Draft(tokens, qs, q1s, length, calls, valid), cache

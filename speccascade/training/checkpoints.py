@@ -50,7 +50,7 @@ def claim_workdir(workdir: str, config: dict[str, Any]) -> None:
     """Makes `workdir`, or checks that it was made from the same `config`.
 
     Raises:
-        UserError: names the fields that differ. Nothing in the workdir is changed then.
+      UserError: names the fields that differ. Nothing in the workdir is changed then.
     """
     config = json.loads(json.dumps(config))  # tuples become lists, as in the file
     path = os.path.join(workdir, "config.json")
@@ -109,9 +109,9 @@ def restore(
     """The newest state: (step, params, rest); rest is None if `rest_like` is.
 
     Args:
-        checkpoints: From `manager`; must hold a checkpoint.
-        params_like: Pytree of the arrays' shapes and dtypes.
-        rest_like: The same for the optimiser state.
+      checkpoints: From `manager`; must hold a checkpoint.
+      params_like: Pytree of the arrays' shapes and dtypes.
+      rest_like: The same for the optimiser state.
     """
     step = checkpoints.latest_step()
     items = {"params": ocp.args.StandardRestore(params_like)}
@@ -131,7 +131,7 @@ def load_model(workdir: str) -> tuple[Model, Params, Tokenizer]:
     """The model that was trained in `workdir`, with its newest parameters and its tokenizer.
 
     Raises:
-        UserError: something is missing or damaged.
+      UserError: something is missing or damaged.
     """
     model = models.build(read_json(os.path.join(workdir, "model.json")))
     tokenizer = Tokenizer.load(os.path.join(workdir, "tokenizer.json"))

@@ -16,9 +16,9 @@ class Problems:
     """Tokenised problems, one to a row: prompt, worked answer, EOS, padding.
 
     Attributes:
-        tokens: [R, T] int32.
-        prompt_length: [R] int32.
-        length: [R] int32, prompt, answer and EOS together.
+      tokens: [R, T] int32.
+      prompt_length: [R] int32.
+      length: [R] int32, prompt, answer and EOS together.
     """
 
     tokens: np.ndarray

@@ -153,7 +153,7 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, float]:
     """Trains the model of `config` in `workdir`, or goes on where an earlier process stopped.
 
     Returns:
-        The last validation figures.
+      The last validation figures.
     """
     c = ml_collections.FrozenConfigDict(config.train)
     if c.checkpoint_every % c.log_every:

@@ -1,0 +1,51 @@
+"""What a mistyped command says: one line, before anything heavy is imported."""
+
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--cinfig=x"], ["cinfig", "Did you mean: config"]),
+        (["--config=configs/quickstart.py"], ["--workdir must have a value"]),
+        (["--config=configs/nowhere.py", "--workdir=w"], ["configs/nowhere.py", "no such file"]),
+        (["--config=configs/nowhere.py", "--workdir=w", "--config.x=1"], ["no such file"]),
+        (["--config=configs/quickstart.py:what", "--workdir=w"], ["quickstart.py:what"]),
+        (["--config=configs/gsm_symbolic.py:what", "--workdir=w"], ["what", "expert or drafter"]),
+        (["--config=configs/quickstart.py", "--workdir=w", "--config.tas=1"], ["'tas'", '"task"']),
+        (
+            ["--config=configs/quickstart.py", "--workdir=w", "--config.benchmark.trials=few"],
+            ["benchmark.trials=few"],
+        ),
+        (["--config=configs/quickstart.py", "--workdir=w", "more"], ["unexpected argument 'more'"]),
+    ],
+)
+def test_mistyped_commands_get_one_line(arguments, words):
+    done = subprocess.run(
+        [sys.executable, "scripts/evaluate.py", "--dry_run", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2, done
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1, done.stderr
+    for word in words:
+        assert word in done.stderr
+
+
+def test_a_broken_config_file_keeps_its_traceback(tmp_path):
+    config = tmp_path / "broken.py"
+    config.write_text("def get_config():\n    return [].missing\n")
+    done = subprocess.run(
+        [sys.executable, "scripts/evaluate.py", f"--config={config}", "--workdir=w"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode != 0 and "broken.py" in done.stderr and "Traceback" in done.stderr
