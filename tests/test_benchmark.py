@@ -143,8 +143,9 @@ def test_the_real_logits_are_still_there():
     model, params = synthetic.build(MODEL, 0)
     inner = models.build(MODEL)
     tokens = jnp.arange(12).reshape(2, 6)
-    steered = jax.jit(model.forward)(params, tokens)
-    added = steered - jax.jit(inner.forward)(params["model"], tokens)
+    lengths = jnp.array([3, 3])
+    steered = jax.jit(model.forward)(params, tokens, lengths)
+    added = steered - jax.jit(inner.forward)(params["model"], tokens, lengths)
     chosen = np.abs(added) > 1
     assert (chosen.sum(-1) == 1).all()
     np.testing.assert_allclose(added[~chosen], 0, atol=1e-6)

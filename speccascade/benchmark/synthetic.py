@@ -39,10 +39,10 @@ class Agreeing:
         """Returns freshly initialised parameters, of full agreement."""
         return {"model": self.model.init(key), "agreement": jnp.float32(1)}
 
-    def forward(self, params: Params, tokens: jax.Array) -> jax.Array:
+    def forward(self, params: Params, tokens: jax.Array, prompt_length: jax.Array) -> jax.Array:
         """Scores whole sequences; see `Model.forward`."""
         positions = jnp.broadcast_to(jnp.arange(tokens.shape[1])[None], tokens.shape)
-        logits = self.model.forward(params["model"], tokens)
+        logits = self.model.forward(params["model"], tokens, prompt_length)
         return _steer(logits, tokens, positions, params["agreement"])
 
     def init_cache(self, batch: int, slots: int) -> Cache:

@@ -6,11 +6,17 @@ from typing import Any
 
 from speccascade.errors import UserError
 from speccascade.models.interface import Cache, Model, Params, Prefilled
-from speccascade.models.transformer import DecoderOnly, TransformerConfig
+from speccascade.models.t5 import EncoderDecoder
+from speccascade.models.t5_config import T5Config
+from speccascade.models.transformer import DecoderOnly
+from speccascade.models.transformer_config import TransformerConfig
 
 __all__ = ["Cache", "Model", "Params", "Prefilled", "build", "describe"]
 
-FAMILIES = {"decoder_only": (DecoderOnly, TransformerConfig)}
+FAMILIES = {
+    "decoder_only": (DecoderOnly, TransformerConfig),
+    "encoder_decoder": (EncoderDecoder, T5Config),
+}
 
 
 def build(config: Mapping[str, Any]) -> Model:

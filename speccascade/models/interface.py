@@ -35,7 +35,8 @@ class Model(Protocol):
 
     Cache slots are positions: `apply` writes the tokens it is given at their own positions and a
     token sees only slots up to its own. Rolling back is therefore nothing but going on from a
-    smaller position, row by row.
+    smaller position, row by row. Where positions begin is the model's own affair: `prefill` tells
+    it. A model that reads the prompt with an encoder keeps it apart from these slots.
     """
 
     vocab_size: int
@@ -44,15 +45,18 @@ class Model(Protocol):
         """Returns freshly initialised parameters."""
         ...
 
-    def forward(self, params: Params, tokens: jax.Array) -> jax.Array:
+    def forward(self, params: Params, tokens: jax.Array, prompt_length: jax.Array) -> jax.Array:
         """Scores whole sequences without a cache.
 
         Args:
           params: the model's parameters.
-          tokens: int32 [B, T], right-padded (padding cannot reach what precedes it).
+          tokens: int32 [B, T], prompt and answer, right-padded (padding cannot reach what precedes
+            it).
+          prompt_length: int32 [B], each at least 1.
 
         Returns:
-          float32 [B, T, V] logits of the token after each.
+          float32 [B, T, V] logits of the token after each: those at `prompt_length - 1` predict the
+          first token of the answer. Before that an encoder-decoder has none, and they are zeros.
         """
         ...
 
@@ -70,6 +74,10 @@ class Model(Protocol):
           tokens: int32 [B, T].
           lengths: int32 [B], each at least 1.
           cache: from `init_cache`, of at least T slots.
+
+        Returns:
+          A cache in which each row has slots for at least as many tokens as before, less T; an
+          encoder-decoder's has fewer than it was given.
         """
         ...
 

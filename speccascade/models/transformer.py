@@ -8,89 +8,15 @@ read them in memory order, which is what bounds decoding.
 """
 
 import dataclasses
-from functools import partial
 from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from speccascade.errors import UserError
+from speccascade.models import rope
 from speccascade.models.interface import Cache, Params, Prefilled
-
-ACTIVATIONS = {"silu": nn.silu, "gelu": partial(nn.gelu, approximate=True)}
-DTYPES = ("float32", "bfloat16")
-
-
-@dataclasses.dataclass(frozen=True)
-class TransformerConfig:
-    """The sizes and options of one transformer.
-
-    Attributes:
-      vocab_size: number of token ids.
-      d_model: width of the residual stream.
-      num_layers: number of attention and feed-forward layers.
-      num_heads: query heads.
-      num_kv_heads: key-value heads; divides `num_heads`.
-      head_dim: width of a head, even.
-      d_ff: width of the gated feed-forward layer.
-      activation: the gate's activation, a name in `ACTIVATIONS`.
-      tie_embeddings: whether the output head is the embedding.
-      rope_base: base of the rotary frequencies.
-      window: tokens that a sliding-window layer sees, itself included; None for none.
-      window_pattern: which layers slide, repeated over the layers: `(True, False)` alternates.
-      attn_softcap: attention scores are squashed to within +-cap; None for none.
-      logit_softcap: the same for the output logits.
-      scale_embeddings: whether embeddings are multiplied by sqrt(d_model).
-      norm_eps: epsilon of the RMS norms.
-      dtype: dtype of activations and of the operands of matrix products, which accumulate in
-        float32.
-      param_dtype: dtype in which parameters are made.
-    """
-
-    vocab_size: int
-    d_model: int
-    num_layers: int
-    num_heads: int
-    num_kv_heads: int
-    head_dim: int
-    d_ff: int
-    activation: str = "silu"
-    tie_embeddings: bool = True
-    rope_base: float = 10_000.0
-    window: int | None = None
-    window_pattern: tuple[bool, ...] = (True,)
-    attn_softcap: float | None = None
-    logit_softcap: float | None = None
-    scale_embeddings: bool = False
-    norm_eps: float = 1e-6
-    dtype: str = "float32"
-    param_dtype: str = "float32"
-
-    def __post_init__(self):
-        object.__setattr__(self, "window_pattern", tuple(self.window_pattern))
-        sizes = "vocab_size d_model num_layers num_heads num_kv_heads head_dim d_ff window".split()
-        for name in sizes:
-            size = getattr(self, name)
-            if size is not None and size < 1:
-                raise UserError(f"{name}={size} must be at least 1")
-        names = {"activation": ACTIVATIONS, "dtype": DTYPES, "param_dtype": DTYPES}
-        for name, known in names.items():
-            if (value := getattr(self, name)) not in known:
-                raise UserError(f"{name}={value!r} is unknown; choose one of: {', '.join(known)}")
-        if not self.window_pattern:
-            raise UserError("window_pattern is empty; give it at least one bool")
-        if self.num_heads % self.num_kv_heads:
-            raise UserError(
-                f"num_heads={self.num_heads} must be a multiple of num_kv_heads={self.num_kv_heads}"
-            )
-        if self.head_dim % 2:
-            raise UserError(f"head_dim={self.head_dim} must be even for rotary positions")
-
-    def layer_window(self, layer: int) -> int | None:
-        """Returns the window of layer `layer`, None where it sees everything."""
-        slides = self.window_pattern[layer % len(self.window_pattern)]
-        return self.window if slides else None
+from speccascade.models.transformer_config import ACTIVATIONS, TransformerConfig
 
 
 class LayerCache(NamedTuple):
@@ -110,16 +36,6 @@ def _write(slots_BKLH: jax.Array, new_BSKH: jax.Array, start_B: jax.Array) -> ja
         return jax.lax.dynamic_update_slice(slots, new, (0, start, 0))
 
     return jax.vmap(write_row)(slots_BKLH, new_BKSH, start_B)
-
-
-def _rope(x_BSNH: jax.Array, positions_BS: jax.Array, base: float) -> jax.Array:
-    """Rotary positions (Su et al. 2021), halves rotated against each other, in float32."""
-    half = x_BSNH.shape[-1] // 2
-    frequency = base ** (-jnp.arange(half, dtype=jnp.float32) / half)
-    angle = positions_BS[..., None, None].astype(jnp.float32) * frequency
-    sin, cos = jnp.sin(angle), jnp.cos(angle)
-    a, b = jnp.split(x_BSNH.astype(jnp.float32), 2, axis=-1)
-    return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1).astype(x_BSNH.dtype)
 
 
 def _softcap(x: jax.Array, cap: float | None) -> jax.Array:
@@ -146,10 +62,11 @@ def _product(x: jax.Array, w: jax.Array, out_dtype=None) -> jax.Array:
 
 
 class Linear(nn.Module):
-    """A product with a weight stored `[out, in]`, without bias."""
+    """A product with a weight stored `[out, in]`, and a bias where asked for."""
 
     features: int
     config: TransformerConfig
+    bias: bool = False
 
     @nn.compact
     def __call__(self, x):
@@ -159,18 +76,30 @@ class Linear(nn.Module):
         )
         shape = (self.features, x.shape[-1])
         weight = self.param("weight", init, shape, self.config.param_dtype)
-        return _product(x, weight.astype(x.dtype))
+        y = _product(x, weight.astype(x.dtype))
+        if self.bias:
+            init = nn.initializers.zeros
+            bias = self.param("bias", init, (self.features,), self.config.param_dtype)
+            y += bias.astype(y.dtype)
+        return y
 
 
 class RMSNorm(nn.Module):
-    """Root-mean-square norm (Zhang and Sennrich 2019) in float32."""
+    """Root-mean-square norm (Zhang and Sennrich 2019) in float32.
+
+    Attributes:
+      config: the model's.
+      param_dtype: dtype of the scale; None for the config's.
+    """
 
     config: TransformerConfig
+    param_dtype: str | None = None
 
     @nn.compact
     def __call__(self, x):
         """Maps `[..., D]` to `[..., D]`."""
-        scale = self.param("scale", nn.initializers.ones, (x.shape[-1],), self.config.param_dtype)
+        dtype = self.param_dtype or self.config.param_dtype
+        scale = self.param("scale", nn.initializers.ones, (x.shape[-1],), dtype)
         x32 = x.astype(jnp.float32)
         mean_square = jnp.mean(jnp.square(x32), axis=-1, keepdims=True)
         y = x32 * jax.lax.rsqrt(mean_square + self.config.norm_eps) * scale.astype(jnp.float32)
@@ -181,7 +110,7 @@ class Attention(nn.Module):
     """Grouped-query attention over a cache, or over the given tokens where there is none."""
 
     config: TransformerConfig
-    window: int | None
+    layer: int
 
     @nn.compact
     def __call__(self, x_BSD, positions_BS, cache: LayerCache | None):
@@ -191,12 +120,17 @@ class Attention(nn.Module):
         groups = c.num_heads // c.num_kv_heads
 
         def heads(name, count):
-            y = Linear(count * c.head_dim, c, name=name)(x_BSD)
+            y = Linear(count * c.head_dim, c, c.qkv_bias, name=name)(x_BSD)
             return y.reshape(batch, length, count, c.head_dim)
 
-        query = _rope(heads("query", c.num_heads), positions_BS, c.rope_base)
-        key = _rope(heads("key", c.num_kv_heads), positions_BS, c.rope_base)
+        query, key = heads("query", c.num_heads), heads("key", c.num_kv_heads)
         value = heads("value", c.num_kv_heads)
+        if c.qk_norm:
+            query = RMSNorm(c, c.norm_param_dtype, name="query_norm")(query)
+            key = RMSNorm(c, c.norm_param_dtype, name="key_norm")(key)
+        frequency = c.layer_frequencies(self.layer)
+        query = rope.rotate(query, positions_BS, frequency)
+        key = rope.rotate(key, positions_BS, frequency)
         if cache is None:
             keys, values = key.swapaxes(1, 2), value.swapaxes(1, 2)
             slot_BL = positions_BS
@@ -212,17 +146,18 @@ class Attention(nn.Module):
         query = query.reshape(batch, length, c.num_kv_heads, groups, c.head_dim)
         query = query.transpose(0, 2, 1, 3, 4).reshape(batch, c.num_kv_heads, -1, c.head_dim)
         scores = jnp.einsum("bkqh,bklh->bkql", query, keys, preferred_element_type=jnp.float32)
-        scores = _softcap(scores * c.head_dim**-0.5, c.attn_softcap)
+        scale = (c.query_pre_attn_scalar or c.head_dim) ** -0.5
+        scores = _softcap(scores * scale, c.attn_softcap)
         distance_BSL = positions_BS[:, :, None] - slot_BL[:, None, :]
         seen_BSL = distance_BSL >= 0
-        if self.window is not None:
-            seen_BSL &= distance_BSL < self.window
+        if (window := c.layer_window(self.layer)) is not None:
+            seen_BSL &= distance_BSL < window
         seen = jnp.repeat(seen_BSL, groups, axis=1)[:, None]
         weights = jax.nn.softmax(jnp.where(seen, scores, -1e30), axis=-1).astype(values.dtype)
         mixed = jnp.einsum("bkql,bklh->bkqh", weights, values, preferred_element_type=jnp.float32)
         mixed = mixed.reshape(batch, c.num_kv_heads, length, groups, c.head_dim)
         mixed = mixed.transpose(0, 2, 1, 3, 4).reshape(batch, length, -1).astype(x_BSD.dtype)
-        return Linear(c.d_model, c, name="output")(mixed), cache
+        return Linear(c.d_model, c, c.output_bias, name="output")(mixed), cache
 
 
 class GatedMLP(nn.Module):
@@ -234,8 +169,9 @@ class GatedMLP(nn.Module):
     def __call__(self, x):
         """Maps `[..., D]` to `[..., D]`."""
         c = self.config
-        gate = ACTIVATIONS[c.activation](Linear(c.d_ff, c, name="gate")(x))
-        return Linear(c.d_model, c, name="down")(gate * Linear(c.d_ff, c, name="up")(x))
+        gate = ACTIVATIONS[c.activation](Linear(c.d_ff, c, c.mlp_bias, name="gate")(x))
+        up = Linear(c.d_ff, c, c.mlp_bias, name="up")(x)
+        return Linear(c.d_model, c, c.mlp_bias, name="down")(gate * up)
 
 
 class Transformer(nn.Module):
@@ -252,15 +188,21 @@ class Transformer(nn.Module):
         x = embedding[tokens_BS].astype(c.dtype)
         if c.scale_embeddings:
             x *= jnp.asarray(c.d_model**0.5, c.dtype)
+
+        def norm(name, x):
+            return RMSNorm(c, c.norm_param_dtype, name=name)(x)
+
         layers = []
         for i in range(c.num_layers):
-            attention = Attention(c, c.layer_window(i), name=f"attention_{i}")
-            normed = RMSNorm(c, name=f"attention_norm_{i}")(x)
-            y, layer = attention(normed, positions_BS, None if cache is None else cache[i])
-            x = x + y
-            x = x + GatedMLP(c, name=f"mlp_{i}")(RMSNorm(c, name=f"mlp_norm_{i}")(x))
+            attention = Attention(c, i, name=f"attention_{i}")
+            y, layer = attention(
+                norm(f"attention_norm_{i}", x), positions_BS, None if cache is None else cache[i]
+            )
+            x = x + (norm(f"post_attention_norm_{i}", y) if c.post_norms else y)
+            y = GatedMLP(c, name=f"mlp_{i}")(norm(f"mlp_norm_{i}", x))
+            x = x + (norm(f"post_mlp_norm_{i}", y) if c.post_norms else y)
             layers.append(layer)
-        x = RMSNorm(c, name="final_norm")(x)
+        x = norm("final_norm", x)
         if c.tie_embeddings:
             logits = _product(x, embedding.astype(x.dtype), jnp.float32)
         else:
@@ -284,8 +226,8 @@ class DecoderOnly:
         tokens = jnp.zeros((1, 1), jnp.int32)
         return Transformer(self.config).init(key, tokens, tokens, None)["params"]
 
-    def forward(self, params: Params, tokens: jax.Array) -> jax.Array:
-        """Scores whole sequences; see `Model.forward`."""
+    def forward(self, params: Params, tokens: jax.Array, prompt_length: jax.Array) -> jax.Array:
+        """Scores whole sequences, prompt and answer alike; see `Model.forward`."""
         positions = jnp.broadcast_to(jnp.arange(tokens.shape[1])[None], tokens.shape)
         return Transformer(self.config).apply({"params": params}, tokens, positions, None)[0]
 

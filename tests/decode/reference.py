@@ -67,8 +67,9 @@ class Decoded(NamedTuple):
 
 
 @partial(jax.jit, static_argnums=0)
-def logits_at(model, params, text, at):
-    return jnp.take_along_axis(model.forward(params, text), at[..., None], axis=1)
+def logits_at(model, params, text, prompt_length, at):
+    logits = model.forward(params, text, prompt_length)
+    return jnp.take_along_axis(logits, at[..., None], axis=1)
 
 
 distribution = jax.jit(sampling.distribution)
@@ -98,7 +99,7 @@ def decode(decoder: Decoder, params, rules, rows: Rows) -> Decoded:
     text = np.random.default_rng(0).integers(0, expert.vocab_size, shape)
     for b, n in enumerate(rows.prompt_length):
         text[b, :n] = rows.prompt[b, :n]
-    keys = keys_of(rows.seed, rows.example_id)
+    starts, keys = rows.prompt_length, keys_of(rows.seed, rows.example_id)
     bonus = any(rules_lib.uses_q(rule) for rule in rules)
     out = Decoded(
         *([[] for _ in range(batch)] for _ in range(3)),
@@ -119,7 +120,7 @@ def decode(decoder: Decoder, params, rules, rows: Rows) -> Decoded:
         length, drafting = np.zeros(batch, np.int32), np.ones(batch, bool)
         q, q1 = [], []
         for i in range(size + 1):
-            logits = logits_at(drafter, params["drafter"], tried, rooms)[:, i]
+            logits = logits_at(drafter, params["drafter"], tried, starts, rooms)[:, i]
             q.append(np.asarray(distribution(logits, rows.temperature, rows.drafter_truncation)))
             q1.append(np.asarray(confidence(logits)))
             if i < size:
@@ -131,7 +132,7 @@ def decode(decoder: Decoder, params, rules, rows: Rows) -> Decoded:
         q, q1 = np.stack(q, 1), np.stack(q1, 1)
 
         # Score.
-        logits = logits_at(expert, params["expert"], tried, rooms)
+        logits = logits_at(expert, params["expert"], tried, starts, rooms)
         p = np.asarray(distribution(logits, rows.temperature, rows.expert_truncation))
         p1 = np.asarray(confidence(logits))
 

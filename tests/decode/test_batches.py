@@ -11,17 +11,13 @@ from speccascade.decode.stopping import STOP
 from tests.decode import toys
 
 
-@functools.cache
-def decoder():
-    return toys.decoder("token")
-
-
-def decode(made, rows):
-    return generate(decoder(), toys.pair(), made, rows)
+@pytest.fixture(scope="module")
+def decode(pair):
+    return functools.partial(generate, pair.decoder("token"), pair.params)
 
 
 @pytest.fixture(scope="module")
-def endless():
+def endless(decode):
     """Returns the mixed batch without ends or limits: rules, rows and texts."""
     made = toys.all_rules()
     rows = toys.mixed_rows(stop_table=toys.NEVER, max_new_tokens=toys.ROOM)
@@ -30,7 +26,7 @@ def endless():
     return made, rows, toys.texts(out)
 
 
-def test_the_place_in_the_batch_does_not_matter(endless):
+def test_the_place_in_the_batch_does_not_matter(decode, endless):
     made, rows, _ = endless
     order = np.random.default_rng(1).permutation(toys.BATCH)
     table = rows.stop_table
@@ -47,7 +43,7 @@ def test_the_place_in_the_batch_does_not_matter(endless):
         np.testing.assert_array_equal(found, np.asarray(whole)[order])
 
 
-def test_neighbours_do_not_matter(endless):
+def test_neighbours_do_not_matter(decode, endless):
     made, rows, expected = endless
     mine = np.arange(toys.BATCH) % 3 == 0
     other = toys.mixed_rows(seed=9, max_new_tokens=np.arange(toys.BATCH) % 7)
@@ -67,7 +63,7 @@ def test_neighbours_do_not_matter(endless):
     assert any(found[b] != expected[b][: len(found[b])] for b in np.flatnonzero(~mine))
 
 
-def test_seeds_and_examples_change_sampled_rows(endless):
+def test_seeds_and_examples_change_sampled_rows(decode, endless):
     made, rows, expected = endless
     sampled = np.asarray(rows.temperature) == 1
     for change in ({"seed": rows.seed + 1}, {"example_id": rows.example_id + 1}):
@@ -79,7 +75,7 @@ def test_seeds_and_examples_change_sampled_rows(endless):
         assert same[greedy].all() and greedy.any()
 
 
-def test_a_limit_cuts_a_text_short_and_changes_nothing_else(endless):
+def test_a_limit_cuts_a_text_short_and_changes_nothing_else(decode, endless):
     made, rows, expected = endless
     limits = np.arange(toys.BATCH) % (toys.ROOM + 1)
     out = decode(made, rows._replace(max_new_tokens=limits.astype(np.int32)))
@@ -90,7 +86,7 @@ def test_a_limit_cuts_a_text_short_and_changes_nothing_else(endless):
     assert not np.asarray(out.finished).any()
 
 
-def test_a_text_ends_at_its_first_stop_and_changes_nowhere_before(endless):
+def test_a_text_ends_at_its_first_stop_and_changes_nowhere_before(decode, endless):
     made, rows, expected = endless
     out = decode(made, rows._replace(stop_table=toys.STOP_TABLE))
     ended = 0
@@ -112,7 +108,7 @@ def test_a_text_ends_at_its_first_stop_and_changes_nowhere_before(endless):
     assert toys.BATCH > ended > toys.BATCH / 4
 
 
-def test_a_stop_at_the_last_token_of_the_room_counts_as_finished(endless):
+def test_a_stop_at_the_last_token_of_the_room_counts_as_finished(decode, endless):
     made, rows, _ = endless
     free = decode(made, rows._replace(stop_table=toys.STOP_TABLE))
     ends, length = np.asarray(free.finished), np.asarray(free.num_tokens)
@@ -123,7 +119,7 @@ def test_a_stop_at_the_last_token_of_the_room_counts_as_finished(endless):
         np.testing.assert_array_equal(out.finished, finished)
 
 
-def test_no_value_of_a_batch_recompiles(endless):
+def test_no_value_of_a_batch_recompiles(decode, endless):
     made, rows, _ = endless
     programs = loop.run._cache_size(), loop.prefill._cache_size()
     changed = toys.mixed_rows(seed=31)
@@ -132,11 +128,11 @@ def test_no_value_of_a_batch_recompiles(endless):
     assert (loop.run._cache_size(), loop.prefill._cache_size()) == programs
 
 
-def test_arguments_survive_a_decode(endless):
+def test_arguments_survive_a_decode(pair, endless):
     # The loop donates its state; the caller's arrays are not part of it.
     made, rows, expected = endless
-    on_device = jax.tree.map(jax.numpy.asarray, (toys.pair(), made, rows))
+    on_device = jax.tree.map(jax.numpy.asarray, (pair.params, made, rows))
     for _ in range(2):
         params, device_rules, device_rows = on_device
-        out = generate(decoder(), params, device_rules, device_rows)
+        out = generate(pair.decoder("token"), params, device_rules, device_rows)
         assert toys.texts(out) == expected

@@ -11,12 +11,12 @@ VERIFIERS = ("token", "block")
 
 
 @pytest.fixture(scope="module")
-def own():
+def own(pair):
     """Returns texts of drafter and expert alone, for 32 prompts, each twice in the batch."""
     rows = toys.greedy_rows(toys.prompts(seed=3, count=toys.BATCH // 2) * 2)
     made = {}
-    for role, model in (("drafter", toys.DRAFTER), ("expert", toys.EXPERT)):
-        out = autoregressive(model, toys.pair()[role], rows, toys.ROOM, logprobs=True)
+    for role, model in (("drafter", pair.drafter), ("expert", pair.expert)):
+        out = autoregressive(model, pair.params[role], rows, toys.ROOM, logprobs=True)
         made[role] = toys.texts(out)
         assert np.all(np.asarray(out.num_tokens) == toys.ROOM)
         np.testing.assert_array_equal(out.stats.expert_calls, toys.ROOM)
@@ -25,7 +25,9 @@ def own():
     return rows, made
 
 
-def decode(verifier: str, row_prompts, requests: list[tuple[str, dict]]) -> list[list[int]]:
+def decode(
+    pair: toys.Pair, verifier: str, row_prompts, requests: list[tuple[str, dict]]
+) -> list[list[int]]:
     """Decodes each prompt greedily by the rule and knobs beside it; the batch is filled up."""
     fill = toys.BATCH - len(requests)
     requests = requests + [("expert", {})] * fill
@@ -33,20 +35,20 @@ def decode(verifier: str, row_prompts, requests: list[tuple[str, dict]]) -> list
         row_prompts + [[0]] * fill, rule_index=[toys.NAMES.index(name) for name, _ in requests]
     )
     made = toys.all_rules([knobs for _, knobs in requests])
-    return toys.texts(generate(toys.decoder(verifier), toys.pair(), made, rows))
+    return toys.texts(generate(pair.decoder(verifier), pair.params, made, rows))
 
 
 @pytest.mark.parametrize("role", ["drafter", "expert"])
-def test_a_model_alone_takes_its_best_token(own, role):
+def test_a_model_alone_takes_its_best_token(pair, own, role):
     rows, made = own
-    model = {"drafter": toys.DRAFTER, "expert": toys.EXPERT}[role]
+    model = {"drafter": pair.drafter, "expert": pair.expert}[role]
     text = np.zeros((toys.BATCH, toys.SLOTS + toys.ROOM + toys.SIZE), int)
     for b, (n, tokens) in enumerate(zip(rows.prompt_length, made[role], strict=True)):
         text[b, :n], text[b, n : n + toys.ROOM] = rows.prompt[b, :n], tokens
     at = rows.prompt_length[:, None] - 1 + np.arange(toys.ROOM)
-    params, width = toys.pair()[role], toys.SIZE + 1  # the reference's shapes: no other program
+    params, width = pair.params[role], toys.SIZE + 1  # the reference's shapes: no other program
     logits = [
-        reference.logits_at(model, params, text, at[:, i : i + width])
+        reference.logits_at(model, params, text, rows.prompt_length, at[:, i : i + width])
         for i in range(0, toys.ROOM, width)
     ]
     logits = np.concatenate(logits, axis=1)
@@ -58,7 +60,7 @@ def test_a_model_alone_takes_its_best_token(own, role):
 
 
 @pytest.mark.parametrize("verifier", VERIFIERS)
-def test_endpoints_are_the_models_own_texts(own, verifier):
+def test_endpoints_are_the_models_own_texts(pair, own, verifier):
     rows, made = own
     ends = [
         (name, knobs, role)
@@ -74,7 +76,7 @@ def test_endpoints_are_the_models_own_texts(own, verifier):
             requests.append((name, knobs))
             row_prompts.append(rows.prompt[j, : rows.prompt_length[j]].tolist())
             expected.append(made[role][j])
-    found = decode(verifier, row_prompts, requests)
+    found = decode(pair, verifier, row_prompts, requests)
     for (name, knobs), text, whole in zip(requests, found, expected, strict=False):
         assert text == whole, f"{name} at {knobs}"
     distinct = [a != b for a, b in zip(made["drafter"], made["expert"], strict=True)]
@@ -82,7 +84,7 @@ def test_endpoints_are_the_models_own_texts(own, verifier):
 
 
 @pytest.mark.parametrize("verifier", VERIFIERS)
-def test_rules_that_coincide(own, verifier):
+def test_rules_that_coincide(pair, own, verifier):
     rows, made = own
     row_prompts = [rows.prompt[j, : rows.prompt_length[j]].tolist() for j in range(toys.BATCH // 2)]
     one_rule = ("opt", "diff", "token_v1")
@@ -93,7 +95,7 @@ def test_rules_that_coincide(own, verifier):
         requests += [(name, {"alpha": alpha}) for name in one_rule]
         share = (j + 1) / 7
         requests += [(name, {} if name == "spec" else {"alpha": share}) for name in lossless]
-    found = decode(verifier, batch, requests)
+    found = decode(pair, verifier, batch, requests)
     between = 0
     for i in range(0, len(requests), 6):
         assert found[i] == found[i + 1] == found[i + 2], requests[i]
@@ -104,11 +106,11 @@ def test_rules_that_coincide(own, verifier):
     assert between > 1  # the shared rule was neither model's text
 
 
-def test_both_verifiers_give_one_greedy_text():
+def test_both_verifiers_give_one_greedy_text(pair):
     index = np.arange(toys.BATCH) % len(toys.NAMES)
     rows = toys.greedy_rows(toys.prompts(seed=4), rule_index=index)
     token, block = (
-        generate(toys.decoder(verifier), toys.pair(), toys.all_rules(), rows)
+        generate(pair.decoder(verifier), pair.params, toys.all_rules(), rows)
         for verifier in VERIFIERS
     )
     random = np.asarray(rows.rule_index) == toys.NAMES.index("mixture")  # at temperature 0 too
@@ -118,11 +120,11 @@ def test_both_verifiers_give_one_greedy_text():
     assert toys.texts(token) != toys.texts(block)
 
 
-def test_spec_alone_gives_the_experts_text():
+def test_spec_alone_gives_the_experts_text(pair):
     rows = toys.greedy_rows(toys.prompts(seed=3))
-    params = toys.close_pair()
-    out = generate(toys.SPEC_DECODER, params, toys.SPEC, rows)
-    alone = autoregressive(toys.EXPERT, params["expert"], rows, toys.ROOM, logprobs=True)
+    params = pair.close_params
+    out = generate(pair.spec_decoder, params, toys.SPEC, rows)
+    alone = autoregressive(pair.expert, params["expert"], rows, toys.ROOM, logprobs=True)
     assert toys.texts(out) == toys.texts(alone)
     assert toys.ROOM / (toys.SIZE + 1) < out.stats.expert_calls.mean() < toys.ROOM
     np.testing.assert_allclose(
@@ -130,9 +132,9 @@ def test_spec_alone_gives_the_experts_text():
     )
 
 
-def test_the_reference_agrees_that_spec_is_greedy():
+def test_the_reference_agrees_that_spec_is_greedy(pair):
     # The reference decoder itself, against a model that it did not drive.
     rows = toys.greedy_rows(toys.prompts(seed=3))
-    params = toys.close_pair()
-    alone = autoregressive(toys.EXPERT, params["expert"], rows, toys.ROOM, logprobs=True)
-    assert reference.decode(toys.SPEC_DECODER, params, toys.SPEC, rows).tokens == toys.texts(alone)
+    params = pair.close_params
+    alone = autoregressive(pair.expert, params["expert"], rows, toys.ROOM, logprobs=True)
+    assert reference.decode(pair.spec_decoder, params, toys.SPEC, rows).tokens == toys.texts(alone)

@@ -5,6 +5,8 @@ batch shape, every rule in one tuple, and knobs, prompts, temperatures and limit
 """
 
 import dataclasses
+import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +16,7 @@ from speccascade import models, rules
 from speccascade.decode import Decoder, ModelDrafter, Rows, make_rows, stop_table
 from speccascade.sampling import Truncation
 
-# ---- transformers ----
+# ---- pairs of models ----
 
 VOCAB, BATCH, SLOTS, ROOM, SIZE = 32, 64, 12, 20, 3
 NAMES = tuple(rules.RULES)
@@ -50,34 +52,93 @@ def transformer(layers: int, **options) -> models.Model:
     )
 
 
-def peaked(model: models.Model, seed: int, scale: float = 2.0):
+def peaked(model: models.Model, seed: int, scale: float):
     """Returns random parameters whose distributions are far from uniform."""
     return jax.tree.map(lambda x: x * scale, model.init(jax.random.key(seed)))
 
 
-DRAFTER, EXPERT = transformer(1, logit_softcap=12.0), transformer(2)
+def encoder_decoder(layers: int, **options) -> models.Model:
+    """Makes a T5 whose buckets of positions end before its texts do."""
+    return models.build(
+        {
+            "family": "encoder_decoder",
+            "vocab_size": VOCAB,
+            "d_model": 16,
+            "num_layers": layers,
+            "num_decoder_layers": layers,
+            "num_heads": 3,
+            "head_dim": 6,
+            "d_ff": 24,
+            "num_buckets": 8,
+            "max_distance": 6,
+            "decoder_start_id": 2,
+            **options,
+        }
+    )
 
 
-def pair() -> dict:
-    """Returns parameters of two models that know nothing of each other."""
-    return {"drafter": peaked(DRAFTER, 1), "expert": peaked(EXPERT, 2)}
+@dataclasses.dataclass(frozen=True)
+class Pair:
+    """A drafter and an expert of one family, of different sizes.
+
+    Attributes:
+      drafter: the smaller model.
+      expert: the larger one.
+      horizon: positions farther away than this look alike or are not seen.
+      scale: of the parameters, beyond those of `init`.
+      noise: by which the drafter of `close_params` differs from the expert.
+      seed: of the parameters.
+    """
+
+    drafter: models.Model
+    expert: models.Model
+    horizon: int
+    scale: float = 2.0
+    noise: float = 0.1
+    seed: int = 1
+
+    @functools.cached_property
+    def params(self) -> dict[str, Any]:
+        """Parameters of two models that know nothing of each other."""
+        return {
+            "drafter": peaked(self.drafter, self.seed, self.scale),
+            "expert": peaked(self.expert, self.seed + 1, self.scale),
+        }
+
+    @functools.cached_property
+    def close_params(self) -> dict[str, Any]:
+        """Parameters of the expert and of a drafter of its shape that often agrees with it."""
+        expert = self.params["expert"]
+        leaves, tree = jax.tree.flatten(expert)
+        keys = jax.random.split(jax.random.key(3), len(leaves))
+
+        def moved(x, key):
+            return x + self.noise * jax.random.normal(key, x.shape)
+
+        drafter = jax.tree.unflatten(tree, map(moved, leaves, keys))
+        return {"drafter": drafter, "expert": expert}
+
+    def decoder(self, verifier: str) -> Decoder:
+        """Returns the program that all rules run in."""
+        return Decoder(self.expert, ModelDrafter(self.drafter), SIZE, ROOM, verifier, logprobs=True)
+
+    @property
+    def spec_decoder(self) -> Decoder:
+        """The program for spec alone and `close_params`."""
+        return Decoder(self.expert, ModelDrafter(self.expert), SIZE, ROOM, "token", logprobs=True)
 
 
-def close_pair() -> dict:
-    """Returns parameters of `EXPERT` and of a drafter of its shape that often agrees with it."""
-    expert = peaked(EXPERT, 2)
-    leaves, tree = jax.tree.flatten(expert)
-    keys = jax.random.split(jax.random.key(3), len(leaves))
-    noisy = [x + 0.1 * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)]
-    return {"drafter": jax.tree.unflatten(tree, noisy), "expert": expert}
-
-
-def decoder(verifier: str) -> Decoder:
-    """Returns the program that all rules run in."""
-    return Decoder(EXPERT, ModelDrafter(DRAFTER), SIZE, ROOM, verifier, logprobs=True)
-
-
-SPEC_DECODER = Decoder(EXPERT, ModelDrafter(EXPERT), SIZE, ROOM, "token", logprobs=True)
+PAIRS = {
+    "decoder_only": Pair(transformer(1, logit_softcap=12.0), transformer(2), horizon=5),
+    "encoder_decoder": Pair(
+        encoder_decoder(1, gated_mlp=False, activation="relu", tie_embeddings=True),
+        encoder_decoder(2),
+        horizon=6,
+        scale=1.5,
+        noise=0.05,
+        seed=7,
+    ),
+}
 SPEC = (rules.make("spec"),)
 
 
@@ -193,7 +254,7 @@ class Table:
     def _logits(self, params, before, tokens):
         return params[before * self.vocab_size + tokens]
 
-    def forward(self, params, tokens):
+    def forward(self, params, tokens, prompt_length):
         """Scores whole sequences; see `Model.forward`."""
         return self._logits(params, jnp.pad(tokens, ((0, 0), (1, 0)))[:, :-1], tokens)
 

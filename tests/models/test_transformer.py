@@ -1,6 +1,7 @@
 """The decoder-only transformer: against an oracle, and with its cache against itself without."""
 
 import functools
+import json
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +9,8 @@ import numpy as np
 import pytest
 
 from speccascade import models
+from speccascade.errors import UserError
+from speccascade.models import rope
 from tests.models import oracle
 
 VOCAB, BATCH, SLOTS, LENGTH, BLOCK = 23, 5, 8, 24, 4
@@ -52,7 +55,11 @@ def build(name: str):
     return model, jax.tree.unflatten(tree, leaves), tokens
 
 
-forward = jax.jit(lambda model, params, tokens: model.forward(params, tokens), static_argnums=0)
+@functools.partial(jax.jit, static_argnums=0)
+def forward(model, params, tokens):
+    return model.forward(params, tokens, jnp.ones(len(tokens), jnp.int32))
+
+
 prefill = jax.jit(lambda model, *args: model.prefill(*args), static_argnums=0)
 apply = jax.jit(lambda model, *args: model.apply(*args), static_argnums=0)
 
@@ -124,3 +131,62 @@ def test_one_row_is_cached_as_many_are():
     logits, _ = apply(model, params, tokens[:1, 6 : 6 + BLOCK], at, cache)
     expected = forward(model, params, tokens)[:1, 6 : 6 + BLOCK]
     np.testing.assert_allclose(logits, expected, atol=2e-5)
+
+
+def test_a_description_with_scaled_positions_makes_the_same_model():
+    scaling = {"kind": "llama3", "factor": 8.0, "original_positions": 16}
+    model = models.build({**BASE, "window": 4, "local_rope_base": 30.0, "rope_scaling": scaling})
+    again = models.build(json.loads(json.dumps(models.describe(model))))
+    assert again == model and hash(again) == hash(model)
+    assert model.config.rope_scaling == rope.RopeScaling("llama3", 8.0, 1.0, 4.0, 16)
+
+
+def test_scaled_frequencies():
+    plain = rope.frequencies(16, 100.0)
+    np.testing.assert_allclose(plain, 100.0 ** (-np.arange(8) / 8), rtol=1e-6)
+    linear = rope.frequencies(16, 100.0, rope.RopeScaling("linear", 4.0))
+    np.testing.assert_array_equal(linear, plain / 4)
+    # Waves of up to 64 / 4 positions are kept, from 64 on they are stretched.
+    llama3 = rope.frequencies(16, 100.0, rope.RopeScaling("llama3", 4.0, 1.0, 4.0, 64))
+    waves = 2 * np.pi / plain
+    assert [(waves < 16).sum(), (waves > 64).sum()] == [2, 3]
+    np.testing.assert_array_equal(llama3[:2], plain[:2])
+    np.testing.assert_array_equal(llama3[5:], linear[5:])
+    assert np.all((linear < llama3)[2:5] & (llama3 < plain)[2:5])
+    share = (64 / waves[2:5] - 1) / 3
+    mixed = share * plain[2:5] + (1 - share) * linear[2:5]
+    np.testing.assert_allclose(llama3[2:5], mixed, rtol=1e-5)
+
+
+def test_late_positions_turn_by_the_right_angle():
+    positions = np.array([[1, 777, 8191, 131_071]], np.int32)
+    frequency = rope.frequencies(64, 1e6)
+    x = np.random.default_rng(0).normal(size=(1, 4, 1, 64)).astype(np.float32)
+    found = jax.jit(rope.rotate)(x, positions, frequency)[0, :, 0]
+    # The angle is rounded to float32, as in the reference; its sine and cosine are exact.
+    angle = (positions[0][:, None].astype(np.float32) * frequency).astype(np.float64)
+    a, b = np.split(x[0, :, 0].astype(np.float64), 2, axis=-1)
+    expected = (a + 1j * b) * np.exp(1j * angle)
+    np.testing.assert_allclose(found, np.concatenate([expected.real, expected.imag], 1), atol=2e-6)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"rope_scaling": {"kind": "yarn", "factor": 2.0}}, "'yarn' is unknown; choose one of: li"),
+        ({"rope_scaling": {"kind": "linear"}}, "rope_scaling lacks factor"),
+        ({"rope_scaling": {"kind": "linear", "factor": 0}}, "factor=0 must be above 0"),
+        ({"rope_scaling": {"factr": 1}}, "unknown fields factr; known: kind, factor, "),
+        (
+            {"rope_scaling": {"kind": "llama3", "factor": 8.0, "low_freq_factor": 4.0}},
+            "high_freq_factor=4.0 must be above low_freq_factor=4.0",
+        ),
+        ({"local_rope_base": 10.0}, "give a window too"),
+        ({"attn_softcap": 0.0}, "attn_softcap=0.0 must be above 0"),
+        ({"norm_param_dtype": "int8"}, "choose one of: float32, bfloat16, None"),
+    ],
+)
+def test_a_bad_description_is_one_clear_line(change, message):
+    with pytest.raises(UserError, match="^[^\n]+$") as caught:
+        models.build({**BASE, **change})
+    assert message in str(caught.value)

@@ -1,0 +1,100 @@
+"""Rotary positions (Su et al. 2021): frequencies, their scaling for long contexts, and the turn.
+
+Frequencies are computed step by step as `transformers` computes them, in float32: an exponent that
+is rounded in another way visibly moves the angles of late positions.
+"""
+
+import dataclasses
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from speccascade.errors import UserError
+
+KINDS = ("linear", "llama3")
+
+
+@dataclasses.dataclass(frozen=True)
+class RopeScaling:
+    """How the frequencies of a model are stretched to contexts longer than it was first trained on.
+
+    Attributes:
+      kind: "linear" divides every frequency by `factor`; "llama3" (Llama 3.1) divides the low ones,
+        keeps the high ones and goes smoothly from one to the other between.
+      factor: the divisor, above 0.
+      low_freq_factor: llama3 only: waves longer than original_positions / low_freq_factor are low.
+      high_freq_factor: llama3 only: waves shorter than original_positions / high_freq_factor are
+        high; above `low_freq_factor`.
+      original_positions: llama3 only: the context length that the model was first trained on.
+    """
+
+    kind: str
+    factor: float
+    low_freq_factor: float = 1.0
+    high_freq_factor: float = 4.0
+    original_positions: int = 8192
+
+    def __post_init__(self):
+        if self.kind not in KINDS:
+            raise UserError(
+                f"rope_scaling kind={self.kind!r} is unknown; choose one of: {', '.join(KINDS)}"
+            )
+        for name in ("factor", "low_freq_factor", "high_freq_factor", "original_positions"):
+            if not (value := getattr(self, name)) > 0:
+                raise UserError(f"rope_scaling {name}={value} must be above 0")
+        if not self.high_freq_factor > self.low_freq_factor:
+            raise UserError(
+                f"rope_scaling high_freq_factor={self.high_freq_factor} must be above "
+                f"low_freq_factor={self.low_freq_factor}"
+            )
+
+    @classmethod
+    def of(cls, value: Any) -> "RopeScaling | None":
+        """Makes a scaling of a mapping of its fields; None and a scaling stay what they are.
+
+        Raises:
+          UserError: a field is unknown or missing, or a value is out of range.
+        """
+        if value is None or isinstance(value, cls):
+            return value
+        fields = dict(value)
+        known = [f.name for f in dataclasses.fields(cls)]
+        if unknown := sorted(set(fields) - set(known)):
+            raise UserError(
+                f"rope_scaling has unknown fields {', '.join(unknown)}; known: {', '.join(known)}"
+            )
+        if missing := [name for name in ("kind", "factor") if name not in fields]:
+            raise UserError(f"rope_scaling lacks {', '.join(missing)}")
+        return cls(**fields)
+
+
+def frequencies(head_dim: int, base: float, scaling: RopeScaling | None = None) -> np.ndarray:
+    """Returns the angle per position of each pair of components, float32 [head_dim / 2]."""
+    exponent = np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim)
+    frequency = np.float32(1) / np.power(np.float32(base), exponent)
+    if scaling is None:
+        return frequency
+    scaled = frequency / np.float32(scaling.factor)
+    if scaling.kind == "linear":
+        return scaled
+    low, high = scaling.low_freq_factor, scaling.high_freq_factor
+    waves = scaling.original_positions / (2 * math.pi / frequency)  # in the original context
+    kept = np.clip((waves - low) / (high - low), 0, 1)
+    return ((1 - kept) * scaled + kept * frequency).astype(np.float32)
+
+
+def rotate(x_BSNH: jax.Array, positions_BS: jax.Array, frequency: np.ndarray) -> jax.Array:
+    """Turns the two halves of each head against each other, in float32.
+
+    Args:
+      x_BSNH: queries or keys, N heads.
+      positions_BS: int32, the position of each token.
+      frequency: float32 [H / 2], from `frequencies`.
+    """
+    angle = positions_BS[..., None, None].astype(jnp.float32) * frequency
+    sin, cos = jnp.sin(angle), jnp.cos(angle)
+    a, b = jnp.split(x_BSNH.astype(jnp.float32), 2, axis=-1)
+    return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1).astype(x_BSNH.dtype)

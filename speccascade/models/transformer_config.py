@@ -1,0 +1,130 @@
+"""What a decoder-only transformer is made of, as data."""
+
+import dataclasses
+from functools import partial
+
+import flax.linen as nn
+import numpy as np
+
+from speccascade.errors import UserError
+from speccascade.models import rope
+
+ACTIVATIONS = {
+    "silu": nn.silu,
+    "gelu": partial(nn.gelu, approximate=True),
+    "gelu_exact": partial(nn.gelu, approximate=False),
+    "relu": nn.relu,
+}
+DTYPES = ("float32", "bfloat16")
+
+
+@dataclasses.dataclass(frozen=True)
+class TransformerConfig:
+    """The sizes and options of one transformer.
+
+    Attributes:
+      vocab_size: number of token ids.
+      d_model: width of the residual stream.
+      num_layers: number of attention and feed-forward layers.
+      num_heads: query heads.
+      num_kv_heads: key-value heads; divides `num_heads`.
+      head_dim: width of a head, even.
+      d_ff: width of the gated feed-forward layer.
+      activation: the gate's activation, a name in `ACTIVATIONS`; "gelu" is its tanh approximation.
+      tie_embeddings: whether the output head is the embedding.
+      qkv_bias: whether the products that make queries, keys and values have biases.
+      output_bias: whether the product that ends attention has one.
+      mlp_bias: whether the products of the feed-forward layer have biases.
+      qk_norm: whether queries and keys are normed, head by head, before their positions.
+      post_norms: whether what attention and feed-forward layers add is normed too (Gemma 2, 3).
+      query_pre_attn_scalar: attention scores are divided by its square root; None for `head_dim`.
+      rope_base: base of the rotary frequencies.
+      rope_scaling: how these frequencies are scaled, a `RopeScaling` or a mapping of its fields;
+        None for not at all.
+      local_rope_base: another base for sliding-window layers, whose frequencies are not scaled
+        (Gemma 3); None where all layers have the same.
+      window: tokens that a sliding-window layer sees, itself included; None for none.
+      window_pattern: which layers slide, repeated over the layers: `(True, False)` alternates.
+      attn_softcap: attention scores are squashed to within +-cap; None for none.
+      logit_softcap: the same for the output logits.
+      scale_embeddings: whether embeddings are multiplied by sqrt(d_model), rounded to `dtype`.
+      norm_eps: epsilon of the RMS norms.
+      dtype: dtype of activations and of the operands of matrix products, which accumulate in
+        float32.
+      param_dtype: dtype in which parameters are made.
+      norm_param_dtype: dtype in which the scales of norms are made; None for `param_dtype`. Scales
+        stored as their difference from one (Gemma) lose precision as bfloat16 once one is added.
+    """
+
+    vocab_size: int
+    d_model: int
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    d_ff: int
+    activation: str = "silu"
+    tie_embeddings: bool = True
+    qkv_bias: bool = False
+    output_bias: bool = False
+    mlp_bias: bool = False
+    qk_norm: bool = False
+    post_norms: bool = False
+    query_pre_attn_scalar: float | None = None
+    rope_base: float = 10_000.0
+    rope_scaling: rope.RopeScaling | None = None
+    local_rope_base: float | None = None
+    window: int | None = None
+    window_pattern: tuple[bool, ...] = (True,)
+    attn_softcap: float | None = None
+    logit_softcap: float | None = None
+    scale_embeddings: bool = False
+    norm_eps: float = 1e-6
+    dtype: str = "float32"
+    param_dtype: str = "float32"
+    norm_param_dtype: str | None = None
+
+    def __post_init__(self):
+        object.__setattr__(self, "window_pattern", tuple(self.window_pattern))
+        object.__setattr__(self, "rope_scaling", rope.RopeScaling.of(self.rope_scaling))
+        sizes = "vocab_size d_model num_layers num_heads num_kv_heads head_dim d_ff window".split()
+        for name in sizes:
+            size = getattr(self, name)
+            if size is not None and size < 1:
+                raise UserError(f"{name}={size} must be at least 1")
+        scales = "query_pre_attn_scalar rope_base local_rope_base attn_softcap logit_softcap"
+        for name in scales.split():
+            scale = getattr(self, name)
+            if scale is not None and not scale > 0:
+                raise UserError(f"{name}={scale} must be above 0")
+        names = {
+            "activation": ACTIVATIONS,
+            "dtype": DTYPES,
+            "param_dtype": DTYPES,
+            "norm_param_dtype": (*DTYPES, None),
+        }
+        for name, known in names.items():
+            if (value := getattr(self, name)) not in known:
+                choices = ", ".join(map(str, known))
+                raise UserError(f"{name}={value!r} is unknown; choose one of: {choices}")
+        if not self.window_pattern:
+            raise UserError("window_pattern is empty; give it at least one bool")
+        if self.local_rope_base is not None and self.window is None:
+            raise UserError("local_rope_base is for sliding-window layers; give a window too")
+        if self.num_heads % self.num_kv_heads:
+            raise UserError(
+                f"num_heads={self.num_heads} must be a multiple of num_kv_heads={self.num_kv_heads}"
+            )
+        if self.head_dim % 2:
+            raise UserError(f"head_dim={self.head_dim} must be even for rotary positions")
+
+    def layer_window(self, layer: int) -> int | None:
+        """Returns the window of layer `layer`, None where it sees everything."""
+        slides = self.window_pattern[layer % len(self.window_pattern)]
+        return self.window if slides else None
+
+    def layer_frequencies(self, layer: int) -> np.ndarray:
+        """Returns the rotary frequencies of layer `layer`, float32 [head_dim / 2]."""
+        if self.local_rope_base is not None and self.layer_window(layer) is not None:
+            return rope.frequencies(self.head_dim, self.local_rope_base)
+        return rope.frequencies(self.head_dim, self.rope_base, self.rope_scaling)

@@ -1,0 +1,175 @@
+"""A tiny model of each decoder-only family in which every feature of the family matters.
+
+Weights are made from the tensors' names, so that they need not be stored: the same ones are made
+for the reference and, without it, for the golden logits.
+"""
+
+import json
+import zlib
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from speccascade import models
+from speccascade.importing.architectures import decoder_only
+from speccascade.importing.weights import Fields, Plan
+
+GOLDEN_CONFIGS = Path(__file__).parent / "golden_decoder_only.json"
+GOLDEN_LOGITS = Path(__file__).parent / "golden_decoder_only.npz"
+VOCAB, LENGTH = 53, 26
+
+_SIZES = {
+    "vocab_size": VOCAB,
+    "hidden_size": 24,
+    "intermediate_size": 28,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 128,
+    "pad_token_id": None,
+    "bos_token_id": None,
+    "eos_token_id": None,
+}
+_LLAMA3_ROPE = {
+    "rope_type": "llama3",
+    "rope_theta": 500.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 16,  # waves of all three kinds among the 5 of a head
+}
+# Family: architecture and the arguments of its `transformers` config.
+FAMILIES = {
+    "llama2": (
+        "LlamaForCausalLM",
+        {**_SIZES, "rms_norm_eps": 1e-2, "attention_bias": True, "mlp_bias": True},
+    ),
+    "llama3": (
+        "LlamaForCausalLM",
+        {**_SIZES, "head_dim": 10, "rope_parameters": _LLAMA3_ROPE, "hidden_act": "relu"},
+    ),
+    "smollm2": (
+        "LlamaForCausalLM",
+        {
+            **_SIZES,
+            "num_attention_heads": 3,
+            "num_key_value_heads": 1,
+            "rms_norm_eps": 1e-5,
+            "tie_word_embeddings": True,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 100_000.0},
+        },
+    ),
+    "qwen2": (
+        "Qwen2ForCausalLM",
+        {**_SIZES, "rope_parameters": {"rope_type": "default", "rope_theta": 1e6}},
+    ),
+    "qwen2_5": (
+        "Qwen2ForCausalLM",
+        {
+            **_SIZES,
+            "tie_word_embeddings": True,
+            "hidden_act": "gelu",
+            "use_sliding_window": True,
+            "sliding_window": 5,
+            "max_window_layers": 1,
+            "rope_parameters": {"rope_type": "linear", "rope_theta": 50.0, "factor": 4.0},
+        },
+    ),
+    "qwen3": (
+        "Qwen3ForCausalLM",
+        {
+            **_SIZES,
+            "head_dim": 10,
+            "attention_bias": True,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 1e6},
+        },
+    ),
+    "gemma": ("GemmaForCausalLM", {**_SIZES, "head_dim": 8, "num_key_value_heads": 1}),
+    "gemma2": (
+        "Gemma2ForCausalLM",
+        {
+            **_SIZES,
+            "head_dim": 8,
+            "query_pre_attn_scalar": 3,
+            "sliding_window": 5,
+            "attn_logit_softcapping": 2.0,
+            "final_logit_softcapping": 6.0,
+        },
+    ),
+    "gemma3": (
+        "Gemma3ForCausalLM",
+        {
+            **_SIZES,
+            "num_hidden_layers": 4,
+            "head_dim": 10,
+            "query_pre_attn_scalar": 3,
+            "sliding_window": 5,
+            "layer_types": ["sliding_attention", "sliding_attention", "full_attention"]
+            + ["sliding_attention"],
+            "final_logit_softcapping": 6.0,
+            "rope_parameters": {
+                "full_attention": {"rope_type": "linear", "rope_theta": 1e4, "factor": 8.0},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 30.0},
+            },
+        },
+    ),
+}
+
+
+def tensor(name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Returns a tensor of a checkpoint, float32, the same for the same name and shape."""
+    # The legacy generator's stream is frozen: later versions of numpy draw the same.
+    noise = np.random.RandomState(zlib.crc32(name.encode())).standard_normal(shape)
+    if name == "model.norm.weight":
+        noise = 2 * noise - 1  # of both signs, or a tied head repeats the last token for ever
+    elif "norm" in name:
+        noise = 0.8 + 0.5 * noise  # with Gemma's one added it is far from one, too
+    elif name.endswith(".bias"):
+        noise = 0.5 * noise
+    else:
+        noise = 1.6 * noise / shape[-1] ** 0.5
+    return noise.astype(np.float32)
+
+
+def tokens(rows: int) -> np.ndarray:
+    """Returns texts, int32 [rows, LENGTH]."""
+    return np.random.RandomState(7).randint(0, VOCAB, (rows, LENGTH)).astype(np.int32)
+
+
+def plan(config: dict) -> Plan:
+    """Plans the import of a config.json, all of whose fields must be known."""
+    fields = Fields(config)
+    found = decoder_only.ARCHITECTURES[config["architectures"][0]](fields)
+    assert fields.unread() == []
+    return found
+
+
+def imported(config: dict, read=None):
+    """Makes model and parameters as a plan says.
+
+    Args:
+      config: the config.json.
+      read: from a tensor's name and shape to the tensor; `tensor` where not given.
+    """
+    found = plan(config)
+    model = models.build(found.description)
+    shapes = jax.eval_shape(model.init, jax.random.key(0))
+
+    def load(path, leaf):
+        weight = found.weights[jax.tree_util.keystr(path, simple=True, separator="/")]
+        value = (read or tensor)(weight.name, leaf.shape)
+        value = value if weight.transform is None else weight.transform(value)
+        assert value.shape == leaf.shape
+        return jnp.asarray(value, leaf.dtype)
+
+    params = jax.tree_util.tree_map_with_path(load, shapes)
+    assert len(jax.tree.leaves(params)) == len(found.weights)
+    return model, params
+
+
+def golden() -> tuple[dict, dict]:
+    """Returns the stored config.json and the logits, float32 [LENGTH, VOCAB], of each family."""
+    with np.load(GOLDEN_LOGITS) as stored:
+        return json.loads(GOLDEN_CONFIGS.read_text()), dict(stored)

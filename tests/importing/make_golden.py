@@ -1,0 +1,53 @@
+"""Makes the golden logits of the decoder-only families with `transformers` and torch.
+
+PYTHONPATH=. python tests/importing/make_golden.py --out=tests/importing
+"""
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+import transformers
+
+from tests.importing import decoder_only_families as families
+
+
+def reference(family: str):
+    """Returns the reference's model of a family, in float32, with the weights of `families`."""
+    architecture, arguments = families.FAMILIES[family]
+    model_class = getattr(transformers, architecture)
+    # Eager attention is the one that knows soft-caps.
+    config = model_class.config_class(**arguments, attn_implementation="eager")
+    model = model_class(config).float().eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(torch.from_numpy(families.tensor(name, tuple(parameter.shape))))
+    return model
+
+
+def logits(model, tokens: np.ndarray) -> np.ndarray:
+    """Returns the reference's logits of whole texts, float32 [B, T, V]."""
+    with torch.no_grad():
+        return model(torch.from_numpy(tokens).long(), use_cache=False).logits.numpy()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, required=True, help="directory of the two files")
+    out = parser.parse_args().out
+    configs, found = {}, {}
+    for family in families.FAMILIES:
+        model = reference(family)
+        with tempfile.TemporaryDirectory() as directory:
+            model.save_pretrained(directory)
+            configs[family] = json.loads((Path(directory) / "config.json").read_text())
+        found[family] = logits(model, families.tokens(1))[0]
+    (out / families.GOLDEN_CONFIGS.name).write_text(json.dumps(configs, indent=1) + "\n")
+    np.savez_compressed(out / families.GOLDEN_LOGITS.name, **found)
+
+
+if __name__ == "__main__":
+    main()

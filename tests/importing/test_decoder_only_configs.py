@@ -1,0 +1,234 @@
+"""config.json in today's and in older spellings, and what in it is refused."""
+
+import pytest
+
+from speccascade import models
+from speccascade.errors import UserError
+from speccascade.importing.weights import Fields
+from tests.importing import decoder_only_families as families
+
+CONFIGS = families.golden()[0]
+
+# What an older config.json has instead of today's fields (None: nothing).
+OLDER = {
+    "llama2": {"head_dim": None, "rope_parameters": None, "rope_theta": 10_000.0},
+    "llama3": {
+        "rope_parameters": None,
+        "rope_theta": 500.0,
+        "rope_scaling": {
+            "rope_type": "llama3",
+            "factor": 8.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 16,
+        },
+    },
+    "qwen2": {
+        "rope_parameters": None,
+        "rope_theta": 1e6,
+        "layer_types": None,
+        "sliding_window": 32_768,
+        "max_window_layers": 2,
+        "use_mrope": False,
+    },
+    "qwen2_5": {
+        "rope_parameters": None,
+        "rope_theta": 50.0,
+        "rope_scaling": {"type": "linear", "factor": 4.0},
+        "layer_types": None,
+    },
+    "gemma": {
+        "rope_parameters": None,
+        "hidden_act": "gelu",
+        "hidden_activation": "gelu_pytorch_tanh",
+        "tie_word_embeddings": None,
+    },
+    "gemma2": {
+        "rope_parameters": None,
+        "layer_types": None,
+        "hidden_act": "gelu_pytorch_tanh",
+        "sliding_window_size": 5,
+        "cache_implementation": "hybrid",
+    },
+    "gemma3": {
+        "rope_parameters": None,
+        "layer_types": None,
+        "_sliding_window_pattern": None,
+        "sliding_window_pattern": 3,
+        "rope_theta": 1e4,
+        "rope_local_base_freq": 30.0,
+        "rope_scaling": {"rope_type": "linear", "factor": 8.0},
+    },
+}
+
+
+def changed(family: str, change: dict) -> dict:
+    """Returns a family's config.json with fields changed, or removed where None."""
+    fields = {**CONFIGS[family], **change}
+    return {name: value for name, value in fields.items() if change.get(name, 0) is not None}
+
+
+@pytest.mark.parametrize("family", OLDER)
+def test_older_spellings_say_the_same(family):
+    old, new = (families.plan(changed(family, change)) for change in (OLDER[family], {}))
+    assert models.build(old.description) == models.build(new.description)
+    assert old.weights == new.weights and old.ignored == new.ignored
+
+
+def test_smollm2_as_it_is_published():
+    plan = families.plan(
+        {
+            "architectures": ["LlamaForCausalLM"],
+            "attention_bias": False,
+            "attention_dropout": 0.0,
+            "bos_token_id": 1,
+            "eos_token_id": 2,
+            "hidden_act": "silu",
+            "hidden_size": 576,
+            "initializer_range": 0.041666666666666664,
+            "intermediate_size": 1536,
+            "is_llama_config": True,
+            "max_position_embeddings": 8192,
+            "mlp_bias": False,
+            "model_type": "llama",
+            "num_attention_heads": 9,
+            "num_hidden_layers": 30,
+            "num_key_value_heads": 3,
+            "pad_token_id": 2,
+            "pretraining_tp": 1,
+            "rms_norm_eps": 1e-05,
+            "rope_interleaved": False,
+            "rope_scaling": None,
+            "rope_theta": 100000,
+            "tie_word_embeddings": True,
+            "torch_dtype": "bfloat16",
+            "transformers.js_config": {"kv_cache_dtype": {"q4f16": "float16"}},
+            "transformers_version": "4.42.3",
+            "use_cache": True,
+            "vocab_size": 49152,
+        }
+    )
+    config = models.build(plan.description).config
+    assert (config.head_dim, config.rope_base, config.norm_eps) == (64, 100_000, 1e-5)
+    assert config.tie_embeddings and config.window is None and not config.qkv_bias
+    assert "lm_head\\.weight" in plan.ignored
+
+
+def test_gemma_3_1b_as_it_is_published():
+    plan = families.plan(
+        {
+            "architectures": ["Gemma3ForCausalLM"],
+            "attention_bias": False,
+            "attention_dropout": 0.0,
+            "attn_logit_softcapping": None,
+            "bos_token_id": 2,
+            "cache_implementation": "hybrid",
+            "eos_token_id": [1, 106],
+            "final_logit_softcapping": None,
+            "head_dim": 256,
+            "hidden_activation": "gelu_pytorch_tanh",
+            "hidden_size": 1152,
+            "initializer_range": 0.02,
+            "intermediate_size": 6912,
+            "max_position_embeddings": 32768,
+            "model_type": "gemma3_text",
+            "num_attention_heads": 4,
+            "num_hidden_layers": 26,
+            "num_key_value_heads": 1,
+            "pad_token_id": 0,
+            "query_pre_attn_scalar": 256,
+            "rms_norm_eps": 1e-06,
+            "rope_local_base_freq": 10000,
+            "rope_scaling": None,
+            "rope_theta": 1000000,
+            "sliding_window": 512,
+            "sliding_window_pattern": 6,
+            "torch_dtype": "bfloat16",
+            "transformers_version": "4.50.0.dev0",
+            "use_cache": True,
+            "vocab_size": 262144,
+        }
+    )
+    config = models.build(plan.description).config
+    windows = [config.layer_window(i) for i in range(26)]
+    assert windows == [None if i in (5, 11, 17, 23) else 512 for i in range(26)]
+    assert (config.rope_base, config.local_rope_base) == (1_000_000, 10_000)
+    assert config.tie_embeddings and config.logit_softcap is None
+
+
+def test_untied_heads_are_read_and_tied_ones_ignored():
+    untied = families.plan(changed("gemma", {"tie_word_embeddings": False}))
+    assert untied.weights["head/weight"].name == "lm_head.weight"
+    assert "head/weight" not in families.plan(CONFIGS["gemma"]).weights
+    # The default where the config does not say is the architecture's own.
+    absent = families.plan(changed("qwen3", {"tie_word_embeddings": None}))
+    assert not absent.description["tie_embeddings"]
+
+
+def test_a_context_that_was_not_scaled_is_the_one_of_the_first_training():
+    scaling = {"rope_type": "llama3", "factor": 2.0, "low_freq_factor": 1, "high_freq_factor": 4}
+    plan = families.plan(changed("llama2", {"rope_parameters": scaling}))
+    assert plan.description["rope_scaling"]["original_positions"] == 128
+
+
+@pytest.mark.parametrize(
+    ("family", "change", "message"),
+    [
+        ("llama2", {"hidden_size": None}, "lacks hidden_size"),
+        ("llama2", {"vocab_size": "53"}, "vocab_size='53'; it must be an integer"),
+        ("llama2", {"hidden_act": "xielu"}, "hidden_act='xielu': not implemented, only silu, "),
+        ("llama2", {"rope_interleaved": True}, "rope_interleaved=True: not implemented"),
+        ("llama2", {"partial_rotary_factor": 0.5}, "partial_rotary_factor=0.5: not implemented"),
+        ("llama2", {"model_type": "mistral"}, "model_type='mistral': not implemented"),
+        (
+            "llama2",
+            {"rope_scaling": {"type": "dynamic", "factor": 2.0}},
+            "rope_type='dynamic' in rope_scaling: not implemented, only 'default', 'linear', 'll",
+        ),
+        (
+            "qwen3",
+            {"rope_parameters": {"rope_type": "yarn", "factor": 4.0, "rope_theta": 1e6}},
+            "rope_type='yarn' in rope_parameters: not implemented",
+        ),
+        (
+            "llama2",
+            {"rope_parameters": {"rope_type": "longrope", "rope_theta": 1e6}},
+            "rope_type='longrope' in rope_parameters: not implemented",
+        ),
+        (
+            "llama2",
+            {"rope_parameters": {"partial_rotary_factor": 0.5}},
+            "partial_rotary_factor in rope_parameters",
+        ),
+        ("llama2", {"rope_parameters": {"rope_type": "linear"}}, "lacks factor in rope_parameters"),
+        ("llama2", {"rope_parameters": None, "rope_theta": "x"}, "rope_theta='x'"),
+        ("qwen2_5", {"layer_types": ["full_attention"]}, "1 layer_types and 3 num_hidden_layers"),
+        (
+            "qwen2_5",
+            {"layer_types": ["chunked_attention"] * 3},
+            "chunked_attention in layer_types: not implemented",
+        ),
+        ("qwen2_5", {"use_sliding_window": False}, "layers that slide and no sliding_window"),
+        ("qwen2", {"use_mrope": True}, "use_mrope=True: not implemented"),
+        ("gemma", {"hidden_activation": "gelu"}, "hidden_activation='gelu': not implemented"),
+        ("gemma2", {"use_bidirectional_attention": True}, "use_bidirectional_attention=True"),
+        ("gemma3", {"attn_logit_softcapping": 50.0}, "attn_logit_softcapping=50.0"),
+        ("gemma3", {"rope_scaling": {"type": "linear", "factor": 8.0}}, "calls it rope_type"),
+        ("gemma3", {"rope_parameters": {"rope_theta": 1e6}}, "rope_theta in rope_parameters: not"),
+        (
+            "gemma3",
+            {"rope_parameters": {"sliding_attention": {"rope_type": "linear", "factor": 2.0}}},
+            "rope_type='linear' in rope_parameters of sliding_attention: not implemented",
+        ),
+    ],
+)
+def test_what_is_not_implemented_is_refused_by_name(family, change, message):
+    with pytest.raises(UserError, match="^[^\n]+$") as caught:
+        families.plan(changed(family, change))
+    assert message in str(caught.value)
+
+
+def test_a_field_that_nobody_reads_is_left_over():
+    fields = Fields({**CONFIGS["llama2"], "quantization_config": {}, "attention_multiplier": 2.0})
+    families.decoder_only.llama(fields)
+    assert fields.unread() == ["attention_multiplier", "quantization_config"]
