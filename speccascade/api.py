@@ -56,7 +56,7 @@ def generate_text(
     if not prompts:
         raise UserError("no prompt was given; give at least one")
     chosen = setting(how)
-    ids = pair.tokenizer.encode_batch(list(prompts))
+    ids = pair.encode_prompts(list(prompts))
     engine = Engine.build(pair, ids, max_new_tokens, stop_strings)
     requests = [engine.request(prompt, i, f"prompt {i}") for i, prompt in enumerate(ids)]
     output = engine.prepare([chosen] * len(requests), requests, [chosen])()

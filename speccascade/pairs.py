@@ -3,7 +3,7 @@
 An exported pair is a directory:
 
     pair.json             name, both models' descriptions, context length, how they were trained
-    tokenizer.json        the tokenizer
+    tokenizer.json        the tokenizer (an imported one: its own files)
     drafter.safetensors   parameters in bfloat16, keys joined by "/"
     expert.safetensors    likewise
 
@@ -14,7 +14,7 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -23,12 +23,14 @@ import numpy as np
 import safetensors
 from safetensors.flax import load_file, save
 
-from speccascade import models
+from speccascade import models, text
 from speccascade.errors import UserError
+from speccascade.models import trim
 from speccascade.models.interface import Model, Params
 from speccascade.text import Tokenizer
 
 ROLES = ("drafter", "expert")
+_OPTIONS = ("context_length", "chat")
 _SHIPPED = os.path.join(os.path.dirname(__file__), "shipped")
 
 
@@ -43,6 +45,7 @@ class Pair:
       params: `{"drafter": ..., "expert": ...}`, in the dtype in which each model computes.
       tokenizer: of both.
       context_length: the most tokens, prompt and answer together, that the models were trained on.
+      chat: whether a prompt is a user's message, to be put into the tokenizer's chat template.
     """
 
     name: str
@@ -51,14 +54,26 @@ class Pair:
     params: dict[str, Params]
     tokenizer: Tokenizer
     context_length: int
+    chat: bool = False
 
     def __post_init__(self):
+        if self.chat and self.tokenizer.settings.template is None:
+            raise UserError(f"pair {self.name} has no chat template; leave out chat")
+        if type(self.drafter) is not type(self.expert):  # their positions begin elsewhere
+            raise UserError(
+                f"pair {self.name}: an encoder-decoder and a decoder-only model cannot decode "
+                "together; give two models of one family"
+            )
         for role in ROLES:
             if getattr(self, role).vocab_size != self.tokenizer.vocab_size:
                 raise UserError(
                     f"pair {self.name}: the {role} has {getattr(self, role).vocab_size} token ids, "
                     f"the tokenizer {self.tokenizer.vocab_size}; all must share one vocabulary"
                 )
+
+    def encode_prompts(self, prompts: Sequence[str]) -> list[list[int]]:
+        """Returns the ids that the models read of each prompt."""
+        return self.tokenizer.encode_prompts(prompts, chat=self.chat)
 
     @property
     def hash(self) -> str:
@@ -72,18 +87,21 @@ class Pair:
         return digest.hexdigest()[:16]
 
 
-def load(source: str | Mapping[str, str]) -> Pair:
+def load(source: str | Mapping[str, Any]) -> Pair:
     """Loads a pair.
 
     Args:
-      source: "shipped:NAME", the directory of an exported pair, or the workdirs of two trained
-        models, `{"drafter": DIR, "expert": DIR}`.
+      source: "shipped:NAME", the directory of an exported pair, or two models,
+        `{"drafter": SOURCE, "expert": SOURCE}`. Such a source is the workdir of a trained or
+        imported model, or a checkpoint that `importing.load_model` takes. Beside the two may stand
+        `context_length`, the most tokens that prompt and answer may have, and `chat`, whether a
+        prompt goes into the expert's chat template.
 
     Raises:
       UserError: something is missing, damaged or does not fit together.
     """
     if not isinstance(source, str):
-        return _from_workdirs(source)
+        return _from_models(source)
     if source.startswith("shipped:"):
         name = source.removeprefix("shipped:")
         known = sorted(os.listdir(_SHIPPED)) if os.path.isdir(_SHIPPED) else []
@@ -108,10 +126,11 @@ def export(pair: Pair, directory: str, notes: Mapping[str, Any]) -> None:
         arrays = {key: jnp.asarray(leaf, jnp.bfloat16) for key, leaf in flat.items()}
         with open(os.path.join(directory, f"{role}.safetensors"), "wb") as file:
             file.write(save(arrays))  # its save_file would deny others to read it
-    pair.tokenizer.save(os.path.join(directory, "tokenizer.json"))
+    pair.tokenizer.save(directory)
     description = {
         "name": pair.name,
         "context_length": pair.context_length,
+        **({"chat": True} if pair.chat else {}),
         **{role: models.describe(getattr(pair, role)) for role in ROLES},
         "training": dict(notes),
     }
@@ -153,9 +172,14 @@ def export_workdirs(
 
 
 def training_notes(workdir: str) -> dict[str, Any]:
-    """Returns a training workdir's config, its last step and its hours of training."""
+    """Returns a training workdir's config, its last step and its hours of training.
+
+    An imported model's directory tells nothing of its training.
+    """
     from speccascade.training import checkpoints, metrics
 
+    if not os.path.exists(os.path.join(workdir, "metrics.jsonl")):
+        return {}
     config = checkpoints.read_json(os.path.join(workdir, "config.json"))
     if config["train"]["distill_from"]:  # where it lay says nothing to anybody else
         config["train"]["distill_from"] = os.path.basename(
@@ -169,30 +193,60 @@ def training_notes(workdir: str) -> dict[str, Any]:
     return {"steps": step, "hours": round(seconds / 3600, 2), "config": config}
 
 
-def _from_workdirs(workdirs: Mapping[str, str]) -> Pair:
-    from speccascade.training import checkpoints
-
-    if set(workdirs) != set(ROLES):
-        raise UserError("a pair of workdirs is {drafter: DIR, expert: DIR}; give these two")
-    found, tokenizers, lengths = {}, {}, []
-    for role in ROLES:
-        model, params, tokenizers[role] = checkpoints.load_model(workdirs[role])
-        found[role] = model, _cast(model, params)
-        config = checkpoints.read_json(os.path.join(workdirs[role], "config.json"))
-        lengths.append(config["train"]["row_length"])
-    if tokenizers["drafter"] != tokenizers["expert"]:
+def _from_models(source: Mapping[str, Any]) -> Pair:
+    unknown = sorted(set(source) - {*ROLES, *_OPTIONS})
+    if unknown or not set(ROLES) <= set(source):
+        named = f", not {', '.join(unknown)}" if unknown else ""
         raise UserError(
-            f"{workdirs['drafter']} and {workdirs['expert']} have different vocabularies; train "
-            "the drafter with the expert's tokenizer.json in its workdir, or distilled from it"
+            f"a pair is {{drafter: SOURCE, expert: SOURCE}}, give these two{named}; beside them "
+            f"may stand {' and '.join(_OPTIONS)}"
         )
+    from speccascade import importing
+
+    found = {role: importing.load(source[role]) for role in ROLES}
+    rows = {role: found[role][0].vocab_size for role in ROLES}
+    size = _shared_ids({role: found[role][2] for role in ROLES}, rows, source)
+    trimmed = {role: trim.to_vocabulary(*found[role][:2], size) for role in ROLES}
     return Pair(
-        name=" + ".join(os.path.basename(os.path.normpath(workdirs[role])) for role in ROLES),
-        drafter=found["drafter"][0],
-        expert=found["expert"][0],
-        params={role: found[role][1] for role in ROLES},
-        tokenizer=tokenizers["expert"],
-        context_length=min(lengths),
+        name=" + ".join(os.path.basename(os.path.normpath(source[role])) for role in ROLES),
+        **{role: trimmed[role][0] for role in ROLES},
+        params={role: _cast(*trimmed[role]) for role in ROLES},
+        tokenizer=found["expert"][2].trimmed(size),
+        context_length=_context_length(source, (m.context_length for m in found.values())),
+        chat=source.get("chat", False),
     )
+
+
+def _shared_ids(
+    tokenizers: Mapping[str, Tokenizer], rows: Mapping[str, int], source: Mapping[str, Any]
+) -> int:
+    """Returns how many token ids both models have, without rows that only pad an embedding.
+
+    Raises:
+      UserError: an id is one token for the drafter and another for the expert.
+    """
+    common = min(rows.values())
+    tokens = {role: tokenizers[role].tokens()[:common] for role in ROLES}
+    size = max(map(len, tokens.values()))
+    for role in ROLES:
+        tokens[role] += [b""] * (size - len(tokens[role]))
+    for index, (drafts, checks) in enumerate(zip(*(tokens[role] for role in ROLES), strict=True)):
+        if drafts != checks:
+            raise UserError(
+                f"{source['drafter']} and {source['expert']} have different vocabularies: id "
+                f"{index} is {text.show(drafts)} to the drafter and {text.show(checks)} to the "
+                "expert; take two models of one family, or train a drafter with the expert's "
+                "tokenizer"
+            )
+    return size
+
+
+def _context_length(source: Mapping[str, Any], lengths: Iterable[int]) -> int:
+    if (given := source.get("context_length")) is not None:
+        if not isinstance(given, int) or given < 2:
+            raise UserError(f"pair.context_length={given!r} must be a whole number, at least 2")
+        return given
+    return min(lengths)
 
 
 def _from_directory(directory: str) -> Pair:
@@ -220,8 +274,9 @@ def _from_directory(directory: str) -> Pair:
             role: _read_params(built[role], os.path.join(directory, f"{role}.safetensors"))
             for role in ROLES
         },
-        tokenizer=Tokenizer.load(os.path.join(directory, "tokenizer.json")),
+        tokenizer=text.load(directory),
         context_length=context_length,
+        chat=description.get("chat", False),
     )
 
 

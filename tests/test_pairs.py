@@ -8,11 +8,12 @@ import jax
 import numpy as np
 import pytest
 
-from speccascade import pairs
+from speccascade import models, pairs, text
+from speccascade.api import generate_text
 from speccascade.errors import UserError
-from speccascade.text import Tokenizer
 from speccascade.training import checkpoints, loop
 from tests import tiny_pair
+from tests.text import makers
 from tests.training import tiny
 
 
@@ -78,19 +79,27 @@ def test_workdirs_make_a_pair_that_can_be_exported(workdirs, tmp_path):
 def test_workdirs_of_different_vocabularies_are_refused(workdirs, tmp_path):
     other = tmp_path / "drafter"
     shutil.copytree(workdirs["drafter"], other)
-    Tokenizer.train(["abcdefgh" * 100], 258).save(other / "tokenizer.json")
+    text.train(["abcdefgh" * 100], 258).save(other)
     with pytest.raises(UserError, match="have different vocabularies"):
         pairs.load({"drafter": str(other), "expert": workdirs["expert"]})
     with pytest.raises(UserError, match="give these two"):
         pairs.load({"drafter": str(other)})
-    with pytest.raises(UserError, match="is missing"):
+    with pytest.raises(UserError, match="nothing is at .*nowhere"):
         pairs.load({"drafter": str(tmp_path / "nowhere"), "expert": workdirs["expert"]})
 
 
 def test_models_of_another_vocabulary_are_refused(pair):
-    smaller = Tokenizer.train(["one two three"], 258)
+    smaller = text.train(["one two three"], 258)
     with pytest.raises(UserError, match="all must share one vocabulary"):
         dataclasses.replace(pair, tokenizer=smaller)
+
+
+def test_models_of_two_families_are_refused(pair):
+    sizes = {"d_model": 8, "num_layers": 1, "num_heads": 2, "head_dim": 4, "d_ff": 8}
+    config = {"family": "encoder_decoder", "num_decoder_layers": 1, **sizes}
+    expert = models.build({**config, "vocab_size": pair.tokenizer.vocab_size})
+    with pytest.raises(UserError, match="give two models of one family"):
+        dataclasses.replace(pair, expert=expert)
 
 
 @pytest.mark.parametrize("name", ["drafter.safetensors", "expert.safetensors", "tokenizer.json"])
@@ -127,3 +136,136 @@ def test_unknown_sources_are_one_line(tmp_path):
         pairs.load("shipped:nonsense")
     with pytest.raises(UserError, match="no pair at .*; give shipped:NAME"):
         pairs.load(str(tmp_path))
+
+
+def write_workdir(directory, role, rows, tokenizer, likely_from=None, row_length=200):
+    """Writes a model's workdir, with `rows` token ids, and returns its path.
+
+    Whatever it reads, its logits of the ids from `likely_from` on are far above all others.
+    """
+    model = models.build({**tiny_pair.description(role), "vocab_size": rows})
+    params = jax.tree.map(np.array, jax.jit(model.init)(jax.random.key(len(role))))
+    if likely_from is not None:  # one of two neighbours, by the sign of the stream's sum
+        params["head"]["weight"][likely_from::2] = 1e6
+        params["head"]["weight"][likely_from + 1 :: 2] = -1e6
+    path = directory / role
+    path.mkdir(parents=True)
+    checkpoints.write_json(str(path / "model.json"), models.describe(model))
+    checkpoints.write_json(str(path / "config.json"), {"train": {"row_length": row_length}})
+    tokenizer.save(path)
+    with checkpoints.manager(str(path)) as saved:
+        checkpoints.save(saved, 0, params, {"step": np.zeros(())})
+    return str(path)
+
+
+def test_rows_that_pad_an_embedding_are_cut_and_never_sampled(pair, tmp_path):
+    tokenizer, size = pair.tokenizer, pair.tokenizer.vocab_size
+    sources = {
+        "drafter": write_workdir(tmp_path, "drafter", size + 5, tokenizer, likely_from=size),
+        "expert": write_workdir(tmp_path, "expert", size + 28, tokenizer, likely_from=size),
+    }
+    loaded = pairs.load(sources)
+    assert loaded.context_length == 200
+    for role in pairs.ROLES:
+        assert getattr(loaded, role).vocab_size == size
+        assert models.describe(getattr(loaded, role))["vocab_size"] == size
+        params = loaded.params[role]
+        assert params["embedding"].shape[0] == params["head"]["weight"].shape[0] == size
+        # Uncut, the model would put everything on padding.
+        model, whole, _ = checkpoints.load_model(sources[role])
+        tokens = np.array([[3, 4, 5]])
+        top = model.forward(whole, tokens, np.array([1])).argmax(-1)
+        assert (np.asarray(top) >= size).all()
+    for how in (dict(rule="spec"), dict(rule="token_v3", alpha=0.5)):
+        for temperature in (0.0, 1.0, 5.0):
+            found = generate_text(
+                loaded,
+                ["Ann", "How many?"],
+                max_new_tokens=12,
+                draft_length=3,
+                temperature=temperature,
+                **how,
+            )
+            assert all(0 <= token < size for answer in found for token in answer.tokens)
+
+
+def test_more_rows_than_the_other_has_and_a_tokenizer_with_more_ids(pair, tmp_path):
+    """As Gemma 3: the tokenizer has a special token for which a text model has no row."""
+    proto = makers.sentence_piece("unigram")
+    (tmp_path / "t5").mkdir()
+    (tmp_path / "t5/tokenizer.model").write_bytes(proto)
+    config = '{"tokenizer_class": "T5Tokenizer", "extra_ids": 3}'
+    (tmp_path / "t5/tokenizer_config.json").write_text(config)
+    tokenizer = text.load(tmp_path / "t5")
+    size = tokenizer.vocab_size
+    loaded = pairs.load(
+        {
+            "drafter": write_workdir(tmp_path, "drafter", size - 1, tokenizer),
+            "expert": write_workdir(tmp_path, "expert", size + 8, tokenizer),
+            "context_length": 64,
+        }
+    )
+    assert loaded.tokenizer.vocab_size == loaded.expert.vocab_size == size - 1
+    assert loaded.context_length == 64
+    pairs.export(loaded, tmp_path / "exported", {})
+    again = pairs.load(str(tmp_path / "exported"))
+    assert again.tokenizer == loaded.tokenizer and again.tokenizer.vocab_size == size - 1
+
+
+def test_the_first_differing_id_is_named(pair, tmp_path):
+    root = tmp_path / "tokenizers"
+    theirs = text.load(makers.byte_level(root / "expert"))
+    data = (root / "expert/tokenizer.json").read_text().replace("<think>", "<thought>")
+    (root / "drafter").mkdir()
+    (root / "drafter/tokenizer.json").write_text(data)
+    shutil.copy(root / "expert/tokenizer_config.json", root / "drafter")
+    sources = {
+        "drafter": write_workdir(tmp_path, "drafter", 340, text.load(root / "drafter")),
+        "expert": write_workdir(tmp_path, "expert", 340, theirs),
+    }
+    message = "id 333 is '<thought>' to the drafter and '<think>' to the expert"
+    with pytest.raises(UserError, match=message):
+        pairs.load(sources)
+
+
+def test_chat(tmp_path):
+    tokenizer = text.load(makers.byte_level(tmp_path / "tokenizer"))
+    sources = {
+        role: write_workdir(tmp_path, role, tokenizer.vocab_size, tokenizer) for role in pairs.ROLES
+    }
+    plain, chat = pairs.load(sources), pairs.load({**sources, "chat": True})
+    assert plain.encode_prompts(["Hi"]) == [tokenizer.encode("Hi")]
+    message = {"role": "user", "content": "Hi"}
+    assert chat.encode_prompts(["Hi"]) == [tokenizer.encode_chat([message])]
+    pairs.export(chat, tmp_path / "exported", {})
+    assert pairs.load(str(tmp_path / "exported")).chat
+    assert (
+        len(generate_text(chat, ["Hi<|im_end|>"], max_new_tokens=3, rule="spec", draft_length=2))
+        == 1
+    )
+
+
+def test_a_pair_without_chat_template(pair):
+    with pytest.raises(UserError, match="pair tiny has no chat template; leave out chat"):
+        dataclasses.replace(pair, chat=True)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"context": 5}, "give these two, not context; beside them may stand context_length"),
+        ({"context_length": "long"}, "pair.context_length='long' must be a whole number"),
+        ({"context_length": 1}, "pair.context_length=1 must be a whole number, at least 2"),
+    ],
+)
+def test_bad_options(workdirs, more, message):
+    with pytest.raises(UserError, match=message):
+        pairs.load({**workdirs, **more})
+
+
+def test_context_length(pair, tmp_path):
+    size = pair.tokenizer.vocab_size
+    sources = {role: write_workdir(tmp_path, role, size, pair.tokenizer) for role in pairs.ROLES}
+    assert pairs.load({**sources, "context_length": 77}).context_length == 77
+    (tmp_path / "drafter/config.json").write_text('{"max_position_embeddings": 9}')
+    assert pairs.load(sources).context_length == 9

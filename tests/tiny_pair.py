@@ -1,36 +1,39 @@
 """A random pair of two tiny transformers, and a sweep over it, as a config file and in-process."""
 
+from typing import Any
+
 import jax
 import ml_collections
 
-from speccascade import models, pairs, tasks
+from speccascade import models, pairs, tasks, text
 from speccascade.evaluate.sweep import product
-from speccascade.text import Tokenizer
 from tests.training import tiny
 
 PROMPT = "How many? " * 8  # takes as much room as the task's prompts
 WIDTHS = {"drafter": 8, "expert": 16}
 
 
+def description(role: str) -> dict[str, Any]:
+    """Returns a model's description but for the size of its vocabulary."""
+    return {
+        "d_model": WIDTHS[role],
+        "num_layers": 1,
+        "num_heads": 2,
+        "num_kv_heads": 1,
+        "head_dim": 4,
+        "d_ff": 16,
+        "tie_embeddings": False,
+    }
+
+
 def make(scale: float = 3.0) -> pairs.Pair:
     """Returns the pair; its distributions are far from uniform and differ between the two."""
     task = tasks.make(tiny.get_config().task)
     examples = task.examples("train", 20)
-    tokenizer = Tokenizer.train((e.prompt + e.answer for e in examples), 300)
+    tokenizer = text.train((e.prompt + e.answer for e in examples), 300)
     built, params = {}, {}
-    for i, (role, width) in enumerate(WIDTHS.items()):
-        built[role] = models.build(
-            {
-                "vocab_size": tokenizer.vocab_size,
-                "d_model": width,
-                "num_layers": 1,
-                "num_heads": 2,
-                "num_kv_heads": 1,
-                "head_dim": 4,
-                "d_ff": 16,
-                "tie_embeddings": False,
-            }
-        )
+    for i, role in enumerate(WIDTHS):
+        built[role] = models.build({**description(role), "vocab_size": tokenizer.vocab_size})
         init = jax.jit(built[role].init)  # compiled once, not operation by operation
         params[role] = jax.tree.map(lambda x: x * scale, init(jax.random.key(i)))
     return pairs.Pair("tiny", **built, params=params, tokenizer=tokenizer, context_length=300)

@@ -80,7 +80,7 @@ def load(config: ml_collections.ConfigDict, num_prompts: int) -> Subject:
             f"the test split has {len(examples)} examples of {num_prompts}; lower "
             "benchmark.num_examples or benchmark.batch_sizes"
         )
-    prompts = pair.tokenizer.encode_batch([example.prompt for example in examples])
+    prompts = pair.encode_prompts([example.prompt for example in examples])
     engine = Engine.build(pair, prompts, room, task.stop_strings)
     requests = [
         engine.request(prompt, example.id, f"the prompt of test example {example.id}")

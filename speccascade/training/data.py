@@ -40,7 +40,7 @@ def tokenize(task: Task, split: str, tokenizer: Tokenizer, row_length: int) -> P
     """All of a split, or a `UserError` if a problem is longer than `row_length` tokens."""
     examples = task.examples(split)
     # Prompt and answer apart, as decoding meets them.
-    prompts = tokenizer.encode_batch([e.prompt for e in examples])
+    prompts = tokenizer.encode_prompts([e.prompt for e in examples])
     answers = tokenizer.encode_batch([e.answer for e in examples])
     prompt_length = np.array([len(p) for p in prompts], np.int32)
     length = prompt_length + np.array([len(a) + 1 for a in answers], np.int32)
@@ -51,7 +51,7 @@ def tokenize(task: Task, split: str, tokenizer: Tokenizer, row_length: int) -> P
         )
     tokens = np.full((len(examples), row_length), tokenizer.pad_id, np.int32)
     for row, prompt, answer in zip(tokens, prompts, answers, strict=True):
-        whole = prompt + answer + [tokenizer.eos_id]
+        whole = prompt + answer + [tokenizer.eos_ids[0]]
         row[: len(whole)] = whole
     return Problems(tokens, prompt_length, length)
 

@@ -13,7 +13,7 @@ import optax
 import tqdm
 from optax import contrib
 
-from speccascade import models, tasks
+from speccascade import models, tasks, text
 from speccascade.errors import UserError
 from speccascade.models.interface import Model, Params
 from speccascade.text import Tokenizer
@@ -69,7 +69,7 @@ def make_optimizer(config: ml_collections.ConfigDict) -> optax.GradientTransform
 def _loss(params, batch, teacher_params, *, model, teacher_model, config):
     """Scalar loss, and what is logged of it."""
     tokens = batch["tokens"]
-    logits = model.forward(params, tokens)[:, :-1]
+    logits = model.forward(params, tokens, batch["prompt_length"])[:, :-1]
     targets = tokens[:, 1:]
     weigh = partial(losses.token_weights, tokens.shape[1], batch["prompt_length"], batch["length"])
     answer = weigh(0.0)
@@ -77,7 +77,8 @@ def _loss(params, batch, teacher_params, *, model, teacher_model, config):
     loss = losses.weighted_mean(nll, weigh(config.prompt_weight))
     logged = {"answer_nll": losses.weighted_mean(nll, answer)}
     if teacher_model is not None:
-        teacher_logits = teacher_model.forward(teacher_params, tokens)[:, :-1]
+        teacher_logits = teacher_model.forward(teacher_params, tokens, batch["prompt_length"])
+        teacher_logits = teacher_logits[:, :-1]
         distance = losses.distillation(config.distill_loss)(logits, teacher_logits)
         logged["distill"] = losses.weighted_mean(distance, answer)
         loss = (1 - config.distill_weight) * loss + config.distill_weight * logged["distill"]
@@ -101,7 +102,7 @@ def _train_step(params, state, batch, teacher_params, *, model, teacher_model, c
 def _eval_step(params, batch, *, model):
     """Sums over a batch: answer tokens, their loss, those that are argmax, answers that all are."""
     tokens = batch["tokens"]
-    logits = model.forward(params, tokens)[:, :-1]
+    logits = model.forward(params, tokens, batch["prompt_length"])[:, :-1]
     weights = losses.token_weights(tokens.shape[1], batch["prompt_length"], batch["length"], 0.0)
     right = jnp.argmax(logits, -1) == tokens[:, 1:]
     return {
@@ -134,18 +135,14 @@ def evaluate(model: Model, params: Params, problems: data.Problems, batch_size: 
 
 def _tokenizer(config, workdir: str, task: tasks.Task, teacher: Tokenizer | None) -> Tokenizer:
     """The workdir's tokenizer; at the first start the teacher's, or a new one."""
-    path = os.path.join(workdir, "tokenizer.json")
-    if os.path.exists(path):
-        return Tokenizer.load(path)
+    if text.is_in(workdir):
+        return text.load(workdir)
     if teacher is None:
         examples = task.examples("train", config.tokenizer.train_examples)
-        tokenizer = Tokenizer.train(
-            (e.prompt + e.answer for e in examples), config.tokenizer.vocab_size
-        )
+        tokenizer = text.train((e.prompt + e.answer for e in examples), config.tokenizer.vocab_size)
     else:
         tokenizer = teacher
-    tokenizer.save(path + ".partial")
-    os.replace(path + ".partial", path)
+    tokenizer.save(workdir)
     return tokenizer
 
 
@@ -161,6 +158,8 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, float]:
             f"train.checkpoint_every ({c.checkpoint_every}) must be a multiple of "
             f"train.log_every ({c.log_every}), or a restart would log other means"
         )
+    if config.model.get("family") == "encoder_decoder" and c.prompt_weight:
+        raise UserError("an encoder-decoder does not predict prompts; set train.prompt_weight to 0")
     teacher, teacher_tokenizer = None, None
     task = tasks.make(config.task)
     optimizer = make_optimizer(c)

@@ -1,9 +1,8 @@
 import numpy as np
 import pytest
 
-from speccascade import tasks
+from speccascade import tasks, text
 from speccascade.errors import UserError
-from speccascade.text import Tokenizer
 from speccascade.training import data
 from tests.training import tiny
 
@@ -15,7 +14,7 @@ def task():
 
 @pytest.fixture(scope="module")
 def tokenizer(task):
-    return Tokenizer.train((e.prompt + e.answer for e in task.examples("train")), 320)
+    return text.train((e.prompt + e.answer for e in task.examples("train")), 320)
 
 
 def test_rows_are_prompt_answer_eos_padding(task, tokenizer):
@@ -30,7 +29,7 @@ def test_rows_are_prompt_answer_eos_padding(task, tokenizer):
     ):
         assert tokenizer.decode(row[:prompt]) == example.prompt
         assert tokenizer.decode(row[prompt : whole - 1]) == example.answer
-        assert row[whole - 1] == tokenizer.eos_id and (row[whole:] == tokenizer.pad_id).all()
+        assert row[whole - 1] == tokenizer.eos_ids[0] and (row[whole:] == tokenizer.pad_id).all()
 
 
 def test_too_short_rows(task, tokenizer):
@@ -48,7 +47,7 @@ def test_saved_rows_are_reused_unless_damaged_or_of_another_tokenizer(task, toke
         out.write(whole[: len(whole) // 2])
     again = data.load_or_tokenize(path, task, "test", tokenizer, 160)
     np.testing.assert_array_equal(fresh.tokens, again.tokens)
-    other = Tokenizer.train(["abc"], 258)
+    other = text.train(["abc"], 258)
     assert data.load_or_tokenize(path, task, "test", other, 400).tokens.shape == (10, 400)
 
 

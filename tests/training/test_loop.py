@@ -83,7 +83,8 @@ def test_what_a_run_leaves(trained):
     assert glob.glob(os.path.join(trained, "tb", "events.*"))
     model, params, tokenizer = checkpoints.load_model(trained)
     assert model.vocab_size == tokenizer.vocab_size == 320
-    assert model.forward(params, np.array([tokenizer.encode("Ann")])).shape[-1] == 320
+    tokens = np.array([tokenizer.encode("Ann")])
+    assert model.forward(params, tokens, np.ones(1, np.int32)).shape[-1] == 320
 
 
 def test_another_config_is_refused_and_nothing_is_lost(trained):
@@ -118,7 +119,7 @@ def test_validation_counts_answers_that_are_all_argmax(trained):
     # Answers made greedy from position 5 on, but for the first row's last token.
     forward = jax.jit(model.forward)
     for t in range(5, 12):
-        tokens[:, t] = np.argmax(forward(params, tokens)[:, t - 1], -1)
+        tokens[:, t] = np.argmax(forward(params, tokens, np.full(7, 5))[:, t - 1], -1)
     tokens[0, -1] = (tokens[0, -1] + 1) % 320
     problems = data.Problems(tokens, np.full(7, 5), np.full(7, 12))
     figures = loop.evaluate(model, params, problems, batch_size=4)
@@ -159,6 +160,18 @@ def test_bad_settings_are_named_before_anything_is_written(tmp_path):
         with pytest.raises(UserError, match=message):
             loop.train(config, str(workdir))
         assert not workdir.exists()
+
+
+def test_an_encoder_decoder_trains_on_answers_alone(tmp_path):
+    config = tiny.get_config()
+    del config.model["num_kv_heads"]
+    config.model.update(family="encoder_decoder", num_decoder_layers=1)
+    with pytest.raises(UserError, match="set train.prompt_weight to 0"):
+        loop.train(config, str(tmp_path))
+    config.train.update(prompt_weight=0.0, num_steps=20)
+    loop.train(config, str(tmp_path))
+    losses = [row["loss"] for row in losses_of(tmp_path) if "loss" in row]
+    assert losses[-1] < losses[0] - 1
 
 
 def test_both_optimizers_decay_matrices_alone():

@@ -1,0 +1,69 @@
+"""Tokenizers: the project's own, and those of imported checkpoints.
+
+byte_bpe.py          byte-level BPE that this package trains
+hugging_face.py      a Hugging Face `tokenizer.json`
+sentence_piece.py    a SentencePiece `.model`
+gguf_vocabulary.py   the vocabulary inside a GGUF file
+settings.py          what stands beside a vocabulary: end-of-sequence ids, BOS, the chat template
+chat.py              chat templates
+"""
+
+import os
+from collections.abc import Iterable
+
+import tokenizers
+from etils import epath
+
+from speccascade.errors import UserError
+from speccascade.text import byte_bpe, hugging_face
+from speccascade.text.interface import Tokenizer, show
+
+__all__ = ["Tokenizer", "is_in", "load", "show", "train"]
+
+_FILES = ("tokenizer.json", "tokenizer.model", "spiece.model")
+
+
+def train(texts: Iterable[str], vocab_size: int) -> Tokenizer:
+    """Returns the project's own tokenizer, learnt from `texts`; see `ByteBPE.train`."""
+    return byte_bpe.ByteBPE.train(texts, vocab_size)
+
+
+def is_in(directory: str | os.PathLike) -> bool:
+    """Returns whether a directory holds a tokenizer's file."""
+    return any((epath.Path(directory) / name).exists() for name in _FILES)
+
+
+def load(path: str | os.PathLike) -> Tokenizer:
+    """Reads a tokenizer of any kind.
+
+    Args:
+      path: `tokenizer.json`, a SentencePiece `.model` or a `.gguf` file, or a directory that holds
+        one of the first two, as `Tokenizer.save` and Hugging Face checkpoints have it.
+
+    Raises:
+      UserError: there is none, or it is damaged or not implemented.
+    """
+    path = epath.Path(path)
+    if path.is_dir():
+        path = next((path / name for name in _FILES if (path / name).exists()), path / _FILES[0])
+    if not path.exists():
+        raise UserError(
+            f"no tokenizer at {path}; give a directory with one of: {', '.join(_FILES)}"
+        )
+    if path.suffix == ".gguf":
+        from speccascade.text import gguf_vocabulary
+
+        return gguf_vocabulary.load(path)
+    if path.suffix == ".model":
+        from speccascade.text.sentence_piece import SentencePieceTokenizer
+
+        return SentencePieceTokenizer.load(path)
+    try:
+        text = path.read_text()
+        inner = tokenizers.Tokenizer.from_str(text)
+    except Exception as error:  # the library raises bare Exception
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path} is not a tokenizer file, perhaps truncated: {reason}") from error
+    if byte_bpe.is_own(inner):
+        return byte_bpe.ByteBPE(inner)
+    return hugging_face.HuggingFaceTokenizer.load(path)

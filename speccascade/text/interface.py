@@ -1,0 +1,220 @@
+"""What the rest of the package knows of a tokenizer."""
+
+import abc
+import copy
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Self
+
+from speccascade.errors import UserError
+from speccascade.text.settings import Settings
+
+
+class Tokenizer(abc.ABC):
+    """Text <-> token ids. Immutable; two tokenizers are equal if their content is.
+
+    Special tokens never come out of `encode`: text that spells one is text. Only a chat template
+    (`encode_chat`), and what the checkpoint puts around a prompt, produce them.
+
+    Attributes:
+      settings: end-of-sequence ids, what stands around a prompt, the chat template.
+      special: ids of the special tokens by how they are written.
+    """
+
+    settings: Settings
+    special: Mapping[str, int]
+
+    def __init__(self, tokens: Sequence[bytes], special: Mapping[str, int], settings: Settings):
+        """Takes what every kind has.
+
+        Args:
+          tokens: the content of each id: the bytes of the text that it stands for, or how a special
+            token is written; empty where an id has no token.
+          special: ids of the special tokens by how they are written.
+          settings: of these tokens.
+
+        Raises:
+          UserError: there is no end-of-sequence id, or one that is no token's.
+        """
+        self.settings = settings
+        self.special = dict(special)
+        self._tokens = list(tokens)
+        silent = set(self.special.values())
+        self._bytes = [b"" if i in silent else token for i, token in enumerate(self._tokens)]
+        if settings.vocab_size is not None:
+            self._trim(settings.vocab_size)
+        if not settings.eos_ids:
+            raise UserError(
+                "the tokenizer has no end-of-sequence token; name one as eos_token in the "
+                "checkpoint's tokenizer_config.json, or as eos_token_id in its generation_config"
+                ".json or config.json"
+            )
+        known = ("eos_ids", settings.eos_ids), ("pad_id", (settings.pad_id,))
+        for name, ids in known:
+            if bad := [i for i in ids if not 0 <= i < self.vocab_size]:
+                raise UserError(
+                    f"{name} {', '.join(map(str, bad))} of the checkpoint is outside its "
+                    f"{self.vocab_size} tokens; correct its generation_config.json or config.json"
+                )
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of token ids."""
+        return len(self._bytes)
+
+    @property
+    def eos_ids(self) -> tuple[int, ...]:
+        """Ids that end a text; the first is the one to put behind a text that is trained on."""
+        return self.settings.eos_ids
+
+    @property
+    def pad_id(self) -> int:
+        """The id that fills rows of unequal length."""
+        return self.settings.pad_id
+
+    @property
+    def content_hash(self) -> str:
+        """16 hex digits of the vocabulary and of the settings."""
+        parts = self._content(), json.dumps(self.settings.describe(), sort_keys=True).encode()
+        return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
+
+    def encode(self, text: str, bos: bool = False) -> list[int]:
+        """Returns the ids of a text.
+
+        Args:
+          text: any text; what spells a special token in it is text.
+          bos: whether this is a whole prompt: then what the checkpoint puts around one is added,
+            such as a beginning-of-sequence (Gemma, Llama) or the end that T5's encoder expects.
+        """
+        return self.encode_batch([text], bos)[0]
+
+    def encode_batch(self, texts: Sequence[str], bos: bool = False) -> list[list[int]]:
+        """Returns `encode` of each text."""
+        found = self._encode(texts)
+        if bos:
+            prefix, suffix = list(self.settings.prefix), list(self.settings.suffix)
+            found = [prefix + ids + suffix for ids in found]
+        return found
+
+    def encode_prompts(self, prompts: Sequence[str], chat: bool = False) -> list[list[int]]:
+        """Returns the ids of prompts.
+
+        Args:
+          prompts: texts to go on with or, with `chat`, to answer.
+          chat: whether each is a user's message to a model that was tuned for conversations.
+        """
+        if not chat:
+            return self.encode_batch(prompts, bos=True)
+        return [self.encode_chat([{"role": "user", "content": prompt}]) for prompt in prompts]
+
+    def encode_chat(self, messages: Sequence[Mapping]) -> list[int]:
+        """Returns the ids of a conversation, up to where the model's answer begins.
+
+        Args:
+          messages: `{"role": "user", "content": TEXT}` and so on, as the chat template expects
+            them. No special token comes of what they contain.
+
+        Raises:
+          UserError: there is no chat template, or it refuses these messages.
+        """
+        ids = self._encode_segments(self._render(messages))
+        if bad := [i for i in ids if i >= self.vocab_size]:
+            raise UserError(
+                f"the chat template writes token {bad[0]}, which the model does not have; give a "
+                "tokenizer and a chat template that belong to the model"
+            )
+        return ids
+
+    def chat(self, messages: Sequence[Mapping]) -> str:
+        """Returns the text of a conversation, up to where the model's answer begins."""
+        names = {index: name for name, index in self.special.items()}
+        parts = self._render(messages)
+        return "".join(part if isinstance(part, str) else names[part] for part in parts)
+
+    def _render(self, messages: Sequence[Mapping]) -> list[str | int]:
+        from speccascade.text.chat import segments  # Jinja, which most decoding does not need
+
+        return segments(self.settings, self.special, messages)
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Returns the text of `ids`.
+
+        Special tokens vanish, bytes that are no UTF-8 become U+FFFD, and of a kind that puts a
+        space before a text that space is gone again.
+        """
+        data = b"".join(self._bytes[int(i)] for i in ids)
+        if self._leading_space and data.startswith(b" "):
+            data = data[1:]
+        return data.decode("utf-8", errors="replace")
+
+    def token_bytes(self, index: int) -> bytes:
+        """Returns the bytes that a token stands for; empty for a special token."""
+        return self._bytes[index]
+
+    def tokens(self) -> list[bytes]:
+        """Returns each id's content, to compare vocabularies: a special token's is how it is
+        written, and an id without a token has none."""
+        return list(self._tokens)
+
+    def trimmed(self, vocab_size: int) -> Self:
+        """Returns this tokenizer without the ids from `vocab_size` on.
+
+        Raises:
+          UserError: text may need one of them.
+        """
+        if vocab_size == self.vocab_size:
+            return self
+        other = copy.copy(self)
+        other.settings = self.settings.replace(vocab_size=vocab_size)
+        other._trim(vocab_size)
+        return other
+
+    def _trim(self, vocab_size: int) -> None:
+        if vocab_size > len(self._bytes):
+            raise UserError(f"the tokenizer has {len(self._bytes)} tokens, not {vocab_size}")
+        lost = [i for i in range(vocab_size, len(self._bytes)) if self._bytes[i]]
+        if lost:
+            raise UserError(
+                f"the model has {vocab_size} token ids but its tokenizer writes id {lost[0]}, "
+                f"{show(self._tokens[lost[0]])}; give the tokenizer that belongs to the model"
+            )
+        self._bytes, self._tokens = self._bytes[:vocab_size], self._tokens[:vocab_size]
+
+    @abc.abstractmethod
+    def save(self, directory: str | os.PathLike) -> None:
+        """Writes files of which `speccascade.text.load(directory)` makes an equal tokenizer."""
+
+    @property
+    @abc.abstractmethod
+    def _leading_space(self) -> bool:
+        """Whether a space is put before a text that is encoded."""
+
+    @abc.abstractmethod
+    def _encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """Encodes texts without special tokens."""
+
+    @abc.abstractmethod
+    def _encode_segments(self, segments: Sequence[str | int]) -> list[int]:
+        """Encodes a text in which special tokens stand as their ids."""
+
+    @abc.abstractmethod
+    def _content(self) -> bytes:
+        """What makes the vocabulary, apart from the settings."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Tokenizer) and self.content_hash == other.content_hash
+
+    def __hash__(self) -> int:
+        return hash(self.content_hash)
+
+
+def show(token: bytes) -> str:
+    """Returns a token's content as people read it."""
+    if not token:
+        return "no token"
+    try:
+        return repr(token.decode())
+    except UnicodeDecodeError:
+        return repr(token)

@@ -1,0 +1,175 @@
+"""What stands beside a vocabulary: end-of-sequence ids, BOS, the chat template."""
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, Self
+
+from etils import epath
+
+from speccascade.errors import UserError
+
+FILE = "tokenizer_settings.json"
+_NAMES = ("bos_token", "eos_token", "pad_token", "unk_token")
+T5_SENTINELS = 100
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How a vocabulary is used.
+
+    Attributes:
+      eos_ids: ids that end a text, the tokenizer's own first.
+      pad_id: the id that fills rows.
+      prefix: ids that stand before a prompt.
+      suffix: ids that stand behind it.
+      template: the chat template (Jinja); None for a model that has none.
+      names: `bos_token` and so on, as a template may ask for them.
+      vocab_size: ids from here on are not used; None where all are.
+    """
+
+    eos_ids: tuple[int, ...]
+    pad_id: int
+    prefix: tuple[int, ...] = ()
+    suffix: tuple[int, ...] = ()
+    template: str | None = None
+    names: tuple[tuple[str, str], ...] = ()
+    vocab_size: int | None = None
+
+    def describe(self) -> dict[str, Any]:
+        """Returns the JSON-ready form."""
+        return {**dataclasses.asdict(self), "names": dict(self.names)}
+
+    def replace(self, **changes: Any) -> Self:
+        """Returns a copy with other values."""
+        return dataclasses.replace(self, **changes)
+
+    def save(self, directory: epath.Path) -> None:
+        """Writes them into a directory."""
+        text = json.dumps(self.describe(), indent=1, sort_keys=True)
+        (directory / FILE).write_text(text + "\n")
+
+
+class Files:
+    """The files of a Hugging Face checkpoint that say how its tokenizer is used."""
+
+    def __init__(self, directory: epath.Path | None):
+        """Reads them; None for a vocabulary that comes without any."""
+        self._directory = directory
+        self.tokenizer = self.json("tokenizer_config.json")
+        self.model = self.json("config.json")
+        self.generation = self.json("generation_config.json")
+        self._names = {**self.json("special_tokens_map.json"), **self.tokenizer}
+
+    def json(self, name: str) -> dict[str, Any]:
+        """Returns a file's object, empty where there is no such file."""
+        if self._directory is None or not (self._directory / name).exists():
+            return {}
+        try:
+            found = json.loads((self._directory / name).read_text())
+        except ValueError:
+            found = None
+        if not isinstance(found, dict):
+            raise UserError(f"{self._directory / name} is damaged; copy the checkpoint again")
+        return found
+
+    def saved(self) -> Settings | None:
+        """Returns the settings that `Settings.save` wrote, None where it did not."""
+        if not (values := self.json(FILE)):
+            return None
+        try:
+            values["names"] = tuple(sorted(values["names"].items()))
+            for name in ("eos_ids", "prefix", "suffix"):
+                values[name] = tuple(values[name])
+            return Settings(**values)
+        except (KeyError, TypeError, AttributeError):
+            raise UserError(
+                f"{self._directory / FILE} is damaged; import the checkpoint again"
+            ) from None
+
+    @property
+    def is_t5(self) -> bool:
+        """Whether the checkpoint is of the T5 family."""
+        kind = self.tokenizer.get("tokenizer_class", "")
+        return kind.startswith("T5") or self.model.get("model_type") in ("t5", "umt5", "mt5")
+
+    @property
+    def sentinels(self) -> int:
+        """How many `<extra_id_N>` tokens T5's vocabulary has behind its SentencePiece model."""
+        return self.tokenizer.get("extra_ids", T5_SENTINELS) if self.is_t5 else 0
+
+    def names(self) -> dict[str, str]:
+        """Returns how the special tokens with a role are written, by role."""
+        found = {}
+        for role in _NAMES:
+            token = self._names.get(role)
+            token = token.get("content") if isinstance(token, dict) else token
+            if isinstance(token, str):
+                found[role] = token
+        return found
+
+    def special(self) -> set[str]:
+        """Returns all tokens that these files call special."""
+        further = self._names.get("additional_special_tokens") or []
+        further = further.values() if isinstance(further, dict) else further
+        written = {t.get("content") if isinstance(t, dict) else t for t in further}
+        return written | set(self.names().values())
+
+    def eos_ids(self, id_of: Callable[[str], int | None]) -> tuple[int, ...]:
+        """Returns the tokenizer's own end-of-sequence, then those of the model."""
+        own = self.names().get("eos_token")
+        ids = [] if own is None or id_of(own) is None else [id_of(own)]
+        text_model = self.model.get("text_config") or {}
+        for source in (self.generation, self.model, text_model):
+            further = source.get("eos_token_id")
+            if further is not None:
+                ids += further if isinstance(further, list) else [further]
+                break
+        return tuple(dict.fromkeys(ids))
+
+    def template(self) -> str | None:
+        """Returns the chat template, None where there is none."""
+        directory = self._directory
+        if directory is not None and (directory / "chat_template.jinja").exists():
+            return (directory / "chat_template.jinja").read_text()
+        found = self.tokenizer.get("chat_template") or self.json("chat_template.json").get(
+            "chat_template"
+        )
+        if isinstance(found, list):  # several, by name
+            found = {t["name"]: t["template"] for t in found}
+        return found.get("default") if isinstance(found, Mapping) else found
+
+    def settings(
+        self,
+        id_of: Callable[[str], int | None],
+        prefix: tuple[int, ...],
+        suffix: tuple[int, ...],
+        eos_id: int | None = None,
+    ) -> Settings:
+        """Returns the settings of a vocabulary.
+
+        Args:
+          id_of: the id of a token as it is written, None where there is no such token.
+          prefix: what the vocabulary's own file puts before a prompt.
+          suffix: what it puts behind it.
+          eos_id: its own end-of-sequence, for a checkpoint whose files name none.
+        """
+        names = self.names()
+        eos_ids = self.eos_ids(id_of) or (() if eos_id is None else (eos_id,))
+        prefix = self._added("bos", id_of, prefix)
+        suffix = self._added("eos", id_of, suffix)
+        pad_id = id_of(names.get("pad_token", ""))
+        if pad_id is None:
+            pad_id = eos_ids[0] if eos_ids else 0
+        written = tuple(sorted(names.items()))
+        return Settings(eos_ids, pad_id, prefix, suffix, self.template(), written)
+
+    def _added(
+        self, role: str, id_of: Callable[[str], int | None], ids: tuple[int, ...]
+    ) -> tuple[int, ...]:
+        """Returns what stands at one side of a prompt: where the config says so, not `ids`."""
+        wanted = self.tokenizer.get(f"add_{role}_token")
+        own = id_of(self.names().get(f"{role}_token", ""))
+        if wanted is None or (wanted and own is None):
+            return ids
+        return (own,) if wanted else ()
