@@ -1,23 +1,28 @@
-"""What a training workdir holds, and how a model is read back from one.
+"""What a workdir of a trained or imported model holds, and how a model is read back from one.
 
 config.json      task, tokenizer, model and train sections of the config it was made from
-tokenizer.json   the tokenizer
+tokenizer.json   the tokenizer (an imported one: its own files)
 model.json       the model's description, as `speccascade.models.build` takes it
 checkpoints/     Orbax: params, optimiser state and step, the last two kept
 metrics.jsonl    losses and validation figures; the same as TensorBoard events in tb/
 data/            tokenised problems; may be deleted
+
+An imported model has the first four, without optimiser state; its config.json is that of the
+checkpoint that it came from, and import.json (`importing/writing.py`) tells which that was.
 """
 
 import json
 import logging
 import os
 import textwrap
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from etils import epath
 
-from speccascade import models
+from speccascade import models, text
 from speccascade.errors import UserError
 from speccascade.models.interface import Model, Params
 from speccascade.text import Tokenizer
@@ -30,16 +35,14 @@ logging.getLogger("absl").addFilter(lambda r: "Given directory is read only" not
 
 def write_json(path: str, value: Any) -> None:
     """Writes a file that is either whole or absent."""
-    partial = path + ".partial"
-    with open(partial, "w") as out:
-        json.dump(value, out, indent=1, sort_keys=True)
-    os.replace(partial, path)
+    partial = epath.Path(path + ".partial")
+    partial.write_text(json.dumps(value, indent=1, sort_keys=True))
+    partial.replace(path)
 
 
 def read_json(path: str) -> Any:
     try:
-        with open(path) as lines:
-            return json.load(lines)
+        return json.loads(epath.Path(path).read_text())
     except FileNotFoundError:
         raise UserError(f"{path} is missing; give the workdir of a trained model") from None
     except json.JSONDecodeError:
@@ -54,8 +57,8 @@ def claim_workdir(workdir: str, config: dict[str, Any]) -> None:
     """
     config = json.loads(json.dumps(config))  # tuples become lists, as in the file
     path = os.path.join(workdir, "config.json")
-    if not os.path.exists(path):
-        os.makedirs(workdir, exist_ok=True)
+    if not epath.Path(path).exists():
+        epath.Path(workdir).mkdir(parents=True, exist_ok=True)
         write_json(path, config)
         return
     old, new = _flatten(read_json(path)), _flatten(config)
@@ -91,8 +94,12 @@ def manager(workdir: str, read_only: bool = False) -> ocp.CheckpointManager:
         options = ocp.CheckpointManagerOptions(read_only=True, create=False, save_interval_steps=0)
     else:
         options = ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=False)
-    directory = os.path.abspath(os.path.join(workdir, "checkpoints"))
-    return ocp.CheckpointManager(directory, options=options)
+    return ocp.CheckpointManager(_directory(workdir), options=options)
+
+
+def _directory(workdir: str) -> epath.Path:
+    path = epath.Path(workdir) / "checkpoints"
+    return path if "://" in os.fspath(workdir) else path.absolute()
 
 
 def save(checkpoints: ocp.CheckpointManager, step: int, params: Params, rest: Any) -> None:
@@ -103,6 +110,23 @@ def save(checkpoints: ocp.CheckpointManager, step: int, params: Params, rest: An
     checkpoints.save(step, args=items)
 
 
+def save_params(workdir: str, params: Params) -> None:
+    """Stores the parameters of a model that nobody trains on, which may be large.
+
+    They go in pieces straight from their arrays to the disk. As `save` does it, a compressed copy
+    of all of them would be in memory until the end, and take five times as long to write.
+    """
+    piece = 64 * 2**20
+    arguments = jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=piece), params)
+    with ocp.CheckpointManager(
+        _directory(workdir),
+        options=ocp.CheckpointManagerOptions(enable_async_checkpointing=False),
+        item_handlers={"params": ocp.PyTreeCheckpointHandler(use_compression=False)},
+    ) as checkpoints:
+        saved = ocp.args.PyTreeSave(params, arguments, ocdbt_target_data_file_size=piece)
+        checkpoints.save(0, args=ocp.args.Composite(params=saved))
+
+
 def restore(
     checkpoints: ocp.CheckpointManager, params_like: Params, rest_like: Any = None
 ) -> tuple[int, Params, Any]:
@@ -110,7 +134,7 @@ def restore(
 
     Args:
       checkpoints: From `manager`; must hold a checkpoint.
-      params_like: Pytree of the arrays' shapes and dtypes.
+      params_like: Pytree of the arrays' shapes and dtypes, and of their shardings if given.
       rest_like: The same for the optimiser state.
     """
     step = checkpoints.latest_step()
@@ -127,19 +151,36 @@ def restore(
     return step, found["params"], found["rest"] if rest_like is not None else None
 
 
-def load_model(workdir: str) -> tuple[Model, Params, Tokenizer]:
-    """The model that was trained in `workdir`, with its newest parameters and its tokenizer.
+def load_model(
+    workdir: str, shardings: Callable[[str, tuple[int, ...]], jax.sharding.Sharding] | None = None
+) -> tuple[Model, Params, Tokenizer]:
+    """The model of `workdir`, with its newest parameters and its tokenizer.
+
+    Args:
+      workdir: of a trained or an imported model.
+      shardings: from a parameter's flat key ("attention_0/query/weight") and shape to how it is
+        laid out, however it was when it was saved; None for whole on the default device.
 
     Raises:
       UserError: something is missing or damaged.
     """
     model = models.build(read_json(os.path.join(workdir, "model.json")))
-    tokenizer = Tokenizer.load(os.path.join(workdir, "tokenizer.json"))
-    if not os.path.isdir(os.path.join(workdir, "checkpoints")):
+    tokenizer = text.load(workdir)
+    if not _directory(workdir).is_dir():
         raise UserError(f"{workdir} has no checkpoints; train there first")
+    device = jax.config.jax_default_device or jax.devices()[0]
+
+    def like(path, leaf):
+        key = jax.tree_util.keystr(path, simple=True, separator="/")
+        if shardings is None:
+            sharding = jax.sharding.SingleDeviceSharding(device)
+        else:
+            sharding = shardings(key, leaf.shape)
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
     with manager(workdir, read_only=True) as checkpoints:
         if checkpoints.latest_step() is None:
             raise UserError(f"{workdir} has no complete checkpoint; train there first")
         shapes = jax.eval_shape(model.init, jax.random.key(0))
-        _, params, _ = restore(checkpoints, shapes)
+        _, params, _ = restore(checkpoints, jax.tree_util.tree_map_with_path(like, shapes))
     return model, params, tokenizer

@@ -1,0 +1,86 @@
+"""Checkpoints of other libraries, read into this package's models.
+
+weights.py            what an architecture tells the importer
+architectures/        the architectures
+sources.py            where a checkpoint lies
+checkpoint.py         what a file format is to the importer
+safetensors_files.py  Hugging Face directories
+gguf_files.py         GGUF files
+preparation.py        everything that can be checked before a weight is read
+arrays.py             weights into device arrays
+writing.py            a checkpoint as a workdir
+"""
+
+from typing import NamedTuple
+
+from etils import epath
+
+from speccascade import models
+from speccascade.errors import UserError
+from speccascade.importing.arrays import Shardings, read_params
+from speccascade.importing.checkpoint import load_json
+from speccascade.importing.preparation import context_length, prepare
+from speccascade.importing.sources import locate, storage
+from speccascade.importing.writing import Imported, import_checkpoint
+from speccascade.models.interface import Model, Params
+from speccascade.text import Tokenizer
+
+__all__ = ["Imported", "Loaded", "import_checkpoint", "load", "load_model"]
+
+
+class Loaded(NamedTuple):
+    """A model in memory.
+
+    Attributes:
+      model: its description.
+      params: its parameters.
+      tokenizer: its own.
+      context_length: the most tokens that it was made for.
+    """
+
+    model: Model
+    params: Params
+    tokenizer: Tokenizer
+    context_length: int
+
+
+def load(source: str, dtype: str | None = None, shardings: Shardings | None = None) -> Loaded:
+    """Loads a model from wherever it lies.
+
+    Args:
+      source: the workdir of a trained or imported model, a Hugging Face directory, a .gguf file,
+        package:NAME/FILE, a hub id or a URL.
+      dtype: "float32" or "bfloat16"; None for the source's own.
+      shardings: from a parameter's flat key ("attention_0/query/weight") and shape to how it is
+        laid out; None for whole on the default device.
+
+    Raises:
+      UserError: names everything that is wrong with it.
+    """
+    if _is_workdir(source):
+        from speccascade.training import checkpoints
+
+        found = checkpoints.load_model(source, shardings)
+        own = models.describe(found[0])["dtype"]
+        if dtype not in (None, own):
+            raise UserError(f"{source} is in {own}; for {dtype} import or train it anew")
+        config = load_json(epath.Path(source) / "config.json")
+        trained = config.get("train", {}).get("row_length")
+        return Loaded(*found, trained or context_length(config))
+    with locate(source) as found:
+        prepared = prepare(found, dtype)
+        params = read_params(prepared, shardings)
+        length = context_length(prepared.config)
+        return Loaded(prepared.model, params, prepared.tokenizer, length)
+
+
+def _is_workdir(source: str) -> bool:
+    with storage(source):
+        return not source.startswith("package:") and (epath.Path(source) / "model.json").exists()
+
+
+def load_model(
+    source: str, dtype: str | None = None, shardings: Shardings | None = None
+) -> tuple[Model, Params, Tokenizer]:
+    """Returns the first three of `load`."""
+    return load(source, dtype, shardings)[:3]

@@ -1,0 +1,69 @@
+"""What a file format is to the importer: a config and tensors that are read piece by piece."""
+
+import dataclasses
+import json
+import os
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+from speccascade.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Tensor:
+    """A stored tensor, not yet read.
+
+    Attributes:
+      shape: its sizes, outermost first.
+      dtype: as the file calls it: "BF16", "Q4_K".
+      read_rows: returns rows [start, stop) of the outermost axis as floats; None where the dtype
+        cannot be read.
+      restore: what makes the whole tensor that of the Hugging Face layout; None where it is.
+    """
+
+    shape: tuple[int, ...]
+    dtype: str
+    read_rows: Callable[[int, int], np.ndarray] | None
+    restore: Callable[[np.ndarray], np.ndarray] | None = None
+
+    @property
+    def size(self) -> int:
+        """The number of elements."""
+        return int(np.prod(self.shape, dtype=np.int64))
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """What a source holds.
+
+    Attributes:
+      tensors: by their names in the Hugging Face layout.
+      readable: the dtypes that the format's reader knows.
+      problems: what is wrong with the files, each a phrase.
+      lost: names of tensors that are lost with what `problems` says.
+    """
+
+    tensors: dict[str, Tensor]
+    readable: tuple[str, ...]
+    problems: tuple[str, ...] = ()
+    lost: frozenset[str] = frozenset()
+
+
+def load_json(path: os.PathLike) -> dict[str, Any]:
+    """Reads a JSON object.
+
+    Raises:
+      UserError: it is missing or no JSON object.
+    """
+    try:
+        value = json.loads(epath.Path(path).read_text())
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is no JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{path} holds no JSON object")
+    return value
