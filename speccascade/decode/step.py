@@ -64,6 +64,7 @@ class Record(NamedTuple):
       draft: the drafted block.
       p: float32 [B, N + 1, V], the expert as sampled from.
       pi: float32 [B, N + 1, V], the target distribution.
+      deferral: float32 [B, N + 1], the deferred mass; NaN where the method has no such thing.
       verdict: the verifier's decision.
       emitted: int32 [B], tokens that the block added to each row.
     """
@@ -71,6 +72,7 @@ class Record(NamedTuple):
     draft: Draft
     p: jax.Array
     pi: jax.Array
+    deferral: jax.Array
     verdict: Verdict
     emitted: jax.Array
 
@@ -147,7 +149,7 @@ def step(
     new, emitted = state_lib.commit(state, rows, emission)
     counted = _count(state, draft, q, target, kept, emitted)
     new = new._replace(drafter=drafter, expert=expert, stats=counted)
-    return new, Record(draft, p, target.pi, verdict, emitted)
+    return new, Record(draft, p, target.pi, target.deferral, verdict, emitted)
 
 
 def _ends_draft(rules: tuple[Rule, ...], rows: Rows):

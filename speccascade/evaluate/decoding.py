@@ -86,7 +86,7 @@ class Engine:
             raise UserError(f"max_new_tokens={max_new_tokens} must be at least 1")
         tokenizer = pair.tokenizer
         table = decode.stop_table(
-            tokenizer.vocab_size, [tokenizer.eos_id], stop_strings, tokenizer.token_bytes
+            tokenizer.vocab_size, tokenizer.eos_ids, stop_strings, tokenizer.token_bytes
         )
         longest = max(len(prompt) for prompt in prompts)
         slots = -(-longest // 16) * 16  # few shapes: what was compiled once serves again
@@ -110,8 +110,12 @@ class Engine:
         return Request(prompt, example_id, min(self.max_new_tokens, room))
 
     def prepare(
-        self, settings: Sequence[Setting], requests: Sequence[Request], kinds: Sequence[Setting]
-    ) -> Callable[[], decode.Output]:
+        self,
+        settings: Sequence[Setting],
+        requests: Sequence[Request],
+        kinds: Sequence[Setting],
+        run: Callable = decode.generate,
+    ) -> Callable[[], Any]:
         """Returns a function that decodes a batch, each row under its own setting.
 
         Args:
@@ -119,6 +123,7 @@ class Engine:
           requests: per row.
           kinds: a setting for each `rule_kind` that the program computes, those of `settings`
             included. As long as they stay the same, nothing is compiled anew.
+          run: what runs speculative settings: `decode.generate`, or `decode.trace`.
         """
         rows = decode.make_rows(
             [request.prompt for request in requests],
@@ -139,7 +144,7 @@ class Engine:
             first = settings[0]
             decoder = decode.Decoder(pair.expert, drafter, first.draft_length, room, first.verifier)
             made = jax.device_put(tuple(_rule(kind, settings) for kind in kinds))
-            return lambda: decode.generate(decoder, pair.params, made, rows)
+            return lambda: run(decoder, pair.params, made, rows)
         if method == "autoregressive_expert":
             return lambda: decode.autoregressive(pair.expert, pair.params["expert"], rows, room)
         if method == "autoregressive_drafter":

@@ -108,8 +108,9 @@ def _check(section: Mapping[str, Any]) -> None:
 def _tokenize(
     pair: pairs.Pair, task: tasks.Task, examples: Mapping[str, Sequence], max_new_tokens: int
 ) -> tuple[Engine, dict[str, quality.Prompts]]:
-    encode = pair.tokenizer.encode_batch
-    ids = {split: encode([e.prompt for e in found]) for split, found in examples.items()}
+    ids = {
+        split: pair.encode_prompts([e.prompt for e in found]) for split, found in examples.items()
+    }
     every = [prompt for found in ids.values() for prompt in found]
     engine = Engine.build(pair, every, max_new_tokens, task.stop_strings)
     prompts = {}
@@ -118,7 +119,8 @@ def _tokenize(
             engine.request(prompt, example.id, f"the prompt of {split} example {example.id}")
             for prompt, example in zip(ids[split], found, strict=True)
         ]
-        lengths = [len(answer) for answer in encode([e.answer for e in found])]
+        answers = pair.tokenizer.encode_batch([e.answer for e in found])
+        lengths = [len(answer) for answer in answers]
         prompts[split] = quality.Prompts(found, requests, lengths)
     return engine, prompts
 

@@ -1,0 +1,148 @@
+"""Behind `scripts/trace.py`: from flags to settings, and from them to what is shown."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import ml_collections
+
+from speccascade import pairs, rules, tasks
+from speccascade.errors import UserError
+from speccascade.evaluate.settings import Setting, setting
+from speccascade.trace import page
+from speccascade.trace.run import Comparison, trace_prompt
+
+DEFAULT_RULES = ("spec", "token_v3", "opt")
+
+
+def from_flags(
+    config: ml_collections.ConfigDict,
+    *,
+    prompt: str | None,
+    names: Sequence[str],
+    alphas: Sequence[str],
+    knobs: str,
+    fields: Mapping[str, Any],
+    max_new_tokens: int,
+    html: str | None,
+) -> Comparison:
+    """Decodes a prompt with the pair of `config` under each rule, and writes the page.
+
+    Args:
+      config: its `pair` answers; its `task`, if it has one, says how a prompt is made and where an
+        answer stops.
+      prompt: the prompt.
+      names: rules.
+      alphas: see `settings`.
+      knobs: JSON object of further fields, see `settings`.
+      fields: further fields of every setting; None for one that was not given.
+      max_new_tokens: the most tokens of an answer.
+      html: where the page goes; None for none.
+
+    Raises:
+      UserError: something is not as it must be. Nothing is decoded then.
+    """
+    if prompt is None or not prompt.strip():
+        raise UserError("the prompt is empty; give --prompt some text")
+    chosen = settings(config, names, alphas, knobs, fields)
+    if max_new_tokens < 1:
+        raise UserError(f"max_new_tokens={max_new_tokens} must be at least 1")
+    if html is not None:
+        _check_writable(html)
+    stop_strings = ()
+    if "task" in config:
+        task = tasks.make(config.task)
+        prompt, stop_strings = task.prompt(prompt), task.stop_strings
+    pair = config.pair if isinstance(config.pair, str) else config.pair.to_dict()
+    comparison = trace_prompt(
+        pairs.load(pair),
+        prompt,
+        chosen,
+        max_new_tokens=max_new_tokens,
+        stop_strings=stop_strings,
+    )
+    if html is not None:
+        with open(html, "w", encoding="utf-8") as file:
+            file.write(page.render(comparison))
+    return comparison
+
+
+def settings(
+    config: ml_collections.ConfigDict,
+    names: Sequence[str],
+    alphas: Sequence[str],
+    knobs: str,
+    fields: Mapping[str, Any],
+) -> list[Setting]:
+    """Returns a setting per rule.
+
+    Args:
+      config: where no alpha is given, a rule takes its knobs from the middle one of the settings
+        that `config.evaluate` has for it.
+      names: rules.
+      alphas: one for all rules that have an alpha, or one for each of them in their order.
+      knobs: JSON object of further fields. A knob goes to the rules that have it, anything else to
+        all.
+      fields: further fields of every setting; None for one that was not given.
+
+    Raises:
+      UserError: a name or a value is not as it must be.
+    """
+    if not names:
+        raise UserError("no rule was given; give --rules at least one")
+    takers = [i for i, name in enumerate(names) if "alpha" in rules.spec(name).knobs]
+    values = [_number(text) for text in alphas]
+    if values and not takers:
+        raise UserError("--alpha is given and none of the rules takes one")
+    if len(values) not in (0, 1, len(takers)):
+        raise UserError(
+            f"--alpha has {len(values)} values and {len(takers)} of the rules take one; give one "
+            "for all, or one for each of these in the order of --rules"
+        )
+    alpha_of = dict(zip(takers, values * len(takers) if len(values) == 1 else values, strict=False))
+    try:
+        more = dict(json.loads(knobs))
+    except (ValueError, TypeError):
+        raise UserError(f'--knobs={knobs} must be a JSON object, such as {{"k": 3}}') from None
+    every = {"draft_length": 5, **{k: v for k, v in fields.items() if v is not None}}
+    own = {key for name in names for key in rules.spec(name).knobs}
+    found = []
+    for i, name in enumerate(names):
+        has = rules.spec(name).knobs
+        given = {k: v for k, v in more.items() if k in has or k not in own}
+        if i in alpha_of:
+            given["alpha"] = alpha_of[i]
+        elif "alpha" in has and "alpha" not in given:
+            given = {**_swept(config, name), **given}
+        found.append(setting({"rule": name, **every, **given}))
+    return found
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise UserError(
+            f"--alpha={text} must be a number, or several with commas between"
+        ) from None
+
+
+def _swept(config: ml_collections.ConfigDict, name: str) -> dict[str, float]:
+    """Returns the middle knobs of the config's own sweep of a rule, none where it has none."""
+    entries = config.get("evaluate", {}).get("settings", ())
+    knobs = {
+        tuple((key, entry[key]) for key in rules.spec(name).knobs if key in entry)
+        for entry in entries
+        if entry.get("rule") == name and entry.get("method", "speculative") == "speculative"
+    }
+    ordered = sorted(knobs)
+    return dict(ordered[(len(ordered) - 1) // 2]) if ordered else {}
+
+
+def _check_writable(path: str) -> None:
+    folder = os.path.dirname(path) or "."
+    if os.path.isdir(path) or not os.path.isdir(folder):
+        raise UserError(f"--html={path} must be a file in a folder that exists")
+    if not os.access(path if os.path.exists(path) else folder, os.W_OK):
+        raise UserError(f"--html={path} cannot be written; choose another place")
