@@ -3,7 +3,12 @@
 import dataclasses
 
 from speccascade.errors import UserError
-from speccascade.models.transformer_config import ACTIVATIONS, DTYPES
+from speccascade.models.transformer_config import (
+    ACTIVATIONS,
+    DTYPES,
+    check_choices,
+    check_sizes,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,14 +56,10 @@ class T5Config:
     param_dtype: str = "float32"
 
     def __post_init__(self):
-        sizes = "vocab_size d_model num_layers num_decoder_layers num_heads head_dim d_ff".split()
-        for name in sizes:
-            if (size := getattr(self, name)) < 1:
-                raise UserError(f"{name}={size} must be at least 1")
-        names = {"activation": ACTIVATIONS, "dtype": DTYPES, "param_dtype": DTYPES}
-        for name, known in names.items():
-            if (value := getattr(self, name)) not in known:
-                raise UserError(f"{name}={value!r} is unknown; choose one of: {', '.join(known)}")
+        check_sizes(
+            self, "vocab_size d_model num_layers num_decoder_layers num_heads head_dim d_ff"
+        )
+        check_choices(self, {"activation": ACTIVATIONS, "dtype": DTYPES, "param_dtype": DTYPES})
         if self.num_buckets < 4 or self.num_buckets % 2:
             raise UserError(f"num_buckets={self.num_buckets} must be even and at least 4")
         if self.max_distance <= self.num_buckets // 2:

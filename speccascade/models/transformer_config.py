@@ -1,7 +1,9 @@
 """What a decoder-only transformer is made of, as data."""
 
 import dataclasses
+from collections.abc import Iterable, Mapping
 from functools import partial
+from typing import Any
 
 import flax.linen as nn
 import numpy as np
@@ -16,6 +18,22 @@ ACTIVATIONS = {
     "relu": nn.relu,
 }
 DTYPES = ("float32", "bfloat16")
+
+
+def check_sizes(config: Any, names: str) -> None:
+    """Raises UserError where a field, of names joined by spaces, is neither None nor at least 1."""
+    for name in names.split():
+        size = getattr(config, name)
+        if size is not None and size < 1:
+            raise UserError(f"{name}={size} must be at least 1")
+
+
+def check_choices(config: Any, choices: Mapping[str, Iterable]) -> None:
+    """Raises UserError where a field is none of its choices."""
+    for name, known in choices.items():
+        if (value := getattr(config, name)) not in known:
+            listed = ", ".join(map(str, known))
+            raise UserError(f"{name}={value!r} is unknown; choose one of: {listed}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,26 +105,21 @@ class TransformerConfig:
     def __post_init__(self):
         object.__setattr__(self, "window_pattern", tuple(self.window_pattern))
         object.__setattr__(self, "rope_scaling", rope.RopeScaling.of(self.rope_scaling))
-        sizes = "vocab_size d_model num_layers num_heads num_kv_heads head_dim d_ff window".split()
-        for name in sizes:
-            size = getattr(self, name)
-            if size is not None and size < 1:
-                raise UserError(f"{name}={size} must be at least 1")
+        check_sizes(
+            self, "vocab_size d_model num_layers num_heads num_kv_heads head_dim d_ff window"
+        )
         scales = "query_pre_attn_scalar rope_base local_rope_base attn_softcap logit_softcap"
         for name in scales.split():
             scale = getattr(self, name)
             if scale is not None and not scale > 0:
                 raise UserError(f"{name}={scale} must be above 0")
-        names = {
+        choices = {
             "activation": ACTIVATIONS,
             "dtype": DTYPES,
             "param_dtype": DTYPES,
             "norm_param_dtype": (*DTYPES, None),
         }
-        for name, known in names.items():
-            if (value := getattr(self, name)) not in known:
-                choices = ", ".join(map(str, known))
-                raise UserError(f"{name}={value!r} is unknown; choose one of: {choices}")
+        check_choices(self, choices)
         if not self.window_pattern:
             raise UserError("window_pattern is empty; give it at least one bool")
         if self.local_rope_base is not None and self.window is None:

@@ -8,13 +8,7 @@ import json
 import zlib
 from pathlib import Path
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-
-from speccascade import models
-from speccascade.importing.architectures import decoder_only
-from speccascade.importing.weights import Fields, Plan
 
 GOLDEN_CONFIGS = Path(__file__).parent / "golden_decoder_only.json"
 GOLDEN_LOGITS = Path(__file__).parent / "golden_decoder_only.npz"
@@ -136,37 +130,6 @@ def tensor(name: str, shape: tuple[int, ...]) -> np.ndarray:
 def tokens(rows: int) -> np.ndarray:
     """Returns texts, int32 [rows, LENGTH]."""
     return np.random.RandomState(7).randint(0, VOCAB, (rows, LENGTH)).astype(np.int32)
-
-
-def plan(config: dict) -> Plan:
-    """Plans the import of a config.json, all of whose fields must be known."""
-    fields = Fields(config)
-    found = decoder_only.ARCHITECTURES[config["architectures"][0]](fields)
-    assert fields.unread() == []
-    return found
-
-
-def imported(config: dict, read=None):
-    """Makes model and parameters as a plan says.
-
-    Args:
-      config: the config.json.
-      read: from a tensor's name and shape to the tensor; `tensor` where not given.
-    """
-    found = plan(config)
-    model = models.build(found.description)
-    shapes = jax.eval_shape(model.init, jax.random.key(0))
-
-    def load(path, leaf):
-        weight = found.weights[jax.tree_util.keystr(path, simple=True, separator="/")]
-        value = (read or tensor)(weight.name, leaf.shape)
-        value = value if weight.transform is None else weight.transform(value)
-        assert value.shape == leaf.shape
-        return jnp.asarray(value, leaf.dtype)
-
-    params = jax.tree_util.tree_map_with_path(load, shapes)
-    assert len(jax.tree.leaves(params)) == len(found.weights)
-    return model, params
 
 
 def golden() -> tuple[dict, dict]:

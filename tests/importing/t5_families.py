@@ -7,13 +7,8 @@ longer than the distance from which on relative positions share a bucket.
 import json
 from pathlib import Path
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from speccascade import models
-from speccascade.importing.architectures import t5
-from speccascade.importing.weights import Fields, Plan
 from tests.importing import decoder_only_families
 
 GOLDEN_CONFIGS = Path(__file__).parent / "golden_t5.json"
@@ -98,29 +93,6 @@ def whole_texts() -> np.ndarray:
     for row, prompt, answer, length in zip(whole, prompts, answers, PROMPTS, strict=True):
         row[: length + ANSWER] = [*prompt[:length], *answer]
     return whole
-
-
-def plan(config: dict) -> Plan:
-    """Plans the import of a config.json, all of whose fields must be known."""
-    fields = Fields(config)
-    found = t5.ARCHITECTURES[config["architectures"][0]](fields)
-    assert fields.unread() == []
-    return found
-
-
-def imported(config: dict, read=tensor):
-    """Makes model and parameters as a plan says, from `read(name, shape)`."""
-    found = plan(config)
-    model = models.build(found.description)
-    shapes = jax.eval_shape(model.init, jax.random.key(0))
-
-    def load(path, leaf):
-        weight = found.weights[jax.tree_util.keystr(path, simple=True, separator="/")]
-        return jnp.asarray(read(weight.name, leaf.shape), leaf.dtype)
-
-    params = jax.tree_util.tree_map_with_path(load, shapes)
-    assert len(jax.tree.leaves(params)) == len(found.weights)
-    return model, params
 
 
 def golden() -> tuple[dict, dict]:

@@ -4,8 +4,10 @@ import pytest
 
 from speccascade import models
 from speccascade.errors import UserError
+from speccascade.importing.architectures import decoder_only
 from speccascade.importing.weights import Fields
 from tests.importing import decoder_only_families as families
+from tests.importing import planned
 
 CONFIGS = families.golden()[0]
 
@@ -70,13 +72,13 @@ def changed(family: str, change: dict) -> dict:
 
 @pytest.mark.parametrize("family", OLDER)
 def test_older_spellings_say_the_same(family):
-    old, new = (families.plan(changed(family, change)) for change in (OLDER[family], {}))
+    old, new = (planned.plan(changed(family, change)) for change in (OLDER[family], {}))
     assert models.build(old.description) == models.build(new.description)
     assert old.weights == new.weights and old.ignored == new.ignored
 
 
 def test_smollm2_as_it_is_published():
-    plan = families.plan(
+    plan = planned.plan(
         {
             "architectures": ["LlamaForCausalLM"],
             "attention_bias": False,
@@ -115,7 +117,7 @@ def test_smollm2_as_it_is_published():
 
 
 def test_gemma_3_1b_as_it_is_published():
-    plan = families.plan(
+    plan = planned.plan(
         {
             "architectures": ["Gemma3ForCausalLM"],
             "attention_bias": False,
@@ -157,17 +159,17 @@ def test_gemma_3_1b_as_it_is_published():
 
 
 def test_untied_heads_are_read_and_tied_ones_ignored():
-    untied = families.plan(changed("gemma", {"tie_word_embeddings": False}))
+    untied = planned.plan(changed("gemma", {"tie_word_embeddings": False}))
     assert untied.weights["head/weight"].name == "lm_head.weight"
-    assert "head/weight" not in families.plan(CONFIGS["gemma"]).weights
+    assert "head/weight" not in planned.plan(CONFIGS["gemma"]).weights
     # The default where the config does not say is the architecture's own.
-    absent = families.plan(changed("qwen3", {"tie_word_embeddings": None}))
+    absent = planned.plan(changed("qwen3", {"tie_word_embeddings": None}))
     assert not absent.description["tie_embeddings"]
 
 
 def test_a_context_that_was_not_scaled_is_the_one_of_the_first_training():
     scaling = {"rope_type": "llama3", "factor": 2.0, "low_freq_factor": 1, "high_freq_factor": 4}
-    plan = families.plan(changed("llama2", {"rope_parameters": scaling}))
+    plan = planned.plan(changed("llama2", {"rope_parameters": scaling}))
     assert plan.description["rope_scaling"]["original_positions"] == 128
 
 
@@ -224,11 +226,11 @@ def test_a_context_that_was_not_scaled_is_the_one_of_the_first_training():
 )
 def test_what_is_not_implemented_is_refused_by_name(family, change, message):
     with pytest.raises(UserError, match="^[^\n]+$") as caught:
-        families.plan(changed(family, change))
+        planned.plan(changed(family, change))
     assert message in str(caught.value)
 
 
 def test_a_field_that_nobody_reads_is_left_over():
     fields = Fields({**CONFIGS["llama2"], "quantization_config": {}, "attention_multiplier": 2.0})
-    families.decoder_only.llama(fields)
+    decoder_only.llama(fields)
     assert fields.unread() == ["attention_multiplier", "quantization_config"]

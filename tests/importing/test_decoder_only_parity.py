@@ -12,6 +12,7 @@ import tokenizers
 from speccascade import decode, importing, models
 from speccascade.importing.architectures import decoder_only
 from tests.importing import decoder_only_families as families
+from tests.importing import planned
 from tests.importing.decoder_only_families import LENGTH, VOCAB
 
 FAMILIES = list(families.FAMILIES)
@@ -161,7 +162,7 @@ def test_greedy_text_is_the_references(pair):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_whole_texts_score_as_in_the_golden_logits(family):
     config, expected = golden(family)
-    model, params = families.imported(config)
+    model, params = planned.imported(config, families.tensor)
     found = score(model, params, families.tokens(1))[0]
     np.testing.assert_allclose(found, expected, atol=TOLERANCE)
     cache, half = model.init_cache(1, LENGTH), LENGTH // 2
@@ -227,8 +228,8 @@ MUTATIONS += [(family, {name: False}) for family, names in PARAMETERS.items() fo
 @pytest.mark.parametrize(("family", "change"), MUTATIONS, ids=str)
 def test_every_feature_shows_in_the_golden_logits(family, change):
     config, expected = golden(family)
-    description = {**families.plan(config).description, **change}
-    _, params = families.imported(config)
+    description = {**planned.plan(config).description, **change}
+    _, params = planned.imported(config, families.tensor)
     model = models.build(description)
     found = score(model, params, families.tokens(1))[0]
     assert np.abs(found - expected).max() > VISIBLE
@@ -252,17 +253,17 @@ def test_every_name_shows_in_the_golden_logits(family, mistake):
     def read(name, shape):
         return families.tensor(name.replace(right, wrong), shape)
 
-    model, params = families.imported(config, read)
+    model, params = planned.imported(config, read)
     found = score(model, params, families.tokens(1))[0]
     assert np.abs(found - expected).max() > VISIBLE
 
 
 def test_gemma_norms_store_the_difference_from_one():
-    transform = families.plan(golden("gemma2")[0]).weights["final_norm/scale"].transform
+    transform = planned.plan(golden("gemma2")[0]).weights["final_norm/scale"].transform
     stored = np.array([0.25, -1.0], jnp.bfloat16)
     np.testing.assert_array_equal(transform(stored), np.array([1.25, 0.0], np.float32))
     assert transform(stored).dtype == np.float32
-    description = families.plan(golden("gemma2")[0]).description
+    description = planned.plan(golden("gemma2")[0]).description
     model = models.build({**description, "dtype": "bfloat16", "param_dtype": "bfloat16"})
     shapes = jax.eval_shape(model.init, jax.random.key(0))
     assert shapes["mlp_norm_0"]["scale"].dtype == jnp.float32

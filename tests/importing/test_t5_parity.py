@@ -10,8 +10,10 @@ import tokenizers
 
 from speccascade import decode, importing, models
 from speccascade.errors import UserError
+from speccascade.importing.architectures import t5
 from speccascade.importing.weights import Fields
 from speccascade.models.t5 import bucket_table
+from tests.importing import planned
 from tests.importing import t5_families as families
 from tests.importing.t5_families import ANSWER, BATCH, PROMPTS, SLOTS, VOCAB
 
@@ -180,7 +182,7 @@ def test_buckets_are_the_references(buckets, distance):
 @pytest.mark.parametrize("version", VERSIONS)
 def test_answers_score_as_in_the_golden_logits(version):
     config, expected = golden(version)
-    model, params = families.imported(config)
+    model, params = planned.imported(config, families.tensor)
     np.testing.assert_allclose(score(model, params), expected, atol=TOLERANCE)
     check_steps(model, params, expected)
     check_blocks(model, params, expected)
@@ -206,8 +208,8 @@ MUTANTS = {
 )
 def test_every_feature_shows_in_the_golden_logits(version, change):
     config, expected = golden(version)
-    _, params = families.imported(config)
-    model = models.build({**families.plan(config).description, **change})
+    _, params = planned.imported(config, families.tensor)
+    model = models.build({**planned.plan(config).description, **change})
     assert np.abs(score(model, params) - expected).max() > 5 * TOLERANCE
 
 
@@ -228,7 +230,7 @@ def test_every_name_shows_in_the_golden_logits(version, right, wrong):
     def read(name, shape):
         return families.tensor(name.replace(right, wrong), shape)
 
-    model, params = families.imported(config, read)
+    model, params = planned.imported(config, read)
     assert np.abs(score(model, params) - expected).max() > 50 * TOLERANCE
 
 
@@ -242,13 +244,13 @@ def test_the_field_of_older_releases_says_whether_the_head_is_tied():
         for name in ("dense_act_fn", "is_gated_act", "is_decoder"):
             del config[name]
         config["tie_word_embeddings"] = tied
-        plan = families.plan(config)
-        assert plan == families.plan(golden(version)[0])
+        plan = planned.plan(config)
+        assert plan == planned.plan(golden(version)[0])
         assert plan.description["tie_embeddings"] == tied == (version == "v1_0")
 
 
 def test_missing_fields_are_those_of_t5_small():
-    found = families.plan(
+    found = planned.plan(
         {"architectures": ["T5ForConditionalGeneration"], "decoder_start_token_id": 0}
     )
     assert found.description == {
@@ -288,12 +290,12 @@ def test_missing_fields_are_those_of_t5_small():
 def test_what_is_not_implemented_is_named(change, message):
     fields = Fields({**golden("flan")[0], **change})
     with pytest.raises(UserError, match="^[^\n]+$") as caught:
-        families.t5.t5(fields)
+        t5.t5(fields)
     assert message in str(caught.value)
 
 
 def test_all_versions_are_read_to_the_last_field():
     for version in VERSIONS:
         fields = Fields({**golden(version)[0], "tie_encoder_decoder": False, "n_positions": 512})
-        families.t5.t5(fields)
+        t5.t5(fields)
         assert fields.unread() == []
