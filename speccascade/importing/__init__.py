@@ -17,12 +17,13 @@ from etils import epath
 
 from speccascade import models
 from speccascade.errors import UserError
-from speccascade.importing.arrays import Shardings, read_params
+from speccascade.importing.arrays import read_params
 from speccascade.importing.checkpoint import load_json
 from speccascade.importing.preparation import context_length, prepare
 from speccascade.importing.sources import locate, storage
 from speccascade.importing.writing import Imported, import_checkpoint
 from speccascade.models.interface import Model, Params
+from speccascade.models.loading import Shardings
 from speccascade.text import Tokenizer
 
 __all__ = ["Imported", "Loaded", "import_checkpoint", "load", "load_model"]

@@ -1,7 +1,5 @@
 """Reads weights into device arrays, one tensor at a time and of each no more than is needed."""
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,17 +8,10 @@ import tqdm
 from speccascade.errors import UserError
 from speccascade.importing.preparation import Part, Prepared, flat
 from speccascade.models.interface import Params
-
-Shardings = Callable[[str, tuple[int, ...]], jax.sharding.Sharding]
+from speccascade.models.loading import Shardings, default_sharding
 
 # How much of a tensor is in memory beside the array that it becomes.
 _PIECE = 32 * 2**20
-
-
-def default_sharding(key: str, shape: tuple[int, ...]) -> jax.sharding.Sharding:
-    """Puts every parameter whole on the default device."""
-    del key, shape
-    return jax.sharding.SingleDeviceSharding(jax.config.jax_default_device or jax.devices()[0])
 
 
 def read_params(prepared: Prepared, shardings: Shardings | None = None) -> Params:
@@ -28,8 +19,7 @@ def read_params(prepared: Prepared, shardings: Shardings | None = None) -> Param
 
     Args:
       prepared: what to read.
-      shardings: from a parameter's flat key ("attention_0/query/weight") and shape to how it is
-        laid out; None for whole on the default device.
+      shardings: how each parameter is laid out; None for whole on the default device.
 
     Raises:
       UserError: names all weights that hold something that is no number.

@@ -22,6 +22,7 @@ from speccascade import models
 from speccascade.errors import UserError
 from speccascade.importing import arrays, sources
 from speccascade.importing.preparation import prepare
+from speccascade.models.loading import Shardings
 
 _RECORD = "import.json"
 
@@ -63,7 +64,7 @@ def import_checkpoint(
     source: str,
     out: str,
     dtype: str | None = None,
-    shardings: arrays.Shardings | None = None,
+    shardings: Shardings | None = None,
 ) -> Imported:
     """Imports a checkpoint into a new workdir, from which it loads at any sharding.
 

@@ -15,7 +15,6 @@ import json
 import logging
 import os
 import textwrap
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -25,6 +24,7 @@ from etils import epath
 from speccascade import models, text
 from speccascade.errors import UserError
 from speccascade.models.interface import Model, Params
+from speccascade.models.loading import Shardings, default_sharding
 from speccascade.text import Tokenizer
 
 # Orbax reports every save at INFO, which would tear the progress bar apart.
@@ -151,15 +151,13 @@ def restore(
     return step, found["params"], found["rest"] if rest_like is not None else None
 
 
-def load_model(
-    workdir: str, shardings: Callable[[str, tuple[int, ...]], jax.sharding.Sharding] | None = None
-) -> tuple[Model, Params, Tokenizer]:
+def load_model(workdir: str, shardings: Shardings | None = None) -> tuple[Model, Params, Tokenizer]:
     """The model of `workdir`, with its newest parameters and its tokenizer.
 
     Args:
       workdir: of a trained or an imported model.
-      shardings: from a parameter's flat key ("attention_0/query/weight") and shape to how it is
-        laid out, however it was when it was saved; None for whole on the default device.
+      shardings: how each parameter is laid out, however it was when it was saved; None for whole
+        on the default device.
 
     Raises:
       UserError: something is missing or damaged.
@@ -168,14 +166,10 @@ def load_model(
     tokenizer = text.load(workdir)
     if not _directory(workdir).is_dir():
         raise UserError(f"{workdir} has no checkpoints; train there first")
-    device = jax.config.jax_default_device or jax.devices()[0]
 
     def like(path, leaf):
         key = jax.tree_util.keystr(path, simple=True, separator="/")
-        if shardings is None:
-            sharding = jax.sharding.SingleDeviceSharding(device)
-        else:
-            sharding = shardings(key, leaf.shape)
+        sharding = (shardings or default_sharding)(key, leaf.shape)
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
     with manager(workdir, read_only=True) as checkpoints:
