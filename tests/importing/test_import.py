@@ -19,6 +19,7 @@ from speccascade import importing, models, pairs
 from speccascade.errors import UserError
 from speccascade.importing import preparation, sources, writing
 from speccascade.training import checkpoints
+from tests.text import makers
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -290,6 +291,12 @@ def nan(value, dtype):
     return lambda folder: tiny.write(folder, weights)
 
 
+def without_eos(folder):
+    tiny.write(folder)
+    (folder / "tokenizer.json").unlink()
+    return makers.byte_level(folder, eos_token=None)
+
+
 NORM, INDEX, SHARD = np.ones(16, np.float32), "model.safetensors.index.json", "model-00002-of-00003"
 BAD = {
     "missing": (changed(model__norm__weight=None), ["missing: model.norm.weight"]),
@@ -360,6 +367,7 @@ BAD = {
     ),
     "tokenizer": (edited("tokenizer.json", lambda data: None), ["no tokenizer at"]),
     "tokenizer cut": (edited("tokenizer.json", lambda data: data[:99]), ["tokenizer.json"]),
+    "no end of sequence": (without_eos, ["no end-of-sequence token; name one as eos_token"]),
     "nan": (
         nan(np.nan, np.float32),
         ["NaN or infinite values: lm_head.weight, model.layers.1.mlp.up_proj.weight"],
