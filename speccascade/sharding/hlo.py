@@ -1,7 +1,7 @@
 """What a compiled program says of itself: its collectives, and the inputs that it overwrites.
 
-Reads the text of optimised HLO, `compiled.as_text()`, as XLA writes it for CPU and TPU alike. Shapes
-in it are those of one device.
+Reads the text of optimised HLO, `compiled.as_text()`, as XLA writes it for CPU and TPU alike.
+Shapes in it are those of one device.
 """
 
 import dataclasses
