@@ -38,6 +38,9 @@ _DTYPE = flags.DEFINE_enum(
     "In which the model is kept and computes; by default the checkpoint's own, which for F16 and "
     "quantised weights is float32.",
 )
+_WEIGHTS = flags.DEFINE_enum(
+    "weights", None, ["int8"], "Round the matrices to int8, with one scale per output channel."
+)
 flags.mark_flags_as_required(["source", "out"])
 
 
@@ -45,7 +48,10 @@ def main(argv):
     del argv
     from speccascade import importing
 
-    print(importing.import_checkpoint(_SOURCE.value, _OUT.value, _DTYPE.value))
+    done = importing.import_checkpoint(
+        _SOURCE.value, _OUT.value, _DTYPE.value, weights=_WEIGHTS.value
+    )
+    print(done)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ An exported pair is a directory:
 
     pair.json             name, both models' descriptions, context length, how they were trained
     tokenizer.json        the tokenizer (an imported one: its own files)
-    drafter.safetensors   parameters in bfloat16, keys joined by "/"
+    drafter.safetensors   parameters in bfloat16 (int8 ones as they are), keys joined by "/"
     expert.safetensors    likewise
 
 The pairs that come with the package lie in `speccascade/shipped/`.
@@ -27,10 +27,11 @@ from speccascade import models, text
 from speccascade.errors import UserError
 from speccascade.models import trim
 from speccascade.models.interface import Model, Params
+from speccascade.models.quantisation import is_int8
 from speccascade.text import Tokenizer
 
 ROLES = ("drafter", "expert")
-_OPTIONS = ("context_length", "chat")
+_OPTIONS = ("context_length", "chat", "weights")
 _SHIPPED = os.path.join(os.path.dirname(__file__), "shipped")
 
 
@@ -94,8 +95,9 @@ def load(source: str | Mapping[str, Any]) -> Pair:
       source: "shipped:NAME", the directory of an exported pair, or two models,
         `{"drafter": SOURCE, "expert": SOURCE}`. Such a source is the workdir of a trained or
         imported model, or a checkpoint that `importing.load_model` takes. Beside the two may stand
-        `context_length`, the most tokens that prompt and answer may have, and `chat`, whether a
-        prompt goes into the expert's chat template.
+        `context_length`, the most tokens that prompt and answer may have; `chat`, whether a
+        prompt goes into the expert's chat template; and `weights`, "int8" to round those of both
+        models.
 
     Raises:
       UserError: something is missing, damaged or does not fit together.
@@ -123,9 +125,10 @@ def export(pair: Pair, directory: str, notes: Mapping[str, Any]) -> None:
     os.makedirs(directory, exist_ok=True)
     for role in ROLES:
         flat = _flatten(pair.params[role])
-        arrays = {key: jnp.asarray(leaf, jnp.bfloat16) for key, leaf in flat.items()}
+        if not is_int8(getattr(pair, role)):
+            flat = {key: jnp.asarray(leaf, jnp.bfloat16) for key, leaf in flat.items()}
         with open(os.path.join(directory, f"{role}.safetensors"), "wb") as file:
-            file.write(save(arrays))  # its save_file would deny others to read it
+            file.write(save(flat))  # its save_file would deny others to read it
     pair.tokenizer.save(directory)
     description = {
         "name": pair.name,
@@ -199,11 +202,12 @@ def _from_models(source: Mapping[str, Any]) -> Pair:
         named = f", not {', '.join(unknown)}" if unknown else ""
         raise UserError(
             f"a pair is {{drafter: SOURCE, expert: SOURCE}}, give these two{named}; beside them "
-            f"may stand {' and '.join(_OPTIONS)}"
+            f"may stand {', '.join(_OPTIONS)}"
         )
     from speccascade import importing
 
-    found = {role: importing.load(source[role]) for role in ROLES}
+    weights = source.get("weights")
+    found = {role: importing.load(source[role], weights=weights) for role in ROLES}
     rows = {role: found[role][0].vocab_size for role in ROLES}
     size = _shared_ids({role: found[role][2] for role in ROLES}, rows, source)
     trimmed = {role: trim.to_vocabulary(*found[role][:2], size) for role in ROLES}
@@ -296,12 +300,17 @@ def _read_params(model: Model, path: str) -> Params:
 
 
 def _cast(model: Model, params: Params) -> Params:
-    """Parameters in the dtype of computation: a decode step then converts nothing."""
-    dtype = models.describe(model)["dtype"]
-    return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), params)
+    """Parameters in the dtype of computation: a decode step then converts nothing.
+
+    What a model keeps in a dtype of its own whatever that is, scales of norms or int8, stays.
+    """
+    description = models.describe(model)
+    made = models.build({**description, "param_dtype": description["dtype"]})
+    wanted = jax.eval_shape(made.init, jax.random.key(0))
+    return jax.tree.map(lambda leaf, like: jnp.asarray(leaf, like.dtype), params, wanted)
 
 
 def _flatten(params: Params) -> dict[str, Any]:
     """Returns the leaves by their keys, joined by "/"."""
     paths, _ = jax.tree_util.tree_flatten_with_path(params)
-    return {"/".join(str(part.key) for part in path): leaf for path, leaf in paths}
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in paths}

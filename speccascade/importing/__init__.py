@@ -24,6 +24,7 @@ from speccascade.importing.sources import locate, storage
 from speccascade.importing.writing import Imported, import_checkpoint
 from speccascade.models.interface import Model, Params
 from speccascade.models.loading import Shardings
+from speccascade.models.quantisation import check_weights, quantise
 from speccascade.text import Tokenizer
 
 __all__ = ["Imported", "Loaded", "import_checkpoint", "load", "load_model"]
@@ -45,7 +46,12 @@ class Loaded(NamedTuple):
     context_length: int
 
 
-def load(source: str, dtype: str | None = None, shardings: Shardings | None = None) -> Loaded:
+def load(
+    source: str,
+    dtype: str | None = None,
+    shardings: Shardings | None = None,
+    weights: str | None = None,
+) -> Loaded:
     """Loads a model from wherever it lies.
 
     Args:
@@ -54,6 +60,7 @@ def load(source: str, dtype: str | None = None, shardings: Shardings | None = No
       dtype: "float32" or "bfloat16"; None for the source's own.
       shardings: from a parameter's flat key ("attention_0/query/weight") and shape to how it is
         laid out; None for whole on the default device.
+      weights: "int8" to round the matrices; None to keep them as they are.
 
     Raises:
       UserError: names everything that is wrong with it.
@@ -61,15 +68,18 @@ def load(source: str, dtype: str | None = None, shardings: Shardings | None = No
     if _is_workdir(source):
         from speccascade.training import checkpoints
 
-        found = checkpoints.load_model(source, shardings)
-        own = models.describe(found[0])["dtype"]
+        model, params, tokenizer = checkpoints.load_model(source, shardings)
+        own = models.describe(model)["dtype"]
         if dtype not in (None, own):
             raise UserError(f"{source} is in {own}; for {dtype} import or train it anew")
         config = load_json(epath.Path(source) / "config.json")
         trained = config.get("train", {}).get("row_length")
-        return Loaded(*found, trained or context_length(config))
+        check_weights(weights)
+        if weights is not None:
+            model, params = quantise(model, params)
+        return Loaded(model, params, tokenizer, trained or context_length(config))
     with locate(source) as found:
-        prepared = prepare(found, dtype)
+        prepared = prepare(found, dtype, weights)
         params = read_params(prepared, shardings)
         length = context_length(prepared.config)
         return Loaded(prepared.model, params, prepared.tokenizer, length)

@@ -9,6 +9,7 @@ from speccascade.errors import UserError
 from speccascade.importing.preparation import Part, Prepared, flat
 from speccascade.models.interface import Params
 from speccascade.models.loading import Shardings, default_sharding
+from speccascade.models.quantisation import int8_keys, to_int8
 
 # How much of a tensor is in memory beside the array that it becomes.
 _PIECE = 32 * 2**20
@@ -25,16 +26,22 @@ def read_params(prepared: Prepared, shardings: Shardings | None = None) -> Param
       UserError: names all weights that hold something that is no number.
     """
     shardings = shardings or default_sharding
-    leaves = flat(prepared.shapes)
+    leaves, rounded = flat(prepared.shapes), int8_keys(prepared.model)
     # The largest first: beside a part of the model, a second copy of them costs nothing.
     order = sorted(leaves, key=lambda key: -leaves[key].size)
     arrays, bad = {}, set()
     with tqdm.tqdm(
-        total=prepared.nbytes, unit="B", unit_scale=True, desc="importing", mininterval=0.5
+        total=sum(leaf.size * leaf.dtype.itemsize for leaf in leaves.values()),
+        unit="B",
+        unit_scale=True,
+        desc="importing",
+        mininterval=0.5,
     ) as bar:
         for key in order:
             leaf, part = leaves[key], prepared.parts[key]
             made = _array(part, leaf, shardings(key, leaf.shape), bad)
+            if key in rounded:
+                made = jax.block_until_ready(to_int8(made))
             arrays[key] = None if bad else made  # what will be refused need not be kept
             bar.update(leaf.size * leaf.dtype.itemsize)
     if bad:

@@ -15,6 +15,7 @@ from speccascade.importing.architectures import ARCHITECTURES, text_config
 from speccascade.importing.checkpoint import Checkpoint, Tensor, load_json
 from speccascade.importing.weights import Fields, Plan
 from speccascade.models.interface import Model, Params
+from speccascade.models.quantisation import check_weights, quantised
 from speccascade.text import Tokenizer
 
 # In what a checkpoint's own weights are kept where nobody asks for another dtype: without loss.
@@ -63,7 +64,8 @@ class Prepared:
       model: what it becomes.
       tokenizer: its own.
       config: the fields of its config.json.
-      shapes: pytree of `jax.ShapeDtypeStruct`, of the parameters to be made.
+      shapes: pytree of `jax.ShapeDtypeStruct`, of the parameters as they are read; those that the
+        model keeps as int8 are rounded after that.
       parts: where each comes from, by flat key.
     """
 
@@ -75,8 +77,9 @@ class Prepared:
 
     @property
     def nbytes(self) -> int:
-        """Size of the parameters in their dtypes."""
-        return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(self.shapes))
+        """Size of the model's parameters in their dtypes."""
+        made = jax.eval_shape(self.model.init, jax.random.key(0))
+        return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(made))
 
 
 def flat(params: Params) -> dict[str, Any]:
@@ -85,17 +88,19 @@ def flat(params: Params) -> dict[str, Any]:
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in paths}
 
 
-def prepare(source: sources.Source, dtype: str | None) -> Prepared:
+def prepare(source: sources.Source, dtype: str | None, weights: str | None = None) -> Prepared:
     """Reads everything about a checkpoint but its weights, and checks it.
 
     Args:
       source: where it lies.
       dtype: "float32" or "bfloat16", in which the model is kept and computes; None for the
         checkpoint's own, which is float32 where it is neither.
+      weights: "int8" to round the matrices; None to keep them.
 
     Raises:
       UserError: names everything that is wrong, all at once.
     """
+    check_weights(weights)
     if dtype not in (None, *_DTYPES):
         raise UserError(f"dtype {dtype!r} is unknown; choose one of: {', '.join(_DTYPES)}")
     path = source.fetch(*sources.CONFIG)
@@ -132,6 +137,8 @@ def prepare(source: sources.Source, dtype: str | None) -> Prepared:
         problems += found
     if problems:
         raise _refusal(source, problems)
+    if weights is not None:
+        model = quantised(model)
     return Prepared(model, tokenizer, config, shapes, parts)
 
 

@@ -18,11 +18,12 @@ import numpy as np
 from jax.sharding import PartitionSpec as P
 
 from speccascade.models import axes
+from speccascade.models.int8 import matrix
 from speccascade.models.interface import Params, Prefilled
 from speccascade.models.t5_config import T5Config
-from speccascade.models.transformer import LayerCache, Linear, RMSNorm, _product, _write
+from speccascade.models.transformer import LayerCache, Linear, RMSNorm, _embed, _product, _write
 from speccascade.models.transformer_config import ACTIVATIONS
-from speccascade.sharding.active import constrain, look_up
+from speccascade.sharding.active import constrain
 
 UNSEEN = -1e30
 
@@ -214,20 +215,19 @@ class T5(nn.Module):
         """Makes the embedding, which both stacks share, the stacks and the head."""
         c = self.config
         shape = (c.vocab_size, c.d_model)
-        self.embedding = self.param("embedding", nn.initializers.normal(1.0), shape, c.param_dtype)
+        self.embedding = matrix(self, "embedding", nn.initializers.normal(1.0), shape, c)
         self.encoder, self.decoder = Encoder(c), Decoder(c)
         if not c.tie_embeddings:
             self.head = Linear(c.vocab_size, c)
 
     def _embed(self, tokens):
-        x = constrain(look_up(self.embedding, tokens), "batch", None, None)
-        return x.astype(self.config.dtype)
+        return constrain(_embed(self.embedding, tokens, self.config.dtype), "batch", None, None)
 
     def _logits(self, x):
         c = self.config
         if c.tie_embeddings:
             x = x * jnp.asarray(c.d_model**-0.5, x.dtype)
-            logits = _product(x, self.embedding.astype(x.dtype), jnp.float32)
+            logits = _product(x, self.embedding, jnp.float32)
         else:
             logits = self.head(x).astype(jnp.float32)
         return constrain(logits, "batch", None, "vocab")
@@ -275,6 +275,7 @@ class EncoderDecoder:
 
         def small_queries(path, x):
             is_query = any(getattr(part, "key", None) == "query" for part in path)
+            is_query &= x.dtype != jnp.int8  # its scale alone is made smaller
             return x * jnp.asarray(self.config.head_dim**-0.5, x.dtype) if is_query else x
 
         return jax.tree_util.tree_map_with_path(small_queries, params["params"])

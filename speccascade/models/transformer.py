@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
 from speccascade.models import axes, rope
+from speccascade.models.int8 import Int8, matrix
 from speccascade.models.interface import Cache, Params, Prefilled
 from speccascade.models.transformer_config import ACTIVATIONS, TransformerConfig
 from speccascade.sharding.active import constrain, look_up, per_shard, ways
@@ -51,7 +52,15 @@ def _softcap(x: jax.Array, cap: float | None) -> jax.Array:
     return x if cap is None else jnp.tanh(x / cap) * cap
 
 
-def _product(x: jax.Array, w: jax.Array, out_dtype=None) -> jax.Array:
+def _embed(table: jax.Array | Int8, tokens: jax.Array, dtype) -> jax.Array:
+    """Returns the rows of `tokens [B, S]`, `[B, S, D]`."""
+    if isinstance(table, Int8):
+        scale = look_up(table.scale[:, None], tokens)
+        return (look_up(table.values, tokens).astype(jnp.float32) * scale).astype(dtype)
+    return look_up(table, tokens).astype(dtype)
+
+
+def _product(x: jax.Array, w: jax.Array | Int8, out_dtype=None) -> jax.Array:
     """`x [..., in] @ w [out, in]`, of dtype `out_dtype` or, without it, of x's.
 
     Two facts of XLA on CPU shape it. One-row bf16 products take a slow path, two to ten times the
@@ -60,13 +69,15 @@ def _product(x: jax.Array, w: jax.Array, out_dtype=None) -> jax.Array:
     """
     rows = x.size // x.shape[-1]
     padded = jnp.broadcast_to(x, (2, *x.shape)) if rows == 1 and x.dtype == jnp.bfloat16 else x
-    few = rows < 64
+    wide = rows < 64 or isinstance(w, Int8)
     y = jax.lax.dot_general(
         padded,
-        w,
+        (w.values if isinstance(w, Int8) else w).astype(x.dtype),
         (((padded.ndim - 1,), (1,)), ((), ())),
-        preferred_element_type=jnp.float32 if few else out_dtype,
+        preferred_element_type=jnp.float32 if wide else out_dtype,
     )
+    if isinstance(w, Int8):
+        y *= w.scale
     return (y if padded is x else y[0]).astype(out_dtype or x.dtype)
 
 
@@ -84,8 +95,7 @@ class Linear(nn.Module):
             1.0, "fan_in", "truncated_normal", in_axis=-1, out_axis=-2
         )
         shape = (self.features, x.shape[-1])
-        weight = self.param("weight", init, shape, self.config.param_dtype)
-        y = _product(x, weight.astype(x.dtype))
+        y = _product(x, matrix(self, "weight", init, shape, self.config))
         if self.bias:
             init = nn.initializers.zeros
             bias = self.param("bias", init, (self.features,), self.config.param_dtype)
@@ -207,8 +217,8 @@ class Transformer(nn.Module):
         """Returns float32 `[B, S, V]` logits and the updated cache (None for None)."""
         c = self.config
         init = nn.initializers.normal(0.02 if c.tie_embeddings else 1.0)
-        embedding = self.param("embedding", init, (c.vocab_size, c.d_model), c.param_dtype)
-        x = constrain(look_up(embedding, tokens_BS), "batch", None, None).astype(c.dtype)
+        embedding = matrix(self, "embedding", init, (c.vocab_size, c.d_model), c)
+        x = constrain(_embed(embedding, tokens_BS, c.dtype), "batch", None, None)
         if c.scale_embeddings:
             x *= jnp.asarray(c.d_model**0.5, c.dtype)
 
@@ -227,7 +237,7 @@ class Transformer(nn.Module):
             layers.append(layer)
         x = norm("final_norm", x)
         if c.tie_embeddings:
-            logits = _product(x, embedding.astype(x.dtype), jnp.float32)
+            logits = _product(x, embedding, jnp.float32)
         else:
             logits = Linear(c.vocab_size, c, name="head")(x).astype(jnp.float32)
         logits = constrain(logits, "batch", None, "vocab")
