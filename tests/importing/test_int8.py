@@ -1,0 +1,89 @@
+"""Weights that are rounded to int8 as they are read."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from speccascade import importing, models, pairs
+from speccascade.errors import UserError
+from speccascade.importing.preparation import flat
+from speccascade.models.quantisation import quantise
+from speccascade.training import checkpoints
+from tests.importing import tiny_checkpoint as tiny
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    return str(tiny.write(tmp_path_factory.mktemp("hf") / "model"))
+
+
+@pytest.fixture(scope="module")
+def expected(source):
+    """The model as it is, rounded after it was read."""
+    found = importing.load(source)
+    return quantise(found.model, found.params)
+
+
+def assert_same(params, others):
+    params, others = flat(params), flat(others)
+    assert params.keys() == others.keys()
+    for key in params:
+        assert params[key].dtype == others[key].dtype
+        np.testing.assert_array_equal(params[key], others[key], err_msg=key)
+
+
+def test_each_matrix_is_rounded_as_it_is_read(source, expected):
+    found = importing.load(source, weights="int8")
+    assert found.model == expected[0]
+    assert_same(found.params, expected[1])
+    assert flat(found.params)["final_norm/scale"].dtype == np.float32
+
+
+def test_a_workdir_keeps_them(source, expected, tmp_path):
+    out = str(tmp_path / "out")
+    done = importing.import_checkpoint(source, out, weights="int8")
+    size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(expected[1]))
+    assert done.nbytes == size and f"{size / 1e6:,.1f} MB in int8" in str(done)
+    for weights in (None, "int8"):
+        found = importing.load(out, weights=weights)
+        assert found.model == expected[0]
+        assert_same(found.params, expected[1])
+    assert not importing.import_checkpoint(source, out, weights="int8").new
+    with pytest.raises(UserError, match="holds another import, of .* in int8; give"):
+        importing.import_checkpoint(source, out)
+    importing.import_checkpoint(source, str(tmp_path / "float"))
+    assert checkpoints.read_json(str(tmp_path / "float" / "import.json")).keys() == {
+        "source",
+        "dtype",
+        "files",
+    }
+    with pytest.raises(UserError, match="holds another import, of .* in float32; give"):
+        importing.import_checkpoint(source, str(tmp_path / "float"), weights="int8")
+    assert_same(importing.load(str(tmp_path / "float"), weights="int8").params, expected[1])
+
+
+def test_a_pair_rounds_both_models(source, expected, tmp_path):
+    pair = pairs.load({"drafter": source, "expert": source, "weights": "int8"})
+    assert pair.expert.vocab_size == 258  # padding is cut away
+    for role in pairs.ROLES:
+        assert models.describe(getattr(pair, role))["weight_dtype"] == "int8"
+        params = flat(pair.params[role])
+        assert params["embedding/values"].dtype == jnp.int8
+        np.testing.assert_array_equal(
+            params["head/weight/scale"], flat(expected[1])["head/weight/scale"][:258]
+        )
+    pairs.export(pair, tmp_path / "pair", {})
+    again = pairs.load(str(tmp_path / "pair"))
+    assert again.hash == pair.hash
+    assert_same(again.params, pair.params)
+
+
+def test_other_dtypes_are_refused(source, tmp_path):
+    for load in (
+        lambda: importing.load(source, weights="int4"),
+        lambda: importing.import_checkpoint(source, str(tmp_path / "out"), weights="int4"),
+        lambda: pairs.load({"drafter": source, "expert": source, "weights": "int4"}),
+    ):
+        with pytest.raises(UserError, match="^weights='int4' is unknown; give int8, or leave it"):
+            load()
