@@ -6,7 +6,7 @@ from typing import Any
 
 import ml_collections
 
-from speccascade import pairs, tasks
+from speccascade import pairs, sharding, tasks
 from speccascade.api import Completion, generate_text
 from speccascade.errors import UserError
 
@@ -23,8 +23,8 @@ def from_flags(
     """Answers the prompts with the pair of `config`.
 
     Args:
-      config: its `pair` answers; its `task`, if it has one, says how a prompt is made and where an
-        answer stops.
+      config: its `pair` answers, on its `mesh` if it has one; its `task`, if it has one, says how a
+        prompt is made and where an answer stops.
       prompt: one prompt.
       prompts_file: the path of more, one per line.
       knobs: JSON object of further fields of the setting.
@@ -47,7 +47,7 @@ def from_flags(
         texts, stop_strings = [task.prompt(text) for text in texts], task.stop_strings
     pair = config.pair if isinstance(config.pair, str) else config.pair.to_dict()
     return generate_text(
-        pairs.load(pair),
+        pairs.load(pair, sharding.from_config(config.get("mesh"))),
         texts,
         max_new_tokens=max_new_tokens,
         stop_strings=stop_strings,

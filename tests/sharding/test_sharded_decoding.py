@@ -39,7 +39,7 @@ def on(decoder: Decoder, where: Layout, params) -> tuple[Decoder, dict]:
 
 
 def check_same(found, expected):
-    """Raises AssertionError unless two outputs have the same tokens and, up to rounding, numbers."""
+    """Raises AssertionError unless two outputs have the same tokens and nearly the same numbers."""
     assert toys.texts(found) == toys.texts(expected)
     for name in ("finished", "invalid"):
         np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
@@ -75,12 +75,20 @@ def test_every_rule_decodes_as_on_one_device(family, verifier, sizes, options):
 
 
 def test_a_batch_that_does_not_divide():
-    pair = toys.PAIRS["decoder_only"]
-    decoder = dataclasses.replace(pair.spec_decoder, max_new_tokens=8)
-    rows = toys.greedy_rows(toys.prompts()[:3], max_new_tokens=8, temperature=1.0)
-    expected = generate(decoder, pair.close_params, toys.SPEC, rows)
-    sharded, params = on(decoder, layout(2, 2), pair.close_params)
-    check_same(generate(sharded, params, toys.SPEC, rows), expected)
+    vocab, room = 6, 8  # nor does the vocabulary, over four devices
+    table, params = toys.Table(vocab), toys.tables(vocab, seed=1)
+    decoder = Decoder(table, ModelDrafter(table), 2, room, "block", logprobs=True)
+    rows = make_rows(
+        [[1, 2], [3], [4, 5, 0]],
+        stop_table=np.zeros((1, vocab), np.int32),
+        max_new_tokens=room,
+        prompt_slots=3,
+        temperature=1.0,
+    )
+    rule = (rules_lib.make("lossy", alpha=0.3),)
+    expected = generate(decoder, params, rule, rows)
+    sharded, params = on(decoder, layout(2, 4), params)
+    check_same(generate(sharded, params, rule, rows), expected)
 
 
 # ---- what the compiled program exchanges ----
@@ -144,7 +152,7 @@ def test_no_collective_carries_a_vocabulary_or_a_cache(family, slots):
     found = hlo.collectives(text)
     assert not large(text, slots) and not large(text, PROMPT)
     assert {c.kind for c in found} == {"all-reduce"} and all(c.in_loop for c in found)
-    # The largest are the streams between layers: a row's share of them, N + 1 positions, in float32.
+    # The largest are the streams between layers, float32 [B / 2, N + 1, D].
     assert max(array.bytes for c in found for array in c.arrays) == BATCH // 2 * (SIZE + 1) * 20 * 4
 
 
@@ -187,9 +195,8 @@ def test_autoregressive_decoding():
     check_same(found, expected)
 
 
-@pytest.mark.parametrize("options", [{}, {"drafter": REPLICATED}], ids=["sharded", "replicated"])
-def test_sequential_cascades(options):
-    pair, where = toys.PAIRS["decoder_only"], layout(2, 4, **options)
+def test_sequential_cascades():
+    pair, where = toys.PAIRS["decoder_only"], layout(2, 4)
     rows = cascade_rows()
     decoder, params = on(pair.decoder("token"), where, pair.params)
     models = decoder.drafter.model, decoder.expert

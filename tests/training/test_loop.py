@@ -162,6 +162,14 @@ def test_bad_settings_are_named_before_anything_is_written(tmp_path):
         assert not workdir.exists()
 
 
+def test_int8_weights_are_not_trained(tmp_path):
+    config = tiny.get_config()
+    config.model.weight_dtype = "int8"
+    with pytest.raises(UserError, match="int8 weights cannot be trained"):
+        loop.train(config, str(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
 def test_an_encoder_decoder_trains_on_answers_alone(tmp_path):
     config = tiny.get_config()
     del config.model["num_kv_heads"]
