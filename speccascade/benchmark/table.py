@@ -25,7 +25,7 @@ def steps(times: Mapping[tuple[str, int], float]) -> str:
     roles = dict.fromkeys(role for role, _ in times)
     widths = sorted({width for _, width in times})
     rows = [[role, *(f"{1000 * times[role, width]:.3g}" for width in widths)] for role in roles]
-    return _markdown(["", *map(str, widths)], rows)
+    return markdown(["", *map(str, widths)], rows)
 
 
 def speeds(found: Mapping[Case, Speed]) -> str:
@@ -50,7 +50,7 @@ def speeds(found: Mapping[Case, Speed]) -> str:
                 _number(s.allowed and ratio / s.allowed, ".2f"),
             ]
         )
-    return _markdown(_COLUMNS, rows)
+    return markdown(_COLUMNS, rows)
 
 
 def _name(case: Case) -> str:
@@ -64,6 +64,7 @@ def _number(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
 
 
-def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Returns a table of texts."""
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
