@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by quickstart.sh, test.sh and .ci/run: finds a Python and keeps a virtual environment.
 #
 #   PYTHON            the interpreter to use instead of searching for one
