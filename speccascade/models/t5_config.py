@@ -7,6 +7,7 @@ from speccascade.models.transformer_config import (
     ACTIVATIONS,
     DTYPES,
     check_choices,
+    check_head,
     check_sizes,
 )
 
@@ -28,6 +29,8 @@ class T5Config:
       gated_mlp: whether the feed-forward layer is gated (v1.1 and Flan) or plain (v1.0).
       tie_embeddings: whether the output head is the embedding; the stream is then divided by
         sqrt(d_model) before it (v1.0).
+      head_size: how many token ids an output head of its own scores, for a drafter; the others are
+        never likely. None for all of them.
       num_buckets: buckets of relative positions; even, since the encoder gives half of them to each
         direction.
       max_distance: the distance from which on all positions share the last bucket.
@@ -48,6 +51,7 @@ class T5Config:
     activation: str = "gelu"
     gated_mlp: bool = True
     tie_embeddings: bool = False
+    head_size: int | None = None
     num_buckets: int = 32
     max_distance: int = 128
     decoder_start_id: int = 0
@@ -59,6 +63,7 @@ class T5Config:
         check_sizes(
             self, "vocab_size d_model num_layers num_decoder_layers num_heads head_dim d_ff"
         )
+        check_head(self)
         check_choices(self, {"activation": ACTIVATIONS, "dtype": DTYPES, "param_dtype": DTYPES})
         if self.num_buckets < 4 or self.num_buckets % 2:
             raise UserError(f"num_buckets={self.num_buckets} must be even and at least 4")

@@ -25,6 +25,7 @@ from etils import epath
 from speccascade import models, text
 from speccascade.errors import UserError
 from speccascade.models.interface import Model, Params
+from speccascade.models.shrink import SHARED
 from speccascade.text import Tokenizer
 
 # Orbax reports every save at INFO, which would tear the progress bar apart.
@@ -152,7 +153,9 @@ def restore(
 
 
 def load_model(
-    workdir: str, shardings: Callable[[str, tuple[int, ...]], jax.sharding.Sharding] | None = None
+    workdir: str,
+    shardings: Callable[[str, tuple[int, ...]], jax.sharding.Sharding] | None = None,
+    expert: Params | None = None,
 ) -> tuple[Model, Params, Tokenizer]:
     """The model of `workdir`, with its newest parameters and its tokenizer.
 
@@ -160,14 +163,19 @@ def load_model(
       workdir: of a trained or an imported model.
       shardings: from a parameter's flat key ("attention_0/query/weight") and shape to how it is
         laid out, however it was when it was saved; None for whole on the default device.
+      expert: the parameters of the expert that it drafts for; a drafter may share some of them.
 
     Raises:
-      UserError: something is missing or damaged.
+      UserError: something is missing or damaged, or the drafter is another expert's.
     """
+    from speccascade.training import sharing
+
     model = models.build(read_json(os.path.join(workdir, "model.json")))
     tokenizer = text.load(workdir)
     if not _directory(workdir).is_dir():
         raise UserError(f"{workdir} has no checkpoints; train there first")
+    noted = sharing.read(workdir)
+    embedding = None if noted is None else sharing.embedding(workdir, noted, expert)
     device = jax.config.jax_default_device or jax.devices()[0]
 
     def like(path, leaf):
@@ -182,5 +190,9 @@ def load_model(
         if checkpoints.latest_step() is None:
             raise UserError(f"{workdir} has no complete checkpoint; train there first")
         shapes = jax.eval_shape(model.init, jax.random.key(0))
+        if noted is not None:
+            shapes = {k: v for k, v in shapes.items() if k != SHARED}
         _, params, _ = restore(checkpoints, jax.tree_util.tree_map_with_path(like, shapes))
+    if noted is not None:
+        params = {**params, SHARED: embedding}
     return model, params, tokenizer
