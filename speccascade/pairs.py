@@ -4,7 +4,7 @@ An exported pair is a directory:
 
     pair.json             name, both models' descriptions, context length, how they were trained
     tokenizer.json        the tokenizer (an imported one: its own files)
-    drafter.safetensors   parameters in bfloat16, keys joined by "/"
+    drafter.safetensors   parameters in bfloat16 (int8 ones as they are), keys joined by "/"
     expert.safetensors    likewise
 
 The pairs that come with the package lie in `speccascade/shipped/`.
@@ -15,6 +15,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -28,12 +29,13 @@ from speccascade.errors import UserError
 from speccascade.models import trim
 from speccascade.models.axes import param_axes
 from speccascade.models.interface import Model, Params
+from speccascade.models.quantisation import is_int8
 from speccascade.sharding import Layout
 from speccascade.sharding.layout import loading
 from speccascade.text import Tokenizer
 
 ROLES = ("drafter", "expert")
-_OPTIONS = ("context_length", "chat")
+_OPTIONS = ("context_length", "chat", "dtype", "weights")
 _SHIPPED = os.path.join(os.path.dirname(__file__), "shipped")
 
 
@@ -107,8 +109,9 @@ def load(source: str | Mapping[str, Any], layout: Layout | None = None) -> Pair:
       source: "shipped:NAME", the directory of an exported pair, or two models,
         `{"drafter": SOURCE, "expert": SOURCE}`. Such a source is the workdir of a trained or
         imported model, or a checkpoint that `importing.load_model` takes. Beside the two may stand
-        `context_length`, the most tokens that prompt and answer may have, and `chat`, whether a
-        prompt goes into the expert's chat template.
+        `context_length`, the most tokens that prompt and answer may have; `chat`, whether a
+        prompt goes into the expert's chat template; `dtype`, in which both models are kept and
+        compute, where not in their own; and `weights`, "int8" to round those of both models.
       layout: how the pair lies on a mesh; None for one device.
 
     Raises:
@@ -137,9 +140,10 @@ def export(pair: Pair, directory: str, notes: Mapping[str, Any]) -> None:
     os.makedirs(directory, exist_ok=True)
     for role in ROLES:
         flat = _flatten(pair.params[role])
-        arrays = {key: jnp.asarray(leaf, jnp.bfloat16) for key, leaf in flat.items()}
+        if not is_int8(getattr(pair, role)):
+            flat = {key: jnp.asarray(leaf, jnp.bfloat16) for key, leaf in flat.items()}
         with open(os.path.join(directory, f"{role}.safetensors"), "wb") as file:
-            file.write(save(arrays))  # its save_file would deny others to read it
+            file.write(save(flat))  # its save_file would deny others to read it
     pair.tokenizer.save(directory)
     description = {
         "name": pair.name,
@@ -213,13 +217,16 @@ def _from_models(source: Mapping[str, Any], layout: Layout | None) -> Pair:
         named = f", not {', '.join(unknown)}" if unknown else ""
         raise UserError(
             f"a pair is {{drafter: SOURCE, expert: SOURCE}}, give these two{named}; beside them "
-            f"may stand {' and '.join(_OPTIONS)}"
+            f"may stand {', '.join(_OPTIONS)}"
         )
     from speccascade import importing
 
     # A model may be larger than one device: its shards are read where they belong.
     where = {role: layout and loading(layout, role, param_axes) for role in ROLES}
-    found = {role: importing.load(source[role], shardings=where[role]) for role in ROLES}
+    load_as = partial(importing.load, dtype=source.get("dtype"), weights=source.get("weights"))
+    expert = load_as(source["expert"], shardings=where["expert"])
+    drafter = load_as(source["drafter"], shardings=where["drafter"], expert=expert.params)
+    found = {"drafter": drafter, "expert": expert}
     rows = {role: found[role][0].vocab_size for role in ROLES}
     size = _shared_ids({role: found[role][2] for role in ROLES}, rows, source)
     trimmed = {role: trim.to_vocabulary(*found[role][:2], size) for role in ROLES}
@@ -312,12 +319,17 @@ def _read_params(model: Model, path: str) -> Params:
 
 
 def _cast(model: Model, params: Params) -> Params:
-    """Parameters in the dtype of computation: a decode step then converts nothing."""
-    dtype = models.describe(model)["dtype"]
-    return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), params)
+    """Parameters in the dtype of computation: a decode step then converts nothing.
+
+    What a model keeps in a dtype of its own whatever that is, scales of norms or int8, stays.
+    """
+    description = models.describe(model)
+    made = models.build({**description, "param_dtype": description["dtype"]})
+    wanted = jax.eval_shape(made.init, jax.random.key(0))
+    return jax.tree.map(lambda leaf, like: jnp.asarray(leaf, like.dtype), params, wanted)
 
 
 def _flatten(params: Params) -> dict[str, Any]:
     """Returns the leaves by their keys, joined by "/"."""
     paths, _ = jax.tree_util.tree_flatten_with_path(params)
-    return {"/".join(str(part.key) for part in path): leaf for path, leaf in paths}
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in paths}

@@ -30,7 +30,15 @@ CACHE = P("batch", "heads", None, None)
 
 
 def param_axes(key: str) -> P:
-    """Returns the logical names of a parameter's axes, from its flat key."""
+    """Returns the logical names of a parameter's axes, from its flat key.
+
+    The two arrays of an `Int8` lie as the matrix would: a scale belongs to a row.
+    """
+    matrix, _, part = key.rpartition("/")
+    if part == "values":
+        return param_axes(matrix)
+    if part == "scale" and re.fullmatch(r"embedding|.*/weight", matrix):
+        return P(param_axes(matrix)[0])
     for pattern, names in _PARAMS:
         if re.fullmatch(pattern, key):
             return names

@@ -18,6 +18,7 @@ import numpy as np
 from jax.sharding import PartitionSpec as P
 
 from speccascade.models import axes
+from speccascade.models.int8 import matrix
 from speccascade.models.interface import Params, Prefilled
 from speccascade.models.t5_config import T5Config
 from speccascade.models.transformer import (
@@ -25,11 +26,12 @@ from speccascade.models.transformer import (
     LayerCache,
     Linear,
     RMSNorm,
+    _embed,
     _write,
     head_logits,
 )
 from speccascade.models.transformer_config import ACTIVATIONS
-from speccascade.sharding.active import constrain, look_up
+from speccascade.sharding.active import constrain
 
 UNSEEN = -1e30
 
@@ -221,14 +223,13 @@ class T5(nn.Module):
         """Makes the embedding, which both stacks share, the stacks and the head."""
         c = self.config
         shape = (c.vocab_size, c.d_model)
-        self.embedding = self.param("embedding", nn.initializers.normal(1.0), shape, c.param_dtype)
+        self.embedding = matrix(self, "embedding", nn.initializers.normal(1.0), shape, c)
         self.encoder, self.decoder = Encoder(c), Decoder(c)
         if not c.tie_embeddings:
             self.head = Head(c)
 
     def _embed(self, tokens):
-        x = constrain(look_up(self.embedding, tokens), "batch", None, None)
-        return x.astype(self.config.dtype)
+        return constrain(_embed(self.embedding, tokens, self.config.dtype), "batch", None, None)
 
     def _scaled(self, x):
         """Returns what the head reads."""
@@ -287,6 +288,7 @@ class EncoderDecoder:
 
         def small_queries(path, x):
             is_query = any(getattr(part, "key", None) == "query" for part in path)
+            is_query &= x.dtype != jnp.int8  # its scale alone is made smaller
             return x * jnp.asarray(self.config.head_dim**-0.5, x.dtype) if is_query else x
 
         return jax.tree_util.tree_map_with_path(small_queries, params["params"])

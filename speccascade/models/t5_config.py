@@ -6,6 +6,7 @@ from speccascade.errors import UserError
 from speccascade.models.transformer_config import (
     ACTIVATIONS,
     DTYPES,
+    WEIGHT_DTYPES,
     check_choices,
     check_head,
     check_sizes,
@@ -39,6 +40,8 @@ class T5Config:
       dtype: dtype of activations and of the operands of matrix products, which accumulate in
         float32.
       param_dtype: dtype in which parameters are made.
+      weight_dtype: dtype in which the embedding and the matrices of products are kept: "int8" for
+        whole numbers with one float32 scale per row; None for `param_dtype`.
     """
 
     vocab_size: int
@@ -58,13 +61,15 @@ class T5Config:
     norm_eps: float = 1e-6
     dtype: str = "float32"
     param_dtype: str = "float32"
+    weight_dtype: str | None = None
 
     def __post_init__(self):
         check_sizes(
             self, "vocab_size d_model num_layers num_decoder_layers num_heads head_dim d_ff"
         )
         check_head(self)
-        check_choices(self, {"activation": ACTIVATIONS, "dtype": DTYPES, "param_dtype": DTYPES})
+        choices = {"activation": ACTIVATIONS, "dtype": DTYPES, "param_dtype": DTYPES}
+        check_choices(self, {**choices, "weight_dtype": WEIGHT_DTYPES})
         if self.num_buckets < 4 or self.num_buckets % 2:
             raise UserError(f"num_buckets={self.num_buckets} must be even and at least 4")
         if self.max_distance <= self.num_buckets // 2:

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
 from speccascade.models import axes, rope
+from speccascade.models.int8 import Int8, matrix
 from speccascade.models.interface import Cache, Params, Prefilled
 from speccascade.models.transformer_config import ACTIVATIONS, TransformerConfig
 from speccascade.sharding.active import constrain, look_up, per_shard, ways
@@ -51,7 +52,15 @@ def _softcap(x: jax.Array, cap: float | None) -> jax.Array:
     return x if cap is None else jnp.tanh(x / cap) * cap
 
 
-def _product(x: jax.Array, w: jax.Array, out_dtype=None) -> jax.Array:
+def _embed(table: jax.Array | Int8, tokens: jax.Array, dtype) -> jax.Array:
+    """Returns the rows of `tokens [B, S]`, `[B, S, D]`."""
+    if isinstance(table, Int8):
+        scale = look_up(table.scale[:, None], tokens)
+        return (look_up(table.values, tokens).astype(jnp.float32) * scale).astype(dtype)
+    return look_up(table, tokens).astype(dtype)
+
+
+def _product(x: jax.Array, w: jax.Array | Int8, out_dtype=None) -> jax.Array:
     """`x [..., in] @ w [out, in]`, of dtype `out_dtype` or, without it, of x's.
 
     Two facts of XLA on CPU shape it. One-row bf16 products take a slow path, two to ten times the
@@ -60,13 +69,15 @@ def _product(x: jax.Array, w: jax.Array, out_dtype=None) -> jax.Array:
     """
     rows = x.size // x.shape[-1]
     padded = jnp.broadcast_to(x, (2, *x.shape)) if rows == 1 and x.dtype == jnp.bfloat16 else x
-    few = rows < 64
+    wide = rows < 64 or isinstance(w, Int8)
     y = jax.lax.dot_general(
         padded,
-        w,
+        (w.values if isinstance(w, Int8) else w).astype(x.dtype),
         (((padded.ndim - 1,), (1,)), ((), ())),
-        preferred_element_type=jnp.float32 if few else out_dtype,
+        preferred_element_type=jnp.float32 if wide else out_dtype,
     )
+    if isinstance(w, Int8):
+        y *= w.scale
     return (y if padded is x else y[0]).astype(out_dtype or x.dtype)
 
 
@@ -87,8 +98,7 @@ class Linear(nn.Module):
     def __call__(self, x):
         """Maps `[..., in]` to `[..., features]` in the config's dtype."""
         shape = (self.features, x.shape[-1])
-        weight = self.param("weight", _fan_in(), shape, self.config.param_dtype)
-        y = _product(x, weight.astype(x.dtype))
+        y = _product(x, matrix(self, "weight", _fan_in(), shape, self.config))
         if self.bias:
             init = nn.initializers.zeros
             bias = self.param("bias", init, (self.features,), self.config.param_dtype)
@@ -215,7 +225,7 @@ def head_logits(
       float32 logits `[..., V]`, or `[..., K]`.
     """
     weight = weight if ids is None else weight[ids]
-    return _softcap(_product(x, weight.astype(x.dtype), jnp.float32), softcap)
+    return _softcap(_product(x, weight, jnp.float32), softcap)
 
 
 class Head(nn.Module):
@@ -234,7 +244,7 @@ class Head(nn.Module):
         """Maps `[..., D]` to float32 logits `[..., V]`: -inf where the head has no row."""
         c = self.config
         size = c.head_size or c.vocab_size
-        weight = self.param("weight", _fan_in(), (size, c.d_model), c.param_dtype)
+        weight = matrix(self, "weight", _fan_in(), (size, c.d_model), c)
         logits = head_logits(weight, x, softcap=self.softcap)
         if c.head_size is None:
             return logits
@@ -255,8 +265,8 @@ class Transformer(nn.Module):
         """
         c = self.config
         init = nn.initializers.normal(0.02 if c.tie_embeddings else 1.0)
-        embedding = self.param("embedding", init, (c.vocab_size, c.d_model), c.param_dtype)
-        x = constrain(look_up(embedding, tokens_BS), "batch", None, None).astype(c.dtype)
+        embedding = matrix(self, "embedding", init, (c.vocab_size, c.d_model), c)
+        x = constrain(_embed(embedding, tokens_BS, c.dtype), "batch", None, None)
         if c.scale_embeddings:
             x *= jnp.asarray(c.d_model**0.5, c.dtype)
 

@@ -18,6 +18,7 @@ ACTIVATIONS = {
     "relu": nn.relu,
 }
 DTYPES = ("float32", "bfloat16")
+WEIGHT_DTYPES = (None, "int8")
 
 
 def check_sizes(config: Any, names: str) -> None:
@@ -85,6 +86,8 @@ class TransformerConfig:
       dtype: dtype of activations and of the operands of matrix products, which accumulate in
         float32.
       param_dtype: dtype in which parameters are made.
+      weight_dtype: dtype in which the embedding and the matrices of products are kept: "int8" for
+        whole numbers with one float32 scale per row; None for `param_dtype`.
       norm_param_dtype: dtype in which the scales of norms are made; None for `param_dtype`. Scales
         stored as their difference from one (Gemma) lose precision as bfloat16 once one is added.
     """
@@ -116,6 +119,7 @@ class TransformerConfig:
     norm_eps: float = 1e-6
     dtype: str = "float32"
     param_dtype: str = "float32"
+    weight_dtype: str | None = None
     norm_param_dtype: str | None = None
 
     def __post_init__(self):
@@ -135,6 +139,7 @@ class TransformerConfig:
             "dtype": DTYPES,
             "param_dtype": DTYPES,
             "norm_param_dtype": (*DTYPES, None),
+            "weight_dtype": WEIGHT_DTYPES,
         }
         check_choices(self, choices)
         if not self.window_pattern:

@@ -15,7 +15,6 @@ import json
 import logging
 import os
 import textwrap
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -25,7 +24,7 @@ from etils import epath
 from speccascade import models, text
 from speccascade.errors import UserError
 from speccascade.models.interface import Model, Params
-from speccascade.models.shrink import SHARED
+from speccascade.models.loading import Shardings, default_sharding
 from speccascade.text import Tokenizer
 
 # Orbax reports every save at INFO, which would tear the progress bar apart.
@@ -153,17 +152,15 @@ def restore(
 
 
 def load_model(
-    workdir: str,
-    shardings: Callable[[str, tuple[int, ...]], jax.sharding.Sharding] | None = None,
-    expert: Params | None = None,
+    workdir: str, shardings: Shardings | None = None, expert: Params | None = None
 ) -> tuple[Model, Params, Tokenizer]:
     """The model of `workdir`, with its newest parameters and its tokenizer.
 
     Args:
       workdir: of a trained or an imported model.
-      shardings: from a parameter's flat key ("attention_0/query/weight") and shape to how it is
-        laid out, however it was when it was saved; None for whole on the default device.
-      expert: the parameters of the expert that it drafts for; a drafter may share some of them.
+      shardings: how each parameter is laid out, however it was when it was saved; None for whole
+        on the default device.
+      expert: the parameters of the expert that it drafts for, with which a drafter may share some.
 
     Raises:
       UserError: something is missing or damaged, or the drafter is another expert's.
@@ -175,24 +172,17 @@ def load_model(
     if not _directory(workdir).is_dir():
         raise UserError(f"{workdir} has no checkpoints; train there first")
     noted = sharing.read(workdir)
-    embedding = None if noted is None else sharing.embedding(workdir, noted, expert)
-    device = jax.config.jax_default_device or jax.devices()[0]
+    shared = {} if noted is None else sharing.shared(workdir, noted, expert)
 
     def like(path, leaf):
         key = jax.tree_util.keystr(path, simple=True, separator="/")
-        if shardings is None:
-            sharding = jax.sharding.SingleDeviceSharding(device)
-        else:
-            sharding = shardings(key, leaf.shape)
+        sharding = (shardings or default_sharding)(key, leaf.shape)
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
     with manager(workdir, read_only=True) as checkpoints:
         if checkpoints.latest_step() is None:
             raise UserError(f"{workdir} has no complete checkpoint; train there first")
         shapes = jax.eval_shape(model.init, jax.random.key(0))
-        if noted is not None:
-            shapes = {k: v for k, v in shapes.items() if k != SHARED}
+        shapes = {key: value for key, value in shapes.items() if key not in shared}
         _, params, _ = restore(checkpoints, jax.tree_util.tree_map_with_path(like, shapes))
-    if noted is not None:
-        params = {**params, SHARED: embedding}
-    return model, params, tokenizer
+    return model, {**params, **shared}, tokenizer

@@ -118,6 +118,11 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, float]:
     steps.check(c)
     if config.model.get("family") == "encoder_decoder" and c.prompt_weight:
         raise UserError("an encoder-decoder does not predict prompts; set train.prompt_weight to 0")
+    if config.model.get("weight_dtype"):
+        raise UserError(
+            "int8 weights cannot be trained; leave out model.weight_dtype, and round the trained "
+            "ones with the pair's weights=int8"
+        )
     teacher, teacher_tokenizer = None, None
     task = tasks.make(config.task)
     optimizer = make_optimizer(c)
