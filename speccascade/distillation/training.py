@@ -16,6 +16,7 @@ from speccascade.distillation import texts
 from speccascade.distillation.texts import Texts
 from speccascade.errors import UserError
 from speccascade.importing import Loaded
+from speccascade.models import trim
 from speccascade.models.shrink import SHARED, shrink
 from speccascade.training import checkpoints, data, losses, sharing, steps
 from speccascade.training.optimizer import make_optimizer
@@ -50,7 +51,7 @@ def distill(config: ml_collections.ConfigDict, workdir: str) -> dict[str, float]
             f"texts.num_texts={c.texts.num_texts}"
         )
     exclude = _held_out(config)
-    expert = importing.load(c.expert.source, c.expert.dtype)
+    expert = _without_padding(importing.load(c.expert.source, c.expert.dtype))
     make = partial(shrink, expert.model, expert.params, **_kept(sections["drafter"]))
     make()  # says what is wrong with the layers before the expert writes for an hour
     checkpoints.claim_workdir(workdir, sections)
@@ -111,6 +112,12 @@ def evaluate(model, params, expert: Loaded, found: Texts, batch_size: int = 8) -
         totals = {k: totals.get(k, 0.0) + float(v) for k, v in sums.items()}
     tokens = totals.pop("tokens")
     return {name: total / tokens for name, total in totals.items()}
+
+
+def _without_padding(expert: Loaded) -> Loaded:
+    """Returns the expert without token ids that no token has, so that it never writes one."""
+    model, params = trim.to_vocabulary(expert.model, expert.params, expert.tokenizer.vocab_size)
+    return expert._replace(model=model, params=params)
 
 
 def _held_out(config: ml_collections.ConfigDict) -> list[str]:

@@ -172,7 +172,7 @@ def load_model(
     if not _directory(workdir).is_dir():
         raise UserError(f"{workdir} has no checkpoints; train there first")
     noted = sharing.read(workdir)
-    shared = {} if noted is None else sharing.shared(workdir, noted, expert)
+    shared = {} if noted is None else sharing.shared(workdir, noted, expert, model.vocab_size)
 
     def like(path, leaf):
         key = jax.tree_util.keystr(path, simple=True, separator="/")

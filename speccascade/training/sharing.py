@@ -44,13 +44,14 @@ def read(workdir: str) -> dict[str, Any] | None:
     return checkpoints.read_json(os.path.join(workdir, _FILE))
 
 
-def shared(workdir: str, noted: dict[str, Any], expert: Params | None) -> Params:
+def shared(workdir: str, noted: dict[str, Any], expert: Params | None, vocab_size: int) -> Params:
     """Returns the parameters that a drafter does not have itself.
 
     Args:
       workdir: the drafter's, for messages.
       noted: from `read`.
       expert: the parameters of the expert that it will decode with, None where it stands alone.
+      vocab_size: how many token ids the drafter has; the expert may have more that are padding.
 
     Raises:
       UserError: it is not the expert that it was made for.
@@ -67,7 +68,8 @@ def shared(workdir: str, noted: dict[str, Any], expert: Params | None) -> Params
             f"{workdir} is a drafter made of {noted['expert']} and shares its embedding; the "
             "expert of this pair has another one"
         )
-    return {SHARED: expert[SHARED]}
+    rows = expert[SHARED]
+    return {SHARED: rows if len(rows) == vocab_size else rows[:vocab_size]}
 
 
 def _sample(embedding: Any) -> list[float]:
