@@ -15,6 +15,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -34,7 +35,7 @@ from speccascade.sharding.layout import loading
 from speccascade.text import Tokenizer
 
 ROLES = ("drafter", "expert")
-_OPTIONS = ("context_length", "chat", "weights")
+_OPTIONS = ("context_length", "chat", "dtype", "weights")
 _SHIPPED = os.path.join(os.path.dirname(__file__), "shipped")
 
 
@@ -109,8 +110,8 @@ def load(source: str | Mapping[str, Any], layout: Layout | None = None) -> Pair:
         `{"drafter": SOURCE, "expert": SOURCE}`. Such a source is the workdir of a trained or
         imported model, or a checkpoint that `importing.load_model` takes. Beside the two may stand
         `context_length`, the most tokens that prompt and answer may have; `chat`, whether a
-        prompt goes into the expert's chat template; and `weights`, "int8" to round those of both
-        models.
+        prompt goes into the expert's chat template; `dtype`, in which both models are kept and
+        compute, where not in their own; and `weights`, "int8" to round those of both models.
       layout: how the pair lies on a mesh; None for one device.
 
     Raises:
@@ -222,10 +223,10 @@ def _from_models(source: Mapping[str, Any], layout: Layout | None) -> Pair:
 
     # A model may be larger than one device: its shards are read where they belong.
     where = {role: layout and loading(layout, role, param_axes) for role in ROLES}
-    weights = source.get("weights")
-    found = {
-        role: importing.load(source[role], shardings=where[role], weights=weights) for role in ROLES
-    }
+    load_as = partial(importing.load, dtype=source.get("dtype"), weights=source.get("weights"))
+    expert = load_as(source["expert"], shardings=where["expert"])
+    drafter = load_as(source["drafter"], shardings=where["drafter"], expert=expert.params)
+    found = {"drafter": drafter, "expert": expert}
     rows = {role: found[role][0].vocab_size for role in ROLES}
     size = _shared_ids({role: found[role][2] for role in ROLES}, rows, source)
     trimmed = {role: trim.to_vocabulary(*found[role][:2], size) for role in ROLES}

@@ -12,6 +12,7 @@ _PARAMS = (
     (r"embedding", P("vocab", "embed")),
     (r"head/weight", P("vocab", "embed")),
     (r"head/bias", P("vocab")),
+    (r"head/ids", P(None)),
     (r".*query/weight", P("heads", "embed")),
     (r".*query/bias", P("heads")),
     (r".*(key|value)/weight", P("kv_heads", "embed")),

@@ -37,6 +37,9 @@ class Int8:
         scale = jnp.where(largest > 0, largest / LARGEST, 1.0)
         return cls(jnp.round(matrix / scale[:, None]).astype(jnp.int8), scale)
 
+    def __len__(self) -> int:
+        return len(self.values)
+
     def __getitem__(self, rows: jax.Array) -> "Int8":
         return Int8(self.values[rows], self.scale[rows])
 

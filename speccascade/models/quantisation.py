@@ -39,7 +39,7 @@ def quantise(model: Model, params: Params) -> tuple[Model, Params]:
     model = quantised(model)
 
     def convert(like, leaf):
-        return to_int8(leaf) if _is_leaf(like) else leaf
+        return to_int8(leaf) if _is_leaf(like) and not _is_leaf(leaf) else leaf
 
     return model, jax.tree.map(convert, _shapes(model), params, is_leaf=_is_leaf)
 

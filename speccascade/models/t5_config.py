@@ -8,6 +8,7 @@ from speccascade.models.transformer_config import (
     DTYPES,
     WEIGHT_DTYPES,
     check_choices,
+    check_head,
     check_sizes,
 )
 
@@ -29,6 +30,8 @@ class T5Config:
       gated_mlp: whether the feed-forward layer is gated (v1.1 and Flan) or plain (v1.0).
       tie_embeddings: whether the output head is the embedding; the stream is then divided by
         sqrt(d_model) before it (v1.0).
+      head_size: how many token ids an output head of its own scores, for a drafter; the others are
+        never likely. None for all of them.
       num_buckets: buckets of relative positions; even, since the encoder gives half of them to each
         direction.
       max_distance: the distance from which on all positions share the last bucket.
@@ -51,6 +54,7 @@ class T5Config:
     activation: str = "gelu"
     gated_mlp: bool = True
     tie_embeddings: bool = False
+    head_size: int | None = None
     num_buckets: int = 32
     max_distance: int = 128
     decoder_start_id: int = 0
@@ -63,6 +67,7 @@ class T5Config:
         check_sizes(
             self, "vocab_size d_model num_layers num_decoder_layers num_heads head_dim d_ff"
         )
+        check_head(self)
         choices = {"activation": ACTIVATIONS, "dtype": DTYPES, "param_dtype": DTYPES}
         check_choices(self, {**choices, "weight_dtype": WEIGHT_DTYPES})
         if self.num_buckets < 4 or self.num_buckets % 2:

@@ -9,7 +9,7 @@ read them in memory order, which is what bounds decoding.
 
 import dataclasses
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -81,6 +81,12 @@ def _product(x: jax.Array, w: jax.Array | Int8, out_dtype=None) -> jax.Array:
     return (y if padded is x else y[0]).astype(out_dtype or x.dtype)
 
 
+def _fan_in():
+    return nn.initializers.variance_scaling(
+        1.0, "fan_in", "truncated_normal", in_axis=-1, out_axis=-2
+    )
+
+
 class Linear(nn.Module):
     """A product with a weight stored `[out, in]`, and a bias where asked for."""
 
@@ -91,11 +97,8 @@ class Linear(nn.Module):
     @nn.compact
     def __call__(self, x):
         """Maps `[..., in]` to `[..., features]` in the config's dtype."""
-        init = nn.initializers.variance_scaling(
-            1.0, "fan_in", "truncated_normal", in_axis=-1, out_axis=-2
-        )
         shape = (self.features, x.shape[-1])
-        y = _product(x, matrix(self, "weight", init, shape, self.config))
+        y = _product(x, matrix(self, "weight", _fan_in(), shape, self.config))
         if self.bias:
             init = nn.initializers.zeros
             bias = self.param("bias", init, (self.features,), self.config.param_dtype)
@@ -207,14 +210,59 @@ class GatedMLP(nn.Module):
         return constrain(y, "batch", None, None)
 
 
+def head_logits(
+    weight: jax.Array, x: jax.Array, ids: jax.Array | None = None, softcap: float | None = None
+) -> jax.Array:
+    """Scores tokens.
+
+    Args:
+      weight: the head's rows, `[V, D]`.
+      x: what it reads, `[..., D]`.
+      ids: int32 [K], the rows wanted; None for all.
+      softcap: the logits are squashed to within +-softcap; None for not at all.
+
+    Returns:
+      float32 logits `[..., V]`, or `[..., K]`.
+    """
+    weight = weight if ids is None else weight[ids]
+    return _softcap(_product(x, weight, jnp.float32), softcap)
+
+
+class Head(nn.Module):
+    """An output head of its own. One of fewer rows knows whose they are; no other id is likely.
+
+    Attributes:
+      config: the model's, of any family.
+      softcap: as in `head_logits`.
+    """
+
+    config: Any
+    softcap: float | None = None
+
+    @nn.compact
+    def __call__(self, x):
+        """Maps `[..., D]` to float32 logits `[..., V]`: -inf where the head has no row."""
+        c = self.config
+        size = c.head_size or c.vocab_size
+        weight = matrix(self, "weight", _fan_in(), (size, c.d_model), c)
+        logits = head_logits(weight, x, softcap=self.softcap)
+        if c.head_size is None:
+            return logits
+        ids = self.param("ids", lambda key: jnp.arange(size, dtype=jnp.int32))
+        return jnp.full((*x.shape[:-1], c.vocab_size), -jnp.inf).at[..., ids].set(logits)
+
+
 class Transformer(nn.Module):
     """The whole network."""
 
     config: TransformerConfig
 
     @nn.compact
-    def __call__(self, tokens_BS, positions_BS, cache):
-        """Returns float32 `[B, S, V]` logits and the updated cache (None for None)."""
+    def __call__(self, tokens_BS, positions_BS, cache, scored: bool = True):
+        """Returns float32 `[B, S, V]` logits and the updated cache (None for None).
+
+        Unless `scored`, what the head reads, `[B, S, D]`, stands in the place of the logits.
+        """
         c = self.config
         init = nn.initializers.normal(0.02 if c.tie_embeddings else 1.0)
         embedding = matrix(self, "embedding", init, (c.vocab_size, c.d_model), c)
@@ -236,12 +284,13 @@ class Transformer(nn.Module):
             x = x + (norm(f"post_mlp_norm_{i}", y) if c.post_norms else y)
             layers.append(layer)
         x = norm("final_norm", x)
-        if c.tie_embeddings:
-            logits = _product(x, embedding, jnp.float32)
-        else:
-            logits = Linear(c.vocab_size, c, name="head")(x).astype(jnp.float32)
-        logits = constrain(logits, "batch", None, "vocab")
-        return _softcap(logits, c.logit_softcap), None if cache is None else tuple(layers)
+        if scored and c.tie_embeddings:
+            x = head_logits(embedding, x, softcap=c.logit_softcap)
+        elif scored:
+            x = Head(c, c.logit_softcap, name="head")(x)
+        if scored:
+            x = constrain(x, "batch", None, "vocab")
+        return x, None if cache is None else tuple(layers)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -262,8 +311,24 @@ class DecoderOnly:
 
     def forward(self, params: Params, tokens: jax.Array, prompt_length: jax.Array) -> jax.Array:
         """Scores whole sequences, prompt and answer alike; see `Model.forward`."""
+        return self._whole(params, tokens, scored=True)
+
+    def features(self, params: Params, tokens: jax.Array, prompt_length: jax.Array) -> jax.Array:
+        """Returns what the head reads in `forward`; see `Model.features`."""
+        return self._whole(params, tokens, scored=False)
+
+    def _whole(self, params, tokens, scored):
         positions = jnp.broadcast_to(jnp.arange(tokens.shape[1])[None], tokens.shape)
-        return Transformer(self.config).apply({"params": params}, tokens, positions, None)[0]
+        module = Transformer(self.config)
+        return module.apply({"params": params}, tokens, positions, None, scored)[0]
+
+    def head_logits(
+        self, params: Params, features: jax.Array, ids: jax.Array | None = None
+    ) -> jax.Array:
+        """Scores tokens; see `Model.head_logits`."""
+        c = self.config
+        weight = params["embedding"] if c.tie_embeddings else params["head"]["weight"]
+        return head_logits(weight, features, ids, c.logit_softcap)
 
     def init_cache(self, batch: int, slots: int) -> Cache:
         """Returns an empty cache: a `LayerCache` per layer."""

@@ -29,6 +29,19 @@ def check_sizes(config: Any, names: str) -> None:
             raise UserError(f"{name}={size} must be at least 1")
 
 
+def check_head(config: Any) -> None:
+    """Raises UserError where a smaller head is larger than the vocabulary, or is the embedding."""
+    check_sizes(config, "head_size")
+    if config.head_size is None:
+        return
+    if config.tie_embeddings:
+        raise UserError(f"head_size={config.head_size} needs tie_embeddings=False")
+    if config.head_size > config.vocab_size:
+        raise UserError(
+            f"head_size={config.head_size} is above the vocabulary of {config.vocab_size} tokens"
+        )
+
+
 def check_choices(config: Any, choices: Mapping[str, Iterable]) -> None:
     """Raises UserError where a field is none of its choices."""
     for name, known in choices.items():
@@ -51,6 +64,8 @@ class TransformerConfig:
       d_ff: width of the gated feed-forward layer.
       activation: the gate's activation, a name in `ACTIVATIONS`; "gelu" is its tanh approximation.
       tie_embeddings: whether the output head is the embedding.
+      head_size: how many token ids an output head of its own scores, for a drafter; the others are
+        never likely. None for all of them.
       qkv_bias: whether the products that make queries, keys and values have biases.
       output_bias: whether the product that ends attention has one.
       mlp_bias: whether the products of the feed-forward layer have biases.
@@ -86,6 +101,7 @@ class TransformerConfig:
     d_ff: int
     activation: str = "silu"
     tie_embeddings: bool = True
+    head_size: int | None = None
     qkv_bias: bool = False
     output_bias: bool = False
     mlp_bias: bool = False
@@ -112,6 +128,7 @@ class TransformerConfig:
         check_sizes(
             self, "vocab_size d_model num_layers num_heads num_kv_heads head_dim d_ff window"
         )
+        check_head(self)
         scales = "query_pre_attn_scalar rope_base local_rope_base attn_softcap logit_softcap"
         for name in scales.split():
             scale = getattr(self, name)

@@ -151,21 +151,28 @@ def restore(
     return step, found["params"], found["rest"] if rest_like is not None else None
 
 
-def load_model(workdir: str, shardings: Shardings | None = None) -> tuple[Model, Params, Tokenizer]:
+def load_model(
+    workdir: str, shardings: Shardings | None = None, expert: Params | None = None
+) -> tuple[Model, Params, Tokenizer]:
     """The model of `workdir`, with its newest parameters and its tokenizer.
 
     Args:
       workdir: of a trained or an imported model.
       shardings: how each parameter is laid out, however it was when it was saved; None for whole
         on the default device.
+      expert: the parameters of the expert that it drafts for, with which a drafter may share some.
 
     Raises:
-      UserError: something is missing or damaged.
+      UserError: something is missing or damaged, or the drafter is another expert's.
     """
+    from speccascade.training import sharing
+
     model = models.build(read_json(os.path.join(workdir, "model.json")))
     tokenizer = text.load(workdir)
     if not _directory(workdir).is_dir():
         raise UserError(f"{workdir} has no checkpoints; train there first")
+    noted = sharing.read(workdir)
+    shared = {} if noted is None else sharing.shared(workdir, noted, expert, model.vocab_size)
 
     def like(path, leaf):
         key = jax.tree_util.keystr(path, simple=True, separator="/")
@@ -176,5 +183,6 @@ def load_model(workdir: str, shardings: Shardings | None = None) -> tuple[Model,
         if checkpoints.latest_step() is None:
             raise UserError(f"{workdir} has no complete checkpoint; train there first")
         shapes = jax.eval_shape(model.init, jax.random.key(0))
+        shapes = {key: value for key, value in shapes.items() if key not in shared}
         _, params, _ = restore(checkpoints, jax.tree_util.tree_map_with_path(like, shapes))
-    return model, params, tokenizer
+    return model, {**params, **shared}, tokenizer
