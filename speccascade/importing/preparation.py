@@ -16,6 +16,7 @@ from speccascade.importing.checkpoint import Checkpoint, Tensor, load_json
 from speccascade.importing.weights import Fields, Plan
 from speccascade.models.interface import Model, Params
 from speccascade.models.quantisation import check_weights, quantised
+from speccascade.parameter_files import flat
 from speccascade.text import Tokenizer
 
 # In what a checkpoint's own weights are kept where nobody asks for another dtype: without loss.
@@ -80,12 +81,6 @@ class Prepared:
         """Size of the model's parameters in their dtypes."""
         made = jax.eval_shape(self.model.init, jax.random.key(0))
         return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(made))
-
-
-def flat(params: Params) -> dict[str, Any]:
-    """Returns the leaves by their keys, joined by "/"."""
-    paths, _ = jax.tree_util.tree_flatten_with_path(params)
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in paths}
 
 
 def prepare(source: sources.Source, dtype: str | None, weights: str | None = None) -> Prepared:

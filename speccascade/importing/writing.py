@@ -22,7 +22,10 @@ from speccascade import models
 from speccascade.errors import UserError
 from speccascade.importing import arrays, sources
 from speccascade.importing.preparation import prepare
+from speccascade.models.axes import param_axes
 from speccascade.models.loading import Shardings
+from speccascade.sharding import Layout, make_mesh
+from speccascade.sharding.layout import loading
 
 _RECORD = "import.json"
 
@@ -73,7 +76,8 @@ def import_checkpoint(
       source: a Hugging Face directory, a .gguf file, package:NAME/FILE, a hub id or a URL.
       out: the workdir, new or empty.
       dtype: see `prepare`.
-      shardings: how the parameters are laid out meanwhile; see `arrays.read_params`.
+      shardings: how the parameters are laid out meanwhile; None to spread them over all devices,
+        so that a model that fits no single one can be imported.
       weights: see `prepare`.
 
     Raises:
@@ -82,6 +86,8 @@ def import_checkpoint(
     from speccascade.training import checkpoints
 
     start, out_path = time.monotonic(), epath.Path(out)
+    if shardings is None:
+        shardings = loading(Layout(make_mesh()), "expert", param_axes)
     if "://" not in out:
         out_path = epath.Path(os.path.abspath(out))
     with sources.storage(out):

@@ -7,11 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from etils import epath
 
 from speccascade import importing, pairs
 from speccascade.api import generate_text
 from speccascade.distillation import texts, training
 from speccascade.errors import UserError
+from speccascade.parameter_files import flat
 from speccascade.training.metrics import read_metrics
 from tests.distillation import tiny
 from tests.importing import tiny_t5_checkpoint
@@ -66,6 +68,31 @@ def test_in_other_dtypes_it_still_knows_its_expert(source, workdir):
         assert answer.tokens
 
 
+def test_it_is_exported_without_its_expert(source, workdir, tmp_path):
+    sources = {"drafter": workdir, "expert": source}
+    out = str(tmp_path / "exported")
+    pair = pairs.export_workdirs(sources, out, "tiny", dtype="float32", chat=True)
+    assert {p.name for p in (tmp_path / "exported").iterdir()} == {
+        "pair.json",
+        "drafter.safetensors",
+    }
+    assert pair.chat and pair.context_length == 64
+    assert pair.params["drafter"]["embedding"] is pair.params["expert"]["embedding"]
+    trained = pairs.load({**sources, "dtype": "float32"})
+    for key, leaf in flat(trained.params["drafter"]).items():
+        got = flat(pair.params["drafter"])[key]
+        # A matrix was rounded to int8, row by row.
+        atol = np.abs(leaf).max(-1, keepdims=True) / 250 if leaf.ndim == 2 else 0
+        assert got.dtype == leaf.dtype and np.all(np.abs(got - leaf) <= atol)
+    description = json.loads((tmp_path / "exported" / "pair.json").read_text())
+    assert description["expert"] == {"source": source, "dtype": "float32"}
+    assert description["training"]["drafter"]["steps"] == 12
+    how = {"max_new_tokens": 6}
+    (drafted,) = generate_text(pair, ["Ann"], rule="spec", draft_length=2, **how)
+    (greedy,) = generate_text(pair, ["Ann"], method="autoregressive_expert", **how)
+    assert drafted.tokens == greedy.tokens
+
+
 def test_it_decodes_with_no_other_expert(source, workdir, tmp_path):
     with pytest.raises(UserError, match="it decodes only as the drafter of that expert"):
         importing.load(workdir)
@@ -96,8 +123,6 @@ def test_an_interrupted_run_goes_on_to_the_same_losses(source, workdir, tmp_path
 def test_figures_are_means_over_what_the_expert_wrote(source, workdir):
     expert = importing.load(source)
     drafter = importing.load(workdir, expert=expert.params)
-    from etils import epath
-
     found, _ = texts.load(epath.Path(workdir) / "texts", 20).split(5)
     got = training.evaluate(drafter.model, drafter.params, expert, found, batch_size=4)
     q = jax.nn.softmax(drafter.model.forward(drafter.params, found.tokens, found.prompt_length))

@@ -143,8 +143,26 @@ def test_workdir_round_trip(tmp_path):
     assert disk.model == memory.model and disk.tokenizer == memory.tokenizer
     assert disk.context_length == 64
     assert_same(checkpoints.load_model(str(out))[1], memory.params)
-    with pytest.raises(UserError, match="import or train it anew"):
-        importing.load(str(out), dtype="bfloat16")
+    other = importing.load(str(out), dtype="bfloat16")
+    assert other.model.config.dtype == "bfloat16"
+    assert_same(other.params, memory.params)  # as stored: a pair casts them
+
+
+def test_meanwhile_it_lies_on_all_devices(tmp_path, monkeypatch):
+    seen, save = [], checkpoints.save_params
+
+    def spy(workdir, params):
+        seen.append(params)
+        save(workdir, params)
+
+    monkeypatch.setattr(checkpoints, "save_params", spy)
+    weights = tiny.tensors(
+        shapes={k: (264, 16) if v[0] == 260 else v for k, v in tiny.SHAPES.items()}
+    )
+    source = tiny.write(tmp_path / "hf", weights, vocab_size=264)
+    importing.import_checkpoint(str(source), str(tmp_path / "out"))
+    assert seen[0]["embedding"].sharding.shard_shape((264, 16)) == (264 // jax.device_count(), 16)
+    assert_same(importing.load(str(tmp_path / "out")).params, importing.load(str(source)).params)
 
 
 def test_norms_keep_their_own_dtype_on_disk(tmp_path):
