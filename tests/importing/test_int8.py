@@ -75,8 +75,15 @@ def test_a_pair_rounds_both_models(source, expected, tmp_path):
         )
     pairs.export(pair, tmp_path / "pair", {})
     again = pairs.load(str(tmp_path / "pair"))
-    assert again.hash == pair.hash
-    assert_same(again.params, pair.params)
+    assert (again.drafter, again.expert) == (pair.drafter, pair.expert)
+    # Matrices and their scales are stored as they are, what else there is in bfloat16.
+    stored, made = flat(again.params), flat(pair.params)
+    assert stored.keys() == made.keys()
+    for key, leaf in made.items():
+        if not key.endswith(("/values", "weight/scale", "embedding/scale")):
+            leaf = leaf.astype(jnp.bfloat16).astype(leaf.dtype)
+        assert stored[key].dtype == leaf.dtype
+        np.testing.assert_array_equal(stored[key], leaf, err_msg=key)
 
 
 def test_other_dtypes_are_refused(source, tmp_path):
