@@ -28,11 +28,11 @@ def get_config(drafter: str = "runs/smollm2_drafter") -> ml_collections.ConfigDi
         "temperatures": (0.0, 0.6, 1.0),
         "batch_size": 32,
     }
-    config.drafter = {"layers": (0, 1, 29), "head_size": 8192}
+    config.drafter = {"layers": (0, 1, 2), "head_size": 8192}
     config.train = {
         "seed": 0,
         "loss": "forward_kl",  # or reverse_kl, total_variation
-        "num_steps": 1_000,
+        "num_steps": 900,
         "batch_size": 16,
         "validation_texts": 64,
         "optimizer": "adamw",

@@ -4,7 +4,8 @@ A drafter must be right where its expert goes, so it learns on the expert's own 
 2024, "DistillSpec"). Prompts come from a file, one a line, or an expert that was tuned for
 conversations makes them up as well (Xu et al. 2024, "Magpie"). A directory of texts has
 
-prompts.json      the prompts, in the order in which they are answered
+prompts.json      the prompts, in the order in which they are answered, and in how many batches they
+                  were made up
 00000.npz, ...    a batch of answered prompts each
 
 and every file of it appears whole or not at all.
@@ -14,6 +15,7 @@ import dataclasses
 import json
 from collections.abc import Collection, Sequence
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -98,7 +100,7 @@ def write(
     writer = _Writer(expert, c)
     directory.mkdir(parents=True, exist_ok=True)
     _write_prompts(writer, c.num_texts, directory / "prompts.json", exclude)
-    prompts = json.loads((directory / "prompts.json").read_text())[: c.num_texts]
+    prompts = _read_prompts(directory / "prompts.json")["prompts"][: c.num_texts]
     starts = range(0, len(prompts), c.batch_size)
     done = len(_files(directory))
     with tqdm.tqdm(total=len(prompts), desc="answers", unit="text") as bar:
@@ -111,17 +113,19 @@ def write(
 
 def _write_prompts(writer: "_Writer", count: int, path: epath.Path, exclude: Collection[str]):
     """Makes prompts until there are `count`, each of them once."""
-    prompts = json.loads(path.read_text()) if path.exists() else []
-    excluded = set(map(_plain, exclude))
-    known = excluded | set(map(_plain, prompts))
+    found = _read_prompts(path)
+    prompts = found["prompts"]
+    known = set(map(_plain, [*exclude, *prompts]))
     fruitless = 0
     with tqdm.tqdm(total=count, initial=min(len(prompts), count), desc="prompts") as bar:
         while len(prompts) < count:
             before = len(prompts)
-            for prompt in writer.prompts(len(prompts)):
+            batch = len(prompts) + found["batches"]  # never the same again
+            for prompt in writer.prompts(batch):
                 if _plain(prompt) not in known and len(prompts) < count:
                     known.add(_plain(prompt))
                     prompts.append(prompt)
+            found["batches"] += 1
             fruitless = 0 if len(prompts) > before else fruitless + 1
             if fruitless == 10:
                 raise UserError(
@@ -129,9 +133,13 @@ def _write_prompts(writer: "_Writer", count: int, path: epath.Path, exclude: Col
                     "texts.num_texts or give texts.prompts a file with more of them"
                 )
             partial_path = path.with_suffix(".partial")
-            partial_path.write_text(json.dumps(prompts))
+            partial_path.write_text(json.dumps(found))
             partial_path.replace(path)
             bar.update(len(prompts) - before)
+
+
+def _read_prompts(path: epath.Path) -> dict[str, Any]:
+    return json.loads(path.read_text()) if path.exists() else {"prompts": [], "batches": 0}
 
 
 def _save(path: epath.Path, arrays: dict[str, np.ndarray]) -> None:
@@ -166,7 +174,6 @@ class _Writer:
             )
         tokenizer = expert.tokenizer
         self._stops = decode.stop_table(tokenizer.vocab_size, tokenizer.eos_ids)
-        self._batches = 0
         self._opening = tokenizer.encode_chat_opening() if c.prompts == SELF else None
         if self._opening and len(self._opening) >= c.prompt_slots:
             raise UserError(
@@ -175,9 +182,9 @@ class _Writer:
             )
         self._lines = None if c.prompts == SELF else _read_lines(c.prompts)
 
-    def prompts(self, start: int) -> list[str]:
-        """Returns new prompts that fit, to follow `start` others; perhaps known ones."""
-        found = self._lines if self._lines is not None else self._made_up(start)
+    def prompts(self, batch: int) -> list[str]:
+        """Returns prompts that fit, perhaps known ones; what it makes up differs by `batch`."""
+        found = self._lines if self._lines is not None else self._made_up(batch)
         ids = self._ids(found)
         return [f for f, i in zip(found, ids, strict=True) if 0 < len(i) <= self._slots]
 
@@ -188,13 +195,11 @@ class _Writer:
     def _ids(self, prompts: Sequence[str]) -> list[list[int]]:
         return self._expert.tokenizer.encode_prompts(prompts, chat=self._config.chat)
 
-    def _made_up(self, start: int) -> list[str]:
+    def _made_up(self, batch: int) -> list[str]:
         """Lets the expert speak in the user's place; what it did not finish is dropped."""
         c = self._config
         room = c.prompt_slots - len(self._opening)
-        # A batch that found nothing new must not be drawn again.
-        example_ids = (start + self._batches) * c.batch_size + np.arange(c.batch_size)
-        self._batches += 1
+        example_ids = batch * c.batch_size + np.arange(c.batch_size)
         output = self._run(
             [self._opening] * c.batch_size, len(self._opening), example_ids, room, c.seed, 1.0
         )

@@ -33,7 +33,7 @@ def written(expert, tmp_path_factory):
 def test_texts_are_prompts_and_answers_of_the_expert(expert, written):
     found = texts.load(written, 20)
     assert len(found) == 20
-    prompts = json.loads((written / "prompts.json").read_text())
+    prompts = json.loads((written / "prompts.json").read_text())["prompts"]
     assert len(set(prompts)) == len(prompts) == 20
     opening = expert.tokenizer.encode_chat_opening()
     assert expert.tokenizer.chat([{"role": "user", "content": "x"}]).startswith("<|im_start|>user")
@@ -84,13 +84,31 @@ def test_writing_goes_on_where_it_stopped(expert, written, tmp_path):
     assert before.keys() == {p.name for p in directory.iterdir()}
 
 
+def test_prompts_are_made_up_alike_after_an_interruption(expert, written, tmp_path, monkeypatch):
+    prompts, calls = texts._Writer.prompts, []
+
+    def interrupted(self, batch):
+        calls.append(batch)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return prompts(self, batch)
+
+    monkeypatch.setattr(texts._Writer, "prompts", interrupted)
+    directory = epath.Path(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        texts.write(expert, config(), directory)
+    monkeypatch.undo()
+    texts.write(expert, config(), directory)
+    assert (directory / "prompts.json").read_text() == (written / "prompts.json").read_text()
+
+
 def test_prompts_of_a_file_but_for_those_that_are_held_out(expert, tmp_path):
     lines = [f"What is {i} and {i}?" for i in range(6)]
     (tmp_path / "prompts.txt").write_text("\n".join([lines[0], "", *lines]) + "\n")
     where = epath.Path(tmp_path / "texts")
     c = config(prompts=str(tmp_path / "prompts.txt"), chat=False, num_texts=5)
     texts.write(expert, c, where, exclude=[lines[2].upper()])
-    assert json.loads((where / "prompts.json").read_text()) == lines[:2] + lines[3:]
+    assert json.loads((where / "prompts.json").read_text())["prompts"] == lines[:2] + lines[3:]
     found = texts.load(where, 5)
     np.testing.assert_array_equal(found.first, found.prompt_length)
     with pytest.raises(UserError, match="no more than 5 different prompts were found; lower"):
