@@ -87,7 +87,7 @@ def test_a_batch_that_does_not_divide():
     )
     rule = (rules_lib.make("lossy", alpha=0.3),)
     expected = generate(decoder, params, rule, rows)
-    sharded, params = on(decoder, layout(2, 4), params)
+    sharded = dataclasses.replace(decoder, layout=layout(2, 4))
     check_same(generate(sharded, params, rule, rows), expected)
 
 
@@ -180,13 +180,16 @@ def test_gathered_logits_would_be_seen(monkeypatch):
 # ---- without speculation ----
 
 
-def cascade_rows():
-    return toys.mixed_rows(rule_index=0)
+ROOM_ALONE = 6
+
+
+def rows_alone():
+    return toys.mixed_rows(rule_index=0, max_new_tokens=np.arange(toys.BATCH) % (ROOM_ALONE + 1))
 
 
 def test_autoregressive_decoding():
-    pair, where = toys.PAIRS["decoder_only"], layout(2, 4)
-    rows, room = cascade_rows(), toys.ROOM
+    pair, where = toys.PAIRS["decoder_only"], layout(2, 2)
+    rows, room = rows_alone(), ROOM_ALONE
     expected = autoregressive(pair.expert, pair.params["expert"], rows, room, logprobs=True)
     params = jax.device_put(
         pair.params["expert"], where.of("expert", pair.expert).params(pair.expert)
@@ -196,12 +199,12 @@ def test_autoregressive_decoding():
 
 
 def test_sequential_cascades():
-    pair, where = toys.PAIRS["decoder_only"], layout(2, 4)
-    rows = cascade_rows()
+    pair, where = toys.PAIRS["decoder_only"], layout(2, 2)
+    rows, room = rows_alone(), ROOM_ALONE
     decoder, params = on(pair.decoder("token"), where, pair.params)
     models = decoder.drafter.model, decoder.expert
     rule = rules_lib.make("chow", alpha=0.5)
-    expected = token_cascade(*models, pair.params, rule, rows, toys.ROOM)
-    check_same(token_cascade(*models, params, rule, rows, toys.ROOM, where), expected)
-    expected = sequence_cascade(*models, pair.params, -2.0, rows, toys.ROOM)
-    check_same(sequence_cascade(*models, params, -2.0, rows, toys.ROOM, where), expected)
+    expected = token_cascade(*models, pair.params, rule, rows, room)
+    check_same(token_cascade(*models, params, rule, rows, room, where), expected)
+    expected = sequence_cascade(*models, pair.params, -2.0, rows, room)
+    check_same(sequence_cascade(*models, params, -2.0, rows, room, where), expected)
