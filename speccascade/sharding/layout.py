@@ -154,7 +154,7 @@ class Placement:
                 if lies is None and (ways := self.layout.ways(axis)) > 1:
                     counts[self._units.get(name, size), name, ways] += 1
         return [
-            f"{units} {name} do not divide over {ways} devices: {count} parameters lie whole on each"
+            f"{units} {name} do not divide over {ways} devices: {count} parameters lie whole"
             for (units, name, ways), count in counts.items()
         ]
 

@@ -62,7 +62,7 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("family", "verifier", "sizes", "options"), CASES, ids=str)
+@pytest.mark.parametrize(("family", "verifier", "sizes", "options"), CASES)
 def test_every_rule_decodes_as_on_one_device(family, verifier, sizes, options):
     pair = toys.PAIRS[family]
     decoder, made, rows = pair.decoder(verifier), toys.all_rules(), toys.mixed_rows()
