@@ -1,0 +1,120 @@
+"""Operations and bytes of the acts of a block, per device, by arithmetic.
+
+XLA's own cost analysis counts the body of a loop once and is not used. What is counted here: the
+products and attention, weights and caches read from memory, and what devices must exchange where a
+product's summed axis is sharded. Activations are not: those of a few tokens stay on the chip.
+"""
+
+import dataclasses
+import math
+import re
+
+from speccascade.models.interface import Cache, Model, Params
+from speccascade.plan.memory import is_product, leaves, local, size, weight_bytes
+
+# A decoder's step needs neither the encoder nor what has become the cache's keys and values of the
+# prompt.
+_PREFILL_ONLY = re.compile(r"encoder/|decoder/cross_attention_\d+/(key|value)/")
+
+
+@dataclasses.dataclass(frozen=True)
+class Exchange:
+    """An all-reduce: `bytes` on each of `ways` devices, summed over them."""
+
+    bytes: int
+    ways: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """What an act costs one device.
+
+    Attributes:
+      ops: operations of matrix products, a multiplication and an addition being two.
+      hbm_bytes: bytes read from and written to memory.
+      exchanges: one after the other.
+    """
+
+    ops: float = 0
+    hbm_bytes: float = 0
+    exchanges: tuple[Exchange, ...] = ()
+
+    def __add__(self, other: "Cost") -> "Cost":
+        return Cost(
+            self.ops + other.ops,
+            self.hbm_bytes + other.hbm_bytes,
+            self.exchanges + other.exchanges,
+        )
+
+    def __mul__(self, times: int) -> "Cost":
+        return Cost(self.ops * times, self.hbm_bytes * times, self.exchanges * times)
+
+    @property
+    def ici_bytes(self) -> float:
+        """Bytes that a device sends: `2 (w - 1) / w` of each array summed over w devices."""
+        return sum(2 * (e.ways - 1) / e.ways * e.bytes for e in self.exchanges)
+
+
+def read_by_step(model: Model, params: Params) -> list[tuple[str, object]]:
+    """Returns key and shape of the parameters that a pass over a cache reads as a whole.
+
+    Of an embedding that is not the output head too, only some rows are read.
+    """
+    return [
+        (key, leaf)
+        for key, leaf in leaves(params)
+        if not _PREFILL_ONLY.match(key) and (key != "embedding" or model.config.tie_embeddings)
+    ]
+
+
+def forward(model: Model, params: Params, cache: Cache, tokens: int, kind: str) -> Cost:
+    """Returns the cost of one pass of a model over its cache.
+
+    Args:
+      model: the model.
+      params: its parameters' shapes and shardings.
+      cache: the same of its cache, whose axis 0 is the batch. All slots count as read: so does the
+        program, filled or not.
+      tokens: S, of each row.
+      kind: how weights are stored; see `memory.WEIGHTS`.
+    """
+    keys_and_values = [leaf for _, leaf in leaves(cache) if leaf.ndim == 4]
+    rows = local(keys_and_values[0])[0] * tokens
+    width = 2 if model.config.dtype == "bfloat16" else 4
+    ops, hbm, exchanges = 0, 0, []
+    for key, leaf in read_by_step(model, params):
+        hbm += weight_bytes(key, leaf, kind)
+        if not is_product(key, leaf):
+            continue
+        out, summed = local(leaf)
+        ops += 2 * out * summed * rows
+        if (ways := leaf.shape[1] // summed) > 1:
+            exchanges.append(Exchange(rows * out * width, ways))
+    embedding = params["embedding"]
+    if (ways := embedding.shape[0] // local(embedding)[0]) > 1:
+        exchanges.append(Exchange(rows * embedding.shape[1] * width, ways))
+    for leaf in keys_and_values:
+        batch, heads, slots, head_dim = local(leaf)
+        queries = model.config.num_heads // leaf.shape[1] * heads
+        ops += 2 * batch * queries * tokens * slots * head_dim
+        # Read whole, and the new tokens' slots written; those of a prompt (T5) are not.
+        hbm += size(leaf) + batch * heads * tokens * head_dim * leaf.dtype.itemsize
+    return Cost(ops, hbm, tuple(exchanges))
+
+
+def verification(logits_p, logits_q) -> Cost:
+    """Returns the least that distributions, target and verification of a block can cost.
+
+    Every logit is written once, in float32, and read twice: maxima, log-sum-exps and entropies
+    come before distances and kept mass, which need them; then one position of each row is read for
+    the token after the accepted prefix.
+
+    Args:
+      logits_p: shape and sharding of the expert's, [B, N + 1, V].
+      logits_q: the same of the drafter's, [B, N or N + 1, V].
+    """
+    arrays = [local(leaf) for leaf in (logits_p, logits_q)]
+    last = sum(shape[0] * shape[2] for shape in arrays)
+    return Cost(hbm_bytes=4 * (3 * sum(map(math.prod, arrays)) + last))
+
+
