@@ -211,7 +211,7 @@ def _lossy(d, knobs, vocab):
         new = jnp.clip(step, 0.0, t)
         return new, jnp.any(new < t)
 
-    start = jnp.broadcast_to(scale, vocab.max(d.q).shape).astype(d.q.dtype)
+    start = (jnp.zeros_like(vocab.max(d.q)) + scale).astype(d.q.dtype)
     t, _ = jax.lax.while_loop(lambda carry: carry[1], newton, (start, jnp.any(start > 0)))
     return jnp.maximum(low, t * d.p), None
 

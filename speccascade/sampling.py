@@ -72,15 +72,18 @@ def _lifter(ndim: int):
 
 
 def _truncate(probs, truncation: Truncation, lift, vocab: Vocab):
+    largest = vocab.max(probs)  # where nothing reads more than its shape, it is not computed
     if truncation.top_k is not None:
         k = lift(truncation.top_k)
-        edge = _largest_edge(lambda t: vocab.sum((probs >= t).astype(jnp.int32)) >= k, probs)
+        edge = _largest_edge(lambda t: vocab.sum((probs >= t).astype(jnp.int32)) >= k, largest)
         probs = jnp.where(probs >= edge, probs, 0.0)
         probs = probs / vocab.sum(probs)
     keep = jnp.ones_like(probs, bool)
     if truncation.top_p is not None:
         mass = lift(truncation.top_p)
-        edge = _largest_edge(lambda t: vocab.sum(jnp.where(probs >= t, probs, 0.0)) >= mass, probs)
+        edge = _largest_edge(
+            lambda t: vocab.sum(jnp.where(probs >= t, probs, 0.0)) >= mass, largest
+        )
         keep &= (probs >= edge) | (mass >= 1)  # a sum can round to one before the last token
     if truncation.min_p is not None:
         keep &= probs >= lift(truncation.min_p) * vocab.max(probs)
@@ -88,13 +91,13 @@ def _truncate(probs, truncation: Truncation, lift, vocab: Vocab):
     return kept / vocab.sum(kept)
 
 
-def _largest_edge(holds, probs):
-    """Returns the largest float32 t in [0, 1], `[..., 1]`, at which the decreasing `holds(t)` is
+def _largest_edge(holds, start):
+    """Returns the largest float32 t in [0, 1], of the shape of `start`, at which the decreasing `holds(t)` is
     true.
 
     Bisects the bit patterns, which order non-negative floats: 30 streaming passes, exact.
     """
-    low = jnp.zeros(probs.shape[:-1] + (1,), jnp.int32)  # t = 0 always holds
+    low = jnp.zeros_like(start, jnp.int32)  # t = 0 always holds
     high = jnp.full_like(low, 0x3F800001)  # the float after 1 never does
 
     def halve(_, bounds):
@@ -107,12 +110,13 @@ def _largest_edge(holds, probs):
     return jax.lax.bitcast_convert_type(low, jnp.float32)
 
 
-def draw(weights: jax.Array, uniform: jax.Array) -> jax.Array:
-    """Draws one id per row by inverting the cumulative sum in two levels.
+def draw(weights: jax.Array, uniform: jax.Array, vocab: Vocab = WHOLE) -> jax.Array:
+    """Draws one id per row by inverting the cumulative sum in two levels, in three where sharded.
 
     Args:
       weights: `[..., V]`, non-negative, not all zero; need not sum to one.
       uniform: `[...]` in [0, 1).
+      vocab: how V lies; of a shard only its total is shown to the others.
 
     Returns:
       int32 `[...]`, never an id of zero weight.
@@ -123,10 +127,18 @@ def draw(weights: jax.Array, uniform: jax.Array) -> jax.Array:
     chunks = jnp.pad(weights, pad).reshape(*weights.shape[:-1], -1, width)
     sums = chunks.sum(-1)
     total = sums.sum(-1)
-    chunk, before = _invert(sums, uniform * total)
+    if vocab.axis_name is None:
+        at = uniform * total
+    else:
+        totals = vocab.totals(total)
+        at = uniform * totals.sum(-1)
+        shard, before = _invert(totals, at)
+        at = at - before
+    chunk, before = _invert(sums, at)
     inside = jnp.take_along_axis(chunks, chunk[..., None, None], axis=-2)[..., 0, :]
-    offset, _ = _invert(inside, uniform * total - before)
-    return chunk * width + offset
+    offset, _ = _invert(inside, at - before)
+    index = chunk * width + offset
+    return index if vocab.axis_name is None else vocab.from_shard(shard, index, size)
 
 
 def _invert(weights, at):

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 
 from speccascade.errors import UserError
 from speccascade.sampling import draw
+from speccascade.vocab import WHOLE, Vocab
 
 METHODS = ("token", "block")
 
@@ -61,15 +62,14 @@ class _Block(NamedTuple):
     length: jax.Array
 
 
-def _block(draft, q, pi, length, method) -> _Block:
+def _block(draft, q, pi, length, method, vocab=WHOLE) -> _Block:
     batch, size = draft.shape
     if method not in METHODS:
         raise UserError(f"verifier {method!r} is unknown; choose one of: {', '.join(METHODS)}")
     length = jnp.full((batch,), size, jnp.int32) if length is None else length
     drafted = jnp.arange(size) < length[:, None]
-    index = draft[..., None]
-    q_at = jnp.where(drafted, jnp.take_along_axis(q, index, axis=-1)[..., 0], 1.0)
-    pi_at = jnp.where(drafted, jnp.take_along_axis(pi[:, :size], index, axis=-1)[..., 0], 0.0)
+    q_at = jnp.where(drafted, vocab.at(q, draft), 1.0)
+    pi_at = jnp.where(drafted, vocab.at(pi[:, :size], draft), 0.0)
     weight = jnp.ones((batch, size + 1), pi.dtype)
     if method == "block":
         # w_i = min(1, w_{i-1} pi / q) is, in logarithms, a sum held down at zero: the running sum
@@ -80,7 +80,7 @@ def _block(draft, q, pi, length, method) -> _Block:
     return _Block(q_at, pi_at, weight, length)
 
 
-def _after(q_i, pi_i, weight_i, is_end) -> jax.Array:
+def _after(q_i, pi_i, weight_i, is_end, vocab=WHOLE) -> jax.Array:
     """The unnormalised law of the token after i accepted ones, `[..., V]`.
 
     Args:
@@ -88,18 +88,19 @@ def _after(q_i, pi_i, weight_i, is_end) -> jax.Array:
       pi_i: `[..., V]`.
       weight_i: `[...]`.
       is_end: bool `[...]`, whether the whole block was accepted.
+      vocab: how to reduce over V.
     """
     residual = jnp.maximum(weight_i[..., None] * pi_i - q_i, 0.0)
     # An empty residual is never reached but by rounding, where pi equals q.
-    empty = residual.sum(-1) <= 0
-    return jnp.where((is_end | empty)[..., None], pi_i, residual)
+    empty = vocab.sum(residual) <= 0
+    return jnp.where(is_end[..., None] | empty, pi_i, residual)
 
 
-def _block_scores(block: _Block, q, pi) -> jax.Array:
+def _block_scores(block: _Block, q, pi, vocab=WHOLE) -> jax.Array:
     """h_1..h_N of block verification, [B, N]: the chance to stop at i if no later i is kept."""
     size = q.shape[1]
     inner = block.weight[:, 1:size, None] * pi[:, 1:size] - q[:, 1:]
-    surplus = jnp.maximum(inner, 0.0).sum(-1)  # s_i for i = 1..N-1
+    surplus = vocab.sum(jnp.maximum(inner, 0.0))[..., 0]  # s_i for i = 1..N-1
     total = surplus + (1 - block.weight[:, 1:size])  # the difference first: it is exact near 1
     inner = jnp.where(total > 0, surplus / jnp.where(total > 0, total, 1.0), 0.0)
     scores = jnp.pad(inner, ((0, 0), (0, 1)))
@@ -117,6 +118,7 @@ def verify(
     length: jax.Array | None = None,
     method: str = "token",
     uniforms: Uniforms | None = None,
+    vocab: Vocab = WHOLE,
 ) -> Verdict:
     """Decides how much of a drafted block to keep and draws the token after it.
 
@@ -131,6 +133,7 @@ def verify(
         ends there and its last token comes from `pi[length]`.
       method: "token" or "block".
       uniforms: the randomness, to inject it.
+      vocab: how to reduce over V.
 
     Raises:
       UserError: the method is unknown.
@@ -141,15 +144,15 @@ def verify(
         uniforms = Uniforms(
             jax.random.uniform(accept_key, (batch, size)), jax.random.uniform(token_key, (batch,))
         )
-    block = _block(draft, q, pi, length, method)
+    block = _block(draft, q, pi, length, method, vocab)
     if size == 0:
-        return Verdict(block.length, draw(pi[:, 0], uniforms.token))
+        return Verdict(block.length, draw(pi[:, 0], uniforms.token, vocab))
     if method == "token":
         # Strictly below: a token without target mass is not kept at u = 0 either.
         kept = uniforms.accept * block.q_at < block.pi_at
         num_accepted = jnp.sum(jnp.cumprod(kept.astype(jnp.int32), axis=1), axis=1)
     else:
-        kept = uniforms.accept < _block_scores(block, q, pi)
+        kept = uniforms.accept < _block_scores(block, q, pi, vocab)
         num_accepted = jnp.max(jnp.where(kept, jnp.arange(1, size + 1), 0), axis=1)
     num_accepted = num_accepted.astype(jnp.int32)
 
@@ -162,8 +165,9 @@ def verify(
         at(pi, num_accepted),
         at(block.weight, num_accepted),
         num_accepted == block.length,
+        vocab,
     )
-    return Verdict(num_accepted, draw(weights, uniforms.token))
+    return Verdict(num_accepted, draw(weights, uniforms.token, vocab))
 
 
 def law(

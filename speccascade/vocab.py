@@ -1,7 +1,8 @@
 """Reductions over the vocabulary axis, whole or sharded over a mesh axis.
 
 Rules, distributions and verification reduce over the vocabulary only through a `Vocab`, so one code
-serves arrays that hold all of `V` and, under `jax.shard_map`, arrays that hold a shard of it.
+serves arrays that hold all of `V` and, under `jax.shard_map`, arrays that hold a shard of it. What
+crosses devices is one number per row or position, never an axis of the vocabulary.
 """
 
 import dataclasses
@@ -32,13 +33,56 @@ class Vocab:
 
     def ids(self, x: jax.Array) -> jax.Array:
         """Returns the token ids of x's last axis, int32 `[V]` (of the shard, where sharded)."""
-        first = 0 if self.axis_name is None else jax.lax.axis_index(self.axis_name) * x.shape[-1]
-        return first + jnp.arange(x.shape[-1], dtype=jnp.int32)
+        return self._first(x.shape[-1]) + jnp.arange(x.shape[-1], dtype=jnp.int32)
 
     def first_argmax(self, x: jax.Array) -> jax.Array:
         """Returns the lowest id at which x is largest, int32 `[..., 1]`."""
         ids = jnp.broadcast_to(self.ids(x), x.shape)
         return -self.max(jnp.where(x == self.max(x), -ids, jnp.iinfo(jnp.int32).min))
+
+    def at(self, x: jax.Array, ids: jax.Array) -> jax.Array:
+        """Returns x at one id each, `[...]`, for ids `[...]`."""
+        if self.axis_name is None:
+            return jnp.take_along_axis(x, ids[..., None], axis=-1)[..., 0]
+        own, local = self._own(ids, x.shape[-1])
+        found = jnp.take_along_axis(x, local[..., None], axis=-1)[..., 0]
+        return jax.lax.psum(jnp.where(own, found, 0), self.axis_name)
+
+    def rows(self, table: jax.Array, ids: jax.Array) -> jax.Array:
+        """Returns `table[ids]`, `[..., D]`, of a table `[V, D]`."""
+        if self.axis_name is None:
+            return table[ids]
+        own, local = self._own(ids, table.shape[0])
+        return jax.lax.psum(jnp.where(own[..., None], table[local], 0), self.axis_name)
+
+    def totals(self, x: jax.Array) -> jax.Array:
+        """Returns every shard's x `[...]` on all of them, `[..., shards]`; needs a mesh axis."""
+        shard = jnp.arange(jax.lax.axis_size(self.axis_name)) == self.shard()
+        return jax.lax.psum(jnp.where(shard, x[..., None], 0), self.axis_name)
+
+    def shard(self) -> jax.Array:
+        """Returns which shard this device holds, int32 `[]`; needs a mesh axis."""
+        return jax.lax.axis_index(self.axis_name)
+
+    def from_shard(self, shard: jax.Array, ids: jax.Array, size: int) -> jax.Array:
+        """Returns the token ids that some shards chose, int32 `[...]`; needs a mesh axis.
+
+        Args:
+          shard: int32 `[...]`, whose choice counts.
+          ids: int32 `[...]`, this shard's choices, each in `0..size - 1`.
+          size: ids of a shard.
+        """
+        chosen = jnp.where(shard == self.shard(), self._first(size) + ids, 0)
+        return jax.lax.psum(chosen, self.axis_name)
+
+    def _first(self, size: int) -> jax.Array | int:
+        return 0 if self.axis_name is None else self.shard() * size
+
+    def _own(self, ids, size):
+        """Returns which ids this shard holds, and their indices in it (0 for those of others)."""
+        local = ids - self._first(size)
+        own = (local >= 0) & (local < size)
+        return own, jnp.where(own, local, 0)
 
 
 WHOLE = Vocab()

@@ -37,9 +37,9 @@ def law_with_p(choose):
         module = mutant()
         real = module._after
 
-        def after(q_i, pi_i, weight_i, is_end):
+        def after(q_i, pi_i, weight_i, is_end, *vocab):
             wrong = choose(is_end)[..., None]
-            return real(q_i, jnp.where(wrong, p, pi_i), weight_i, is_end)
+            return real(q_i, jnp.where(wrong, p, pi_i), weight_i, is_end, *vocab)
 
         module._after = after
         return module.law(draft, q, pi, length=length, method=method)

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import PartitionSpec
 
 from speccascade import models
 from speccascade.models.interface import Cache, Model, Params, Prefilled
@@ -61,6 +62,19 @@ class Agreeing:
         """Scores the next tokens of every row; see `Model.apply`."""
         logits, cache = self.model.apply(params["model"], tokens, positions, cache)
         return _steer(logits, tokens, positions, params["agreement"]), cache
+
+    def axis_sizes(self) -> Mapping[str, int]:
+        """Returns the model's own; see `Model.axis_sizes`."""
+        return self.model.axis_sizes()
+
+    def param_axes(self, key: str) -> PartitionSpec:
+        """Returns the model's own, and none for the agreement; see `Model.param_axes`."""
+        own = key.removeprefix("model/")
+        return PartitionSpec() if own == key else self.model.param_axes(own)
+
+    def cache_axes(self, cache: Cache) -> Any:
+        """Returns the model's own; see `Model.cache_axes`."""
+        return self.model.cache_axes(cache)
 
 
 def _steer(logits: jax.Array, tokens: jax.Array, positions: jax.Array, agreement) -> jax.Array:

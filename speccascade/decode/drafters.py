@@ -3,14 +3,21 @@ from, and how many tokens each row drafted.
 """
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
 
+from speccascade import rules as rules_lib
 from speccascade.models.interface import Model, Params
+from speccascade.rules import Rule
 from speccascade.sampling import Truncation, confidence, distribution, draw
+from speccascade.sharding.active import over_vocabulary, pad_vocabulary
+from speccascade.vocab import WHOLE, Vocab
+
+ROWS, AT_ROWS, AT_POSITIONS = P("batch"), P("batch", "vocab"), P("batch", None, "vocab")
+"""Logical axes of what has an entry per row [B], of distributions [B, V] and [B, M, V]."""
 
 
 class Request(NamedTuple):
@@ -33,13 +40,38 @@ class Request(NamedTuple):
     truncation: Truncation | None
 
 
+class EndsDraft(NamedTuple):
+    """Asks each row's rule whether drafting ends.
+
+    Attributes:
+      rules: the run's rules.
+      rule_index: int32 [B].
+    """
+
+    rules: tuple[Rule, ...]
+    rule_index: jax.Array
+
+    def __call__(self, q1: jax.Array, vocab: Vocab = WHOLE) -> jax.Array:
+        """Maps q1 `[B, V]` to bool [B], true where drafting ends before that position."""
+        ends = [rules_lib.ends_draft(rule, q1, vocab) for rule in self.rules]
+        return by_row(ends, self.rule_index)
+
+
+def by_row(choices: list[jax.Array], index: jax.Array) -> jax.Array:
+    """Returns `choices[index[b]][b]` for every row b."""
+    chosen = choices[0]
+    for i, choice in enumerate(choices[1:], start=1):
+        chosen = jnp.where((index == i).reshape(-1, *(1,) * (choice.ndim - 1)), choice, chosen)
+    return chosen
+
+
 class Draft(NamedTuple):
     """A drafted block.
 
     Attributes:
       tokens: int32 [B, N].
       q: float32 [B, M, V], the distribution of each token as sampled; M is N + 1 where the bonus
-        position was asked for, else N.
+        position was asked for, else N. Under a layout V is padded to equal shards.
       q1: float32 [B, M, V], the same at temperature 1, untruncated.
       length: int32 [B] in 0..N, tokens really drafted.
       calls: int32 [B], drafter passes taken.
@@ -66,7 +98,7 @@ class Drafter(Protocol):
         params: Params,
         state: Any,
         request: Request,
-        ends_draft: Callable[[jax.Array], jax.Array] | None,
+        ends_draft: EndsDraft | None,
         bonus: bool,
     ) -> tuple[Draft, Any]:
         """Drafts a block.
@@ -75,7 +107,7 @@ class Drafter(Protocol):
           params: the drafter's parameters.
           state: from `prefill` or the last call.
           request: what to draft.
-          ends_draft: maps q1 `[B, V]` to bool [B], true where drafting ends before that position.
+          ends_draft: tells where drafting ends; None where it never does.
           bonus: whether q is wanted at the position after the block too.
 
         Returns:
@@ -116,20 +148,30 @@ class ModelDrafter:
         batch, size = request.uniforms.shape
         steps = size if bonus else size - 1  # passes after the first
 
+        def look(vocab, logits_BV, temperature, truncation, ends_draft):
+            finite = jnp.isfinite(vocab.max(logits_BV)[..., 0])
+            q = distribution(logits_BV, temperature, truncation, vocab)
+            q1 = confidence(logits_BV, vocab)
+            return q, q1, finite, () if ends_draft is None else ends_draft(q1, vocab)
+
+        look_sharded = over_vocabulary(
+            look, (AT_ROWS, ROWS, ROWS, ROWS), (AT_ROWS, AT_ROWS, ROWS, ROWS)
+        )
+        draw_sharded = over_vocabulary(lambda vocab, q, u: draw(q, u, vocab), (AT_ROWS, ROWS), ROWS)
+
         def distributions(logits_BV):
-            finite = jnp.isfinite(jnp.max(logits_BV, axis=-1))
-            q = distribution(logits_BV, request.temperature, request.truncation)
-            return q, confidence(logits_BV), finite
+            logits_BV = pad_vocabulary(logits_BV)
+            return look_sharded(logits_BV, request.temperature, request.truncation, ends_draft)
 
         def put(buffer, value, i):
             return jax.lax.dynamic_update_slice_in_dim(buffer, value[:, None], i, axis=1)
 
         def choose(i, q):
             u = jax.lax.dynamic_slice_in_dim(request.uniforms, i, 1, axis=1)[:, 0]
-            return draw(q, u)
+            return draw_sharded(q, u)
 
-        def goes_on(active, q1):
-            return active if ends_draft is None else active & ~ends_draft(q1)
+        def goes_on(active, ends):
+            return active if ends_draft is None else active & ~ends
 
         def step(carry):
             i, cache, q, tokens, qs, q1s, active, length, valid = carry
@@ -137,9 +179,9 @@ class ModelDrafter:
             logits, cache = self.model.apply(
                 params, token[:, None], (request.position + 1 + i)[:, None], cache
             )
-            q, q1, finite = distributions(logits[:, 0])
+            q, q1, finite, ends = distributions(logits[:, 0])
             tokens, qs, q1s = put(tokens, token, i), put(qs, q, i + 1), put(q1s, q1, i + 1)
-            length, active = length + active, goes_on(active, q1)
+            length, active = length + active, goes_on(active, ends)
             return i + 1, cache, q, tokens, qs, q1s, active, length, valid & finite
 
         def unfinished(carry):
@@ -147,7 +189,7 @@ class ModelDrafter:
             return going if ends_draft is None else going & jnp.any(carry[6])
 
         logits, cache = self._first(params, state, request, bonus)
-        q, q1, valid = distributions(logits)
+        q, q1, valid, ends = distributions(logits)
         buffer = jnp.zeros((batch, steps + 1, q.shape[-1]), q.dtype)
         carry = (
             jnp.int32(0),
@@ -156,7 +198,7 @@ class ModelDrafter:
             jnp.zeros((batch, size), jnp.int32),
             put(buffer, q, 0),
             put(buffer, q1, 0),
-            goes_on(jnp.ones((batch,), bool), q1),
+            goes_on(jnp.ones((batch,), bool), ends),
             jnp.zeros((batch,), jnp.int32),
             valid,
         )

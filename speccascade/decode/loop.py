@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from speccascade import rules as rules_lib
+from speccascade.decode import placing
 from speccascade.decode import state as state_lib
 from speccascade.decode.drafters import NoDrafter
 from speccascade.decode.rows import Rows
@@ -16,6 +17,7 @@ from speccascade.decode.step import Decoder, Record, step
 from speccascade.errors import UserError
 from speccascade.models.interface import Model
 from speccascade.rules import Rule
+from speccascade.sharding.active import use
 
 
 @partial(jax.jit, static_argnums=0)
@@ -29,11 +31,14 @@ def prefill(decoder: Decoder, params: dict[str, Any], rows: Rows) -> State:
     """
     slots = rows.prompt.shape[1] + decoder.max_new_tokens + decoder.overhang
     batch = rows.prompt.shape[0]
-    drafter = decoder.drafter.prefill(params["drafter"], rows.prompt, rows.prompt_length, slots)
-    cache = decoder.expert.init_cache(batch, slots)
-    read = decoder.expert.prefill(params["expert"], rows.prompt, rows.prompt_length, cache)
+    with use(decoder.placement("drafter")):
+        drafter = decoder.drafter.prefill(params["drafter"], rows.prompt, rows.prompt_length, slots)
+    with use(decoder.placement("expert")):
+        cache = decoder.expert.init_cache(batch, slots)
+        read = decoder.expert.prefill(params["expert"], rows.prompt, rows.prompt_length, cache)
     width = decoder.max_new_tokens + decoder.overhang
-    return state_lib.initial(rows, width, read.last, read.position, drafter, read.cache)
+    state = state_lib.initial(rows, width, read.last, read.position, drafter, read.cache)
+    return placing.constrain(decoder, state)
 
 
 @partial(jax.jit, static_argnums=0, donate_argnums=4)
@@ -44,12 +49,15 @@ def run(decoder: Decoder, params, rules: tuple[Rule, ...], rows: Rows, state: St
         return ~state.done.all()
 
     def body(state):
-        return step(decoder, params, rules, rows, state)[0]
+        return placing.constrain(decoder, step(decoder, params, rules, rows, state)[0])
 
     return jax.lax.while_loop(unfinished, body, state)
 
 
-_one_step = jax.jit(step, static_argnums=0)
+@partial(jax.jit, static_argnums=0)
+def _one_step(decoder: Decoder, params, rules, rows: Rows, state: State):
+    state, record = step(decoder, params, rules, rows, state)
+    return placing.constrain(decoder, state), record
 
 
 def check(decoder: Decoder, rules: tuple[Rule, ...]) -> None:
@@ -108,6 +116,7 @@ def generate(
     """
     check(decoder, rules)
     check_rows(rows, decoder.max_new_tokens, len(rules))
+    rules, rows = placing.place(decoder, rules, rows)
     state = prefill(decoder, params, rows)
     return state_lib.output(run(decoder, params, rules, rows, state))
 
@@ -122,6 +131,7 @@ def trace(
     """
     check(decoder, rules)
     check_rows(rows, decoder.max_new_tokens, len(rules))
+    rules, rows = placing.place(decoder, rules, rows)
     state = prefill(decoder, params, rows)
     while not state.done.all():
         state, record = _one_step(decoder, params, rules, rows, state)

@@ -12,15 +12,17 @@ import jax.numpy as jnp
 
 from speccascade import rules as rules_lib
 from speccascade.decode import state as state_lib
-from speccascade.decode.drafters import Draft, Drafter, Request
+from speccascade.decode.decide import Decision, decide
+from speccascade.decode.drafters import Draft, Drafter, EndsDraft, Request
 from speccascade.decode.rows import Rows
 from speccascade.decode.state import Emission, State, Stats
 from speccascade.errors import UserError
 from speccascade.models.interface import Model
 from speccascade.randomness import Role, row_keys, uniforms
-from speccascade.rules import Distributions, Rule, Target
-from speccascade.sampling import confidence, distribution
-from speccascade.verify import METHODS, Uniforms, Verdict, verify
+from speccascade.rules import Rule
+from speccascade.sharding import Layout, Placement
+from speccascade.sharding.active import use
+from speccascade.verify import METHODS, Uniforms, Verdict
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +36,7 @@ class Decoder:
       max_new_tokens: the most tokens that a row may ask for.
       verifier: "token" or "block".
       logprobs: whether the log-probabilities of the emitted tokens are kept.
+      layout: how models and rows lie on a mesh; None for one device.
     """
 
     expert: Model
@@ -42,6 +45,7 @@ class Decoder:
     max_new_tokens: int
     verifier: str = "token"
     logprobs: bool = False
+    layout: Layout | None = None
 
     def __post_init__(self):
         if self.verifier not in METHODS:
@@ -55,6 +59,13 @@ class Decoder:
     def overhang(self) -> int:
         """The most tokens that a block may write past the end of a row."""
         return self.draft_length + 1
+
+    def placement(self, role: str) -> Placement | None:
+        """Returns how a model lies on the mesh, "drafter" or "expert"; None for one device."""
+        if self.layout is None:
+            return None
+        model = self.expert if role == "expert" else getattr(self.drafter, "model", None)
+        return self.layout.of(role, model)
 
 
 class Record(NamedTuple):
@@ -108,95 +119,51 @@ def step(
         rows.drafter_truncation,
     )
     bonus = any(rules_lib.uses_q(rule) for rule in rules)
-    draft, drafter = decoder.drafter.draft(
-        params["drafter"], state.drafter, request, _ends_draft(rules, rows), bonus
-    )
+    with use(decoder.placement("drafter")):
+        draft, drafter = decoder.drafter.draft(
+            params["drafter"], state.drafter, request, _ends_draft(rules, rows), bonus
+        )
 
     # Score: the block in one pass, behind the newest token.
     block = jnp.concatenate([state.last[:, None], draft.tokens], axis=1)
     positions = state.position[:, None] + jnp.arange(size + 1)
-    logits, expert = decoder.expert.apply(params["expert"], block, positions, state.expert)
-    p = distribution(logits, rows.temperature, rows.expert_truncation)
-    p1 = confidence(logits)
+    with use(decoder.placement("expert")):
+        logits, expert = decoder.expert.apply(params["expert"], block, positions, state.expert)
 
-    # Verify.
-    target = _target(rules, rows, draft, p, p1)
-    accept, token = noise(Role.ACCEPT, size), noise(Role.TOKEN, 1)[:, 0]
-    q = draft.q[:, :size]
-    verdict = verify(
-        None,
-        draft.tokens,
-        q,
-        target.pi,
-        length=draft.length,
-        method=decoder.verifier,
-        uniforms=Uniforms(accept, token),
-    )
+        # Verify.
+        uniform = Uniforms(noise(Role.ACCEPT, size), noise(Role.TOKEN, 1)[:, 0])
+        decision = decide(decoder.verifier, decoder.logprobs, rules, rows, draft, logits, uniform)
 
     # Commit.
-    kept = verdict.num_accepted
-    tokens = jnp.concatenate([draft.tokens, draft.tokens[:, :1] if size else block], axis=1)
-    tokens = jnp.where(jnp.arange(size + 1) == kept[:, None], verdict.next_token[:, None], tokens)
-    finite = jnp.all(jnp.isfinite(jnp.max(logits, axis=-1)), axis=-1)
-    zeros = jnp.zeros(tokens.shape, jnp.float32)
+    kept = decision.verdict.num_accepted
     emission = Emission(
-        tokens=tokens,
+        tokens=decision.tokens,
         count=kept + 1,
-        logprob=_log_of(target.pi, tokens) if decoder.logprobs else zeros,
-        expert_logprob=_log_of(p1, tokens) if decoder.logprobs else zeros,
-        valid=draft.valid & finite,
+        logprob=decision.logprob,
+        expert_logprob=decision.expert_logprob,
+        valid=draft.valid & decision.valid,
     )
     new, emitted = state_lib.commit(state, rows, emission)
-    counted = _count(state, draft, q, target, kept, emitted)
+    counted = _count(state, draft, decision, kept, emitted)
     new = new._replace(drafter=drafter, expert=expert, stats=counted)
-    return new, Record(draft, p, target.pi, target.deferral, verdict, emitted)
+    record = Record(draft, decision.p, decision.pi, decision.deferral, decision.verdict, emitted)
+    return new, record
 
 
 def _ends_draft(rules: tuple[Rule, ...], rows: Rows):
-    """Returns the function that asks each row's rule whether drafting ends, None if none does."""
+    """Returns what asks each row's rule whether drafting ends, None if none does."""
     if not any(rules_lib.can_end_draft(rule) for rule in rules):
         return None
-    return lambda q1: _by_row([rules_lib.ends_draft(rule, q1) for rule in rules], rows.rule_index)
+    return EndsDraft(rules, rows.rule_index)
 
 
-def _target(rules: tuple[Rule, ...], rows: Rows, draft: Draft, p, p1) -> Target:
-    """Returns each row's target under its own rule, at all N + 1 positions at once."""
-
-    def padded(q):
-        # Without the bonus position no rule reads q there.
-        missing = p.shape[1] - q.shape[1]
-        return jnp.pad(q, ((0, 0), (0, missing), (0, p.shape[2] - q.shape[2])))
-
-    d = Distributions(padded(draft.q), p, padded(draft.q1), p1)
-    targets = [rules_lib.apply(rule, d) for rule in rules]
-    pi = _by_row([t.pi for t in targets], rows.rule_index)
-    return Target(pi, _by_row([t.deferral for t in targets], rows.rule_index))
-
-
-def _by_row(choices: list[jax.Array], index: jax.Array) -> jax.Array:
-    """Returns `choices[index[b]][b]` for every row b."""
-    chosen = choices[0]
-    for i, choice in enumerate(choices[1:], start=1):
-        chosen = jnp.where((index == i).reshape(-1, *(1,) * (choice.ndim - 1)), choice, chosen)
-    return chosen
-
-
-def _log_of(probs: jax.Array, tokens: jax.Array) -> jax.Array:
-    """Returns the log-probabilities of `tokens [B, M]` under `probs [B, M, V]`."""
-    return jnp.log(jnp.take_along_axis(probs, tokens[..., None], axis=-1)[..., 0])
-
-
-def _count(state: State, draft: Draft, q, target: Target, kept, emitted) -> Stats:
+def _count(state: State, draft: Draft, decision: Decision, kept, emitted) -> Stats:
     """Adds a block to the counts of the rows that were not done."""
-    size = q.shape[1]
     tested = jnp.minimum(jnp.minimum(kept + 1, draft.length), emitted)
 
     def over_first(count, values):
         return jnp.sum(jnp.where(jnp.arange(values.shape[1]) < count[:, None], values, 0.0), axis=1)
 
-    distance = jnp.zeros(q.shape[:2])
-    if size:
-        distance = rules_lib.total_variation(target.pi[:, :size], q)[..., 0]
     active = emitted > 0  # a block emits at least one token, unless its logits were not finite
     block = Stats(
         emitted=emitted,
@@ -206,7 +173,7 @@ def _count(state: State, draft: Draft, q, target: Target, kept, emitted) -> Stat
         accepted=jnp.minimum(kept, emitted),
         tested=tested,
         rejected=(kept < draft.length) & (kept < emitted),
-        tv_sum=over_first(tested, distance),
-        deferral_sum=over_first(emitted, target.deferral),
+        tv_sum=over_first(tested, decision.distance),
+        deferral_sum=over_first(emitted, decision.deferral),
     )
     return jax.tree.map(lambda old, new: old + jnp.where(active, new, 0.0), state.stats, block)

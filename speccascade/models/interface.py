@@ -8,9 +8,11 @@ here and in the whole package:
   Q query heads  K key-value heads    G = Q / K            H head width
 """
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
 import jax
+from jax.sharding import PartitionSpec
 
 Params = Any
 Cache = Any
@@ -95,4 +97,23 @@ class Model(Protocol):
         Returns:
           float32 [B, S, V] logits of the token after each, and the new cache.
         """
+        ...
+
+    def axis_sizes(self) -> Mapping[str, int]:
+        """Returns how many units the axes have that must not be cut within one, by logical name.
+
+        The names are those of `sharding/rules.py`.
+        """
+        ...
+
+    def param_axes(self, key: str) -> PartitionSpec:
+        """Returns the logical names of a parameter's axes.
+
+        Args:
+          key: its flat key, "attention_0/query/weight".
+        """
+        ...
+
+    def cache_axes(self, cache: Cache) -> Any:
+        """Returns the logical names of a cache's axes, as a pytree like it."""
         ...

@@ -15,11 +15,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import PartitionSpec as P
 
+from speccascade.models import axes
 from speccascade.models.interface import Params, Prefilled
 from speccascade.models.t5_config import T5Config
 from speccascade.models.transformer import LayerCache, Linear, RMSNorm, _product, _write
 from speccascade.models.transformer_config import ACTIVATIONS
+from speccascade.sharding.active import constrain, look_up
 
 UNSEEN = -1e30
 
@@ -95,7 +98,8 @@ class Attention(nn.Module):
         self.output = Linear(c.d_model, c)
 
     def _heads(self, y):
-        return y.reshape(*y.shape[:2], self.config.num_heads, self.config.head_dim)
+        y = y.reshape(*y.shape[:2], self.config.num_heads, self.config.head_dim)
+        return constrain(y, "batch", None, "heads", None)
 
     def keys_and_values(self, x_BLD):
         """Returns keys and values, `[B, L, K, H]` each."""
@@ -108,7 +112,8 @@ class Attention(nn.Module):
         scores = jnp.einsum("bskh,bklh->bksl", query_BSKH, keys, preferred_element_type=jnp.float32)
         weights = jax.nn.softmax(scores + bias, axis=-1).astype(values.dtype)
         mixed = jnp.einsum("bksl,bklh->bskh", weights, values, preferred_element_type=jnp.float32)
-        return self.output(mixed.reshape(*x_BSD.shape[:2], -1).astype(x_BSD.dtype))
+        y = self.output(mixed.reshape(*x_BSD.shape[:2], -1).astype(x_BSD.dtype))
+        return constrain(y, "batch", None, None)
 
 
 class MLP(nn.Module):
@@ -123,7 +128,8 @@ class MLP(nn.Module):
         activation = ACTIVATIONS[c.activation]
         y = Linear(c.d_ff, c, name="up")(x)
         y = activation(Linear(c.d_ff, c, name="gate")(x)) * y if c.gated_mlp else activation(y)
-        return Linear(c.d_model, c, name="down")(y)
+        y = Linear(c.d_model, c, name="down")(constrain(y, "batch", None, "mlp"))
+        return constrain(y, "batch", None, None)
 
 
 def _slots(keys_BLKH: jax.Array, values_BLKH: jax.Array) -> LayerCache:
@@ -214,14 +220,17 @@ class T5(nn.Module):
             self.head = Linear(c.vocab_size, c)
 
     def _embed(self, tokens):
-        return self.embedding[tokens].astype(self.config.dtype)
+        x = constrain(look_up(self.embedding, tokens), "batch", None, None)
+        return x.astype(self.config.dtype)
 
     def _logits(self, x):
         c = self.config
-        if not c.tie_embeddings:
-            return self.head(x).astype(jnp.float32)
-        x = x * jnp.asarray(c.d_model**-0.5, x.dtype)
-        return _product(x, self.embedding.astype(x.dtype), jnp.float32)
+        if c.tie_embeddings:
+            x = x * jnp.asarray(c.d_model**-0.5, x.dtype)
+            logits = _product(x, self.embedding.astype(x.dtype), jnp.float32)
+        else:
+            logits = self.head(x).astype(jnp.float32)
+        return constrain(logits, "batch", None, "vocab")
 
     def read_prompt(self, tokens_BT, length_B) -> tuple[LayerCache, ...]:
         """Returns what the decoder needs of right-padded prompts, layer by layer."""
@@ -313,3 +322,16 @@ class EncoderDecoder:
         variables = {"params": params}
         logits, layers = T5(self.config).apply(variables, tokens, positions, cache, method="decode")
         return logits, cache._replace(layers=layers)
+
+    def axis_sizes(self) -> dict[str, int]:
+        """Returns what must not be cut within a unit; see `Model.axis_sizes`."""
+        return {"heads": self.config.num_heads, "kv_heads": self.config.num_heads}
+
+    def param_axes(self, key: str) -> P:
+        """Returns the logical names of a parameter's axes; see `Model.param_axes`."""
+        return axes.param_axes(key)
+
+    def cache_axes(self, cache: Cache) -> Cache:
+        """Returns the logical names of a cache's axes; see `Model.cache_axes`."""
+        layers, cross = jax.tree.map(lambda _: axes.CACHE, (cache.layers, cache.cross))
+        return Cache(layers, cross, P("batch"))

@@ -8,15 +8,18 @@ read them in memory order, which is what bounds decoding.
 """
 
 import dataclasses
+import math
 from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
 
-from speccascade.models import rope
+from speccascade.models import axes, rope
 from speccascade.models.interface import Cache, Params, Prefilled
 from speccascade.models.transformer_config import ACTIVATIONS, TransformerConfig
+from speccascade.sharding.active import constrain, look_up, per_shard, ways
 
 
 class LayerCache(NamedTuple):
@@ -29,6 +32,12 @@ class LayerCache(NamedTuple):
 def _write(slots_BKLH: jax.Array, new_BSKH: jax.Array, start_B: jax.Array) -> jax.Array:
     """Writes S consecutive slots of every row, from each row's own start."""
     new_BKSH = new_BSKH.swapaxes(1, 2).astype(slots_BKLH.dtype)
+    # By hand: a scatter whose rows XLA shards could fetch slots from other devices.
+    write = per_shard(_write_rows, (axes.CACHE, axes.CACHE, P("batch")), axes.CACHE)
+    return write(slots_BKLH, new_BKSH, start_B)
+
+
+def _write_rows(slots_BKLH, new_BKSH, start_B):
     if slots_BKLH.shape[0] == 1:  # a plain slice update stays in place; a scatter is slower
         return jax.lax.dynamic_update_slice(slots_BKLH, new_BKSH, (0, 0, start_B[0], 0))
 
@@ -106,6 +115,11 @@ class RMSNorm(nn.Module):
         return y.astype(x.dtype)
 
 
+def cached_heads(config: TransformerConfig) -> int:
+    """Returns K as it is cached: where devices outnumber it, heads are repeated, one for each."""
+    return math.lcm(config.num_kv_heads, ways("heads"))
+
+
 class Attention(nn.Module):
     """Grouped-query attention over a cache, or over the given tokens where there is none."""
 
@@ -117,7 +131,6 @@ class Attention(nn.Module):
         """Returns `[B, S, D]` and the updated cache (None for None)."""
         c = self.config
         batch, length, _ = x_BSD.shape
-        groups = c.num_heads // c.num_kv_heads
 
         def heads(name, count):
             y = Linear(count * c.head_dim, c, c.qkv_bias, name=name)(x_BSD)
@@ -125,12 +138,19 @@ class Attention(nn.Module):
 
         query, key = heads("query", c.num_heads), heads("key", c.num_kv_heads)
         value = heads("value", c.num_kv_heads)
+        kv_heads = cached_heads(c)
+        groups = c.num_heads // kv_heads
         if c.qk_norm:
             query = RMSNorm(c, c.norm_param_dtype, name="query_norm")(query)
             key = RMSNorm(c, c.norm_param_dtype, name="key_norm")(key)
         frequency = c.layer_frequencies(self.layer)
         query = rope.rotate(query, positions_BS, frequency)
         key = rope.rotate(key, positions_BS, frequency)
+        if kv_heads != c.num_kv_heads:
+            key, value = (jnp.repeat(x, kv_heads // c.num_kv_heads, axis=2) for x in (key, value))
+        query, key, value = (
+            constrain(x, "batch", None, "heads", None) for x in (query, key, value)
+        )
         if cache is None:
             keys, values = key.swapaxes(1, 2), value.swapaxes(1, 2)
             slot_BL = positions_BS
@@ -143,8 +163,8 @@ class Attention(nn.Module):
             slot_BL = jnp.arange(keys.shape[2])[None]
 
         # Queries of one group stand beside their positions: [B, K, S*G, H] against [B, K, L, H].
-        query = query.reshape(batch, length, c.num_kv_heads, groups, c.head_dim)
-        query = query.transpose(0, 2, 1, 3, 4).reshape(batch, c.num_kv_heads, -1, c.head_dim)
+        query = query.reshape(batch, length, kv_heads, groups, c.head_dim)
+        query = query.transpose(0, 2, 1, 3, 4).reshape(batch, kv_heads, -1, c.head_dim)
         scores = jnp.einsum("bkqh,bklh->bkql", query, keys, preferred_element_type=jnp.float32)
         scale = (c.query_pre_attn_scalar or c.head_dim) ** -0.5
         scores = _softcap(scores * scale, c.attn_softcap)
@@ -155,9 +175,10 @@ class Attention(nn.Module):
         seen = jnp.repeat(seen_BSL, groups, axis=1)[:, None]
         weights = jax.nn.softmax(jnp.where(seen, scores, -1e30), axis=-1).astype(values.dtype)
         mixed = jnp.einsum("bkql,bklh->bkqh", weights, values, preferred_element_type=jnp.float32)
-        mixed = mixed.reshape(batch, c.num_kv_heads, length, groups, c.head_dim)
+        mixed = mixed.reshape(batch, kv_heads, length, groups, c.head_dim)
         mixed = mixed.transpose(0, 2, 1, 3, 4).reshape(batch, length, -1).astype(x_BSD.dtype)
-        return Linear(c.d_model, c, c.output_bias, name="output")(mixed), cache
+        y = Linear(c.d_model, c, c.output_bias, name="output")(mixed)
+        return constrain(y, "batch", None, None), cache
 
 
 class GatedMLP(nn.Module):
@@ -171,7 +192,9 @@ class GatedMLP(nn.Module):
         c = self.config
         gate = ACTIVATIONS[c.activation](Linear(c.d_ff, c, c.mlp_bias, name="gate")(x))
         up = Linear(c.d_ff, c, c.mlp_bias, name="up")(x)
-        return Linear(c.d_model, c, c.mlp_bias, name="down")(gate * up)
+        inner = constrain(gate * up, "batch", None, "mlp")
+        y = Linear(c.d_model, c, c.mlp_bias, name="down")(inner)
+        return constrain(y, "batch", None, None)
 
 
 class Transformer(nn.Module):
@@ -185,7 +208,7 @@ class Transformer(nn.Module):
         c = self.config
         init = nn.initializers.normal(0.02 if c.tie_embeddings else 1.0)
         embedding = self.param("embedding", init, (c.vocab_size, c.d_model), c.param_dtype)
-        x = embedding[tokens_BS].astype(c.dtype)
+        x = constrain(look_up(embedding, tokens_BS), "batch", None, None).astype(c.dtype)
         if c.scale_embeddings:
             x *= jnp.asarray(c.d_model**0.5, c.dtype)
 
@@ -207,6 +230,7 @@ class Transformer(nn.Module):
             logits = _product(x, embedding.astype(x.dtype), jnp.float32)
         else:
             logits = Linear(c.vocab_size, c, name="head")(x).astype(jnp.float32)
+        logits = constrain(logits, "batch", None, "vocab")
         return _softcap(logits, c.logit_softcap), None if cache is None else tuple(layers)
 
 
@@ -233,7 +257,7 @@ class DecoderOnly:
 
     def init_cache(self, batch: int, slots: int) -> Cache:
         """Returns an empty cache: a `LayerCache` per layer."""
-        shape = (batch, self.config.num_kv_heads, slots, self.config.head_dim)
+        shape = (batch, cached_heads(self.config), slots, self.config.head_dim)
         # Each its own buffer: the decode loop donates them.
         return tuple(
             LayerCache(jnp.zeros(shape, self.config.dtype), jnp.zeros(shape, self.config.dtype))
@@ -258,3 +282,15 @@ class DecoderOnly:
     ) -> tuple[jax.Array, Cache]:
         """Scores the next tokens of every row; see `Model.apply`."""
         return Transformer(self.config).apply({"params": params}, tokens, positions, cache)
+
+    def axis_sizes(self) -> dict[str, int]:
+        """Returns what must not be cut within a unit; see `Model.axis_sizes`."""
+        return {"heads": self.config.num_heads, "kv_heads": self.config.num_kv_heads}
+
+    def param_axes(self, key: str) -> P:
+        """Returns the logical names of a parameter's axes; see `Model.param_axes`."""
+        return axes.param_axes(key)
+
+    def cache_axes(self, cache: Cache) -> Cache:
+        """Returns the logical names of a cache's axes; see `Model.cache_axes`."""
+        return jax.tree.map(lambda _: axes.CACHE, cache)

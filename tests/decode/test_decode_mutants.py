@@ -16,7 +16,16 @@ import pytest
 
 from speccascade import rules as rules_lib
 from speccascade import sampling
-from speccascade.decode import Decoder, ModelDrafter, drafters, make_rows, state, step, trace
+from speccascade.decode import (
+    Decoder,
+    ModelDrafter,
+    decide,
+    drafters,
+    make_rows,
+    state,
+    step,
+    trace,
+)
 from tests.decode import path_law, reference, toys
 from tests.decode.path_law import Setting
 
@@ -46,20 +55,20 @@ def check_law(verifier: str) -> None:
 
 
 def draws_colder(patch):
-    def colder(weights, uniform):
-        return sampling.draw(weights**1.3, uniform)
+    def colder(weights, uniform, vocab):
+        return sampling.draw(weights**1.3, uniform, vocab)
 
     patch(drafters, "draw", colder)
 
 
 def bonus_from_p(patch):
-    real = step._target
+    real = decide._target
 
-    def target(rules, rows, draft, p, p1):
-        made = real(rules, rows, draft, p, p1)
+    def target(rules, rule_index, draft, p, p1, vocab):
+        made = real(rules, rule_index, draft, p, p1, vocab)
         return made._replace(pi=made.pi.at[:, -1].set(p[:, -1]))
 
-    patch(step, "_target", target)
+    patch(decide, "_target", target)
 
 
 def one_key_for_all_blocks(patch):

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import PartitionSpec as P
 
 from speccascade import models, rules
 from speccascade.decode import Decoder, ModelDrafter, Rows, make_rows, stop_table
@@ -274,6 +275,18 @@ class Table:
         before = jnp.take_along_axis(cache, jnp.maximum(positions - 1, 0), axis=1)
         before = jnp.where(positions > 0, before, 0)
         return self._logits(params, before, tokens), cache
+
+    def axis_sizes(self):
+        """Returns none; see `Model.axis_sizes`."""
+        return {}
+
+    def param_axes(self, key):
+        """Returns none: a table is whole on every device."""
+        return P()
+
+    def cache_axes(self, cache):
+        """Returns those of the tokens read; see `Model.cache_axes`."""
+        return P("batch")
 
 
 def tables(vocab: int, seed: int, scale: float = 1.5) -> dict:

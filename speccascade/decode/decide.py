@@ -1,0 +1,137 @@
+"""Everything of a block that touches the vocabulary: one pure function of the models' logits.
+
+Where the vocabulary is sharded it runs under `jax.shard_map`, each device on its own token ids.
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
+
+from speccascade import rules as rules_lib
+from speccascade.decode.drafters import AT_POSITIONS, ROWS, Draft, by_row
+from speccascade.decode.rows import Rows
+from speccascade.rules import Distributions, Rule, Target
+from speccascade.sampling import Truncation, confidence, distribution
+from speccascade.sharding.active import over_vocabulary, pad_vocabulary
+from speccascade.verify import Uniforms, Verdict, verify
+from speccascade.vocab import Vocab
+
+
+class Decision(NamedTuple):
+    """What becomes of a block.
+
+    Attributes:
+      verdict: the verifier's decision.
+      tokens: int32 [B, N + 1], the drafted block with the verdict's token behind the kept ones.
+      logprob: float32 [B, N + 1], log pi of each token; zeros where not asked for.
+      expert_logprob: float32 [B, N + 1], log p1 of each token; zeros where not asked for.
+      valid: bool [B], false where the expert's logits were not finite.
+      distance: float32 [B, N], TV(pi, q).
+      deferral: float32 [B, N + 1], the deferred mass; NaN where the method has no such thing.
+      p: float32 [B, N + 1, V], the expert as sampled from.
+      pi: float32 [B, N + 1, V], the target distribution.
+    """
+
+    verdict: Verdict
+    tokens: jax.Array
+    logprob: jax.Array
+    expert_logprob: jax.Array
+    valid: jax.Array
+    distance: jax.Array
+    deferral: jax.Array
+    p: jax.Array
+    pi: jax.Array
+
+
+_DECISION = Decision(*(ROWS,) * 7, AT_POSITIONS, AT_POSITIONS)
+
+
+class _Asked(NamedTuple):
+    """What each row asks for; see `Rows`."""
+
+    temperature: jax.Array
+    truncation: Truncation | None
+    rule_index: jax.Array
+
+
+def decide(
+    method: str,
+    logprobs: bool,
+    rules: tuple[Rule, ...],
+    rows: Rows,
+    draft: Draft,
+    logits: jax.Array,
+    uniforms: Uniforms,
+) -> Decision:
+    """Decides on a block.
+
+    Args:
+      method: the verifier, "token" or "block".
+      logprobs: whether the log-probabilities of the tokens are wanted.
+      rules: the run's rules; knobs of shape [B] go by row.
+      rows: the batch.
+      draft: the drafted block.
+      logits: float32 [B, N + 1, V], the expert's.
+      uniforms: the verifier's randomness.
+    """
+    asked = _Asked(rows.temperature, rows.expert_truncation, rows.rule_index)
+    by_draft = Draft(ROWS, AT_POSITIONS, AT_POSITIONS, ROWS, ROWS, ROWS)
+    run = over_vocabulary(
+        partial(_decide, method, logprobs),
+        (ROWS, ROWS, by_draft, AT_POSITIONS, ROWS),
+        _DECISION,
+    )
+    return run(rules, asked, draft, pad_vocabulary(logits), uniforms)
+
+
+def _decide(method, logprobs, vocab: Vocab, rules, asked, draft: Draft, logits, uniforms):
+    size = draft.tokens.shape[1]
+    p = distribution(logits, asked.temperature, asked.truncation, vocab)
+    p1 = confidence(logits, vocab)
+    target = _target(rules, asked.rule_index, draft, p, p1, vocab)
+    q = draft.q[:, :size]
+    verdict = verify(
+        None,
+        draft.tokens,
+        q,
+        target.pi,
+        length=draft.length,
+        method=method,
+        uniforms=uniforms,
+        vocab=vocab,
+    )
+    kept, following = verdict.num_accepted[:, None], verdict.next_token[:, None]
+    tokens = jnp.concatenate([draft.tokens, draft.tokens[:, :1] if size else following], axis=1)
+    tokens = jnp.where(jnp.arange(size + 1) == kept, following, tokens)
+    distance = jnp.zeros(draft.tokens.shape)
+    if size:
+        distance = rules_lib.total_variation(target.pi[:, :size], q, vocab)[..., 0]
+    zeros = jnp.zeros(tokens.shape, jnp.float32)
+    return Decision(
+        verdict=verdict,
+        tokens=tokens,
+        logprob=jnp.log(vocab.at(target.pi, tokens)) if logprobs else zeros,
+        expert_logprob=jnp.log(vocab.at(p1, tokens)) if logprobs else zeros,
+        valid=jnp.all(jnp.isfinite(vocab.max(logits)[..., 0]), axis=-1),
+        distance=distance,
+        deferral=target.deferral,
+        p=p,
+        pi=target.pi,
+    )
+
+
+def _target(rules: tuple[Rule, ...], rule_index, draft: Draft, p, p1, vocab: Vocab) -> Target:
+    """Returns each row's target under its own rule, at all N + 1 positions at once."""
+
+    def padded(q):
+        # Without the bonus position no rule reads q there.
+        missing = p.shape[1] - q.shape[1]
+        return jnp.pad(q, ((0, 0), (0, missing), (0, p.shape[2] - q.shape[2])))
+
+    d = Distributions(padded(draft.q), p, padded(draft.q1), p1)
+    targets = [rules_lib.apply(rule, d, vocab) for rule in rules]
+    pi = by_row([t.pi for t in targets], rule_index)
+    return Target(pi, by_row([t.deferral for t in targets], rule_index))

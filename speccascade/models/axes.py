@@ -1,0 +1,36 @@
+"""The logical names of parameters' axes, which both families share; `sharding/rules.py` lists them.
+
+Weights are stored `[out, in]`. The product that begins a layer is cut by its outputs, the one that
+ends it by its inputs: between the two nothing is exchanged.
+"""
+
+import re
+
+from jax.sharding import PartitionSpec as P
+
+_PARAMS = (
+    (r"embedding", P("vocab", "embed")),
+    (r"head/weight", P("vocab", "embed")),
+    (r"head/bias", P("vocab")),
+    (r".*query/weight", P("heads", "embed")),
+    (r".*query/bias", P("heads")),
+    (r".*(key|value)/weight", P("kv_heads", "embed")),
+    (r".*(key|value)/bias", P("kv_heads")),
+    (r".*output/weight", P("embed", "heads")),
+    (r".*(gate|up)/weight", P("mlp", "embed")),
+    (r".*(gate|up)/bias", P("mlp")),
+    (r".*down/weight", P("embed", "mlp")),
+    (r".*relative/embedding", P(None, "heads")),
+    (r".*(output|down)/bias|.*norm(_\d+)?/scale", P(None)),
+)
+
+CACHE = P("batch", "heads", None, None)
+"""Keys or values `[B, K, L, H]`."""
+
+
+def param_axes(key: str) -> P:
+    """Returns the logical names of a parameter's axes, from its flat key."""
+    for pattern, names in _PARAMS:
+        if re.fullmatch(pattern, key):
+            return names
+    raise KeyError(f"no logical axes for parameter {key}")

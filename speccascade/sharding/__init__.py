@@ -1,0 +1,14 @@
+"""One mesh for both models: where every parameter, cache and activation lies on it.
+
+mesh.py    devices as a grid with named axes
+rules.py   from logical axis names to mesh axes
+layout.py  a mesh with rules for each model, and the shardings that follow
+active.py  what code that is traced for a layout asks of it
+hlo.py     the collectives of a compiled program, to check all of it
+"""
+
+from speccascade.sharding.layout import Layout, Placement
+from speccascade.sharding.mesh import make_mesh
+from speccascade.sharding.rules import REPLICATED, SHARDED, Rules
+
+__all__ = ["REPLICATED", "SHARDED", "Layout", "Placement", "Rules", "make_mesh"]

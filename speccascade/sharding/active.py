@@ -1,0 +1,144 @@
+"""What a traced function asks of the layout that it is traced for; without one, all of it is a
+no-op.
+
+    with use(placement):
+        x = constrain(x, "batch", None, "mlp")
+"""
+
+import contextlib
+import contextvars
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec
+
+from speccascade.sharding.layout import Placement, padding
+from speccascade.vocab import WHOLE, Vocab
+
+_ACTIVE: contextvars.ContextVar[Placement | None] = contextvars.ContextVar("layout", default=None)
+
+
+@contextlib.contextmanager
+def use(placement: Placement | None):
+    """Traces what is inside for a placement; None for one device."""
+    token = _ACTIVE.set(placement)
+    try:
+        yield
+    finally:
+        _ACTIVE.reset(token)
+
+
+def ways(name: str) -> int:
+    """Returns over how many devices a logical axis spreads."""
+    placement = _ACTIVE.get()
+    return 1 if placement is None else placement.ways(name)
+
+
+def constrain(x: jax.Array, *names: str | None) -> jax.Array:
+    """Lays an array out by the logical names of its axes."""
+    placement = _ACTIVE.get()
+    if placement is None:
+        return x
+    return jax.lax.with_sharding_constraint(x, placement.sharding(PartitionSpec(*names), x.shape))
+
+
+def per_shard(f: Callable, in_axes: Any, out_axes: PartitionSpec) -> Callable:
+    """Returns `f` run by each device on its own shards, which it must not need others' for.
+
+    Args:
+      f: a function of arrays to one array.
+      in_axes: the logical names of each argument's axes; those of the first decide `out_axes`, so
+        that all are sharded where it is.
+      out_axes: those of the result, which has the shape of the first argument.
+    """
+    placement = _ACTIVE.get()
+    if placement is None:
+        return f
+
+    def run(*args):
+        in_specs = tuple(
+            placement.spec(names, x.shape) for names, x in zip(in_axes, args, strict=True)
+        )
+        out_specs = placement.spec(out_axes, args[0].shape)
+        return _shard_map(f, placement, in_specs, out_specs)(*args)
+
+    return run
+
+
+def look_up(table: jax.Array, ids: jax.Array) -> jax.Array:
+    """Returns `table[ids]`, `[..., D]`, of a table whose rows are sharded over the vocabulary.
+
+    Args:
+      table: `[V, D]`.
+      ids: int32 `[B, S]`.
+    """
+    placement = _ACTIVE.get()
+    if placement is None:
+        return table[ids]
+    axes = placement.spec(PartitionSpec("vocab", "embed"), table.shape)
+    rows = placement.spec(PartitionSpec("batch", None), ids.shape)
+    vocab = Vocab(axes[0])
+
+    def own(table, ids):
+        # One device has the row, the others add zeros: exact.
+        return vocab.rows(table, ids)
+
+    return _shard_map(own, placement, (axes, rows), PartitionSpec(*rows, axes[1]))(table, ids)
+
+
+def over_vocabulary(f: Callable, in_axes: Any, out_axes: Any) -> Callable:
+    """Returns `f(vocab, *args)` as a function of `args` that runs on shards of the vocabulary.
+
+    It always runs under `jax.shard_map` where there is a layout: nothing in it can gather an axis
+    unless it says so.
+
+    Args:
+      f: a pure function, which reduces over the vocabulary by `vocab` alone.
+      in_axes: a pytree of logical names, "batch" and "vocab", that is a prefix of `args`; scalars
+        have none. A vocabulary has been through `pad_vocabulary`.
+      out_axes: the same for what `f` returns.
+    """
+    active = _ACTIVE.get()
+    if active is None:
+        return partial(f, WHOLE)
+    layout = active.layout
+    placement = layout.rows
+
+    def run(*args):
+        leaves, tree = jax.tree.flatten(args)
+        names = jax.tree.leaves(jax.tree.broadcast(in_axes, args), is_leaf=_is_names)
+        in_specs = [placement.spec(n, x.shape) for n, x in zip(names, leaves, strict=True)]
+        batch = next(s[0] for s, n, x in zip(in_specs, names, leaves, strict=True) if x.ndim and n)
+        own = {"batch": batch, "vocab": layout.vocab_axis, None: None}
+        out_specs = jax.tree.map(
+            lambda n: PartitionSpec(*(own[name] for name in n)), out_axes, is_leaf=_is_names
+        )
+        in_specs = jax.tree.unflatten(tree, in_specs)
+        body = partial(f, Vocab(layout.vocab_axis))
+        return _shard_map(body, placement, in_specs, out_specs)(*args)
+
+    return run
+
+
+def pad_vocabulary(logits: jax.Array) -> jax.Array:
+    """Pads logits `[..., V]` with ids that cannot be sampled, up to equal shards."""
+    placement = _ACTIVE.get()
+    if placement is None:
+        return logits
+    short = padding(logits.shape[-1], placement.layout.ways(placement.layout.vocab_axis))
+    if not short:
+        return logits
+    widths = [(0, 0)] * (logits.ndim - 1) + [(0, short)]
+    return jnp.pad(logits, widths, constant_values=-jnp.inf)
+
+
+def _is_names(x) -> bool:
+    return isinstance(x, PartitionSpec)
+
+
+def _shard_map(f, placement: Placement, in_specs, out_specs):
+    mesh = placement.layout.mesh
+    return jax.shard_map(f, mesh=mesh, in_specs=in_specs, out_specs=out_specs)
