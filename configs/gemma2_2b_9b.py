@@ -1,6 +1,6 @@
 """Gemma-2 2B drafts for 9B: one of the paper's pairs, N = 1.
 
-    python scripts/tpu_plan.py --config=configs/gemma2_2b_9b.py --topology=v5e:4x4
+python scripts/tpu_plan.py --config=configs/gemma2_2b_9b.py --topology=v5e:4x4
 """
 
 import ml_collections

@@ -1,6 +1,6 @@
-"""T5 v1.1 small drafts for XL: one of the paper's pairs, N = 5. The paper fine-tunes both per task.
+"""T5 v1.1 small drafts for XL: one of the paper's pairs, N = 5, fine-tuned per task there.
 
-    python scripts/tpu_plan.py --config=configs/t5_small_xl.py --topology=v4:2x2x1
+python scripts/tpu_plan.py --config=configs/t5_small_xl.py --topology=v4:2x2x1
 """
 
 import ml_collections

@@ -36,10 +36,10 @@ class Chip:
         return size / self.hbm_bytes
 
 
-# Rates per chip: "TPU architecture" pages of the Cloud TPU documentation
-# (https://cloud.google.com/tpu/docs/v4, v5e, v5p, v6e). Links and rings: Austin et al., "How to Scale
-# Your Model" (https://jax-ml.github.io/scaling-book/tpus). Memory: libtpu 0.0.50, whose message for
-# a program that is too large names what is available.
+# Rates per chip: the Cloud TPU documentation (https://cloud.google.com/tpu/docs/v4, v5e, v5p, v6e).
+# Links and rings: Austin et al., "How to Scale Your Model"
+# (https://jax-ml.github.io/scaling-book/tpus). Memory: libtpu 0.0.50, whose message for a program
+# that is too large names what is available.
 CHIPS = {
     chip.name: chip
     for chip in (

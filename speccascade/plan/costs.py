@@ -6,7 +6,6 @@ product's summed axis is sharded. Activations are not: those of a few tokens sta
 """
 
 import dataclasses
-import math
 import re
 
 from speccascade.models.interface import Cache, Model, Params
@@ -102,7 +101,7 @@ def forward(model: Model, params: Params, cache: Cache, tokens: int, kind: str) 
     return Cost(ops, hbm, tuple(exchanges))
 
 
-def verification(logits_p, logits_q) -> Cost:
+def verification(rows: int, vocab: int, expert_tokens: int, drafter_tokens: int) -> Cost:
     """Returns the least that distributions, target and verification of a block can cost.
 
     Every logit is written once, in float32, and read twice: maxima, log-sum-exps and entropies
@@ -110,11 +109,9 @@ def verification(logits_p, logits_q) -> Cost:
     the token after the accepted prefix.
 
     Args:
-      logits_p: shape and sharding of the expert's, [B, N + 1, V].
-      logits_q: the same of the drafter's, [B, N or N + 1, V].
+      rows: rows of a device.
+      vocab: token ids of a device.
+      expert_tokens: positions of a row that the expert scores, N + 1.
+      drafter_tokens: positions of a row at which the drafter's distribution is known, N or N + 1.
     """
-    arrays = [local(leaf) for leaf in (logits_p, logits_q)]
-    last = sum(shape[0] * shape[2] for shape in arrays)
-    return Cost(hbm_bytes=4 * (3 * sum(map(math.prod, arrays)) + last))
-
-
+    return Cost(hbm_bytes=4 * rows * vocab * (3 * (expert_tokens + drafter_tokens) + 2))

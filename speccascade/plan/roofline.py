@@ -1,6 +1,7 @@
 """From costs to times: what a chip's published rates allow, and no more than that."""
 
 import dataclasses
+from typing import NamedTuple
 
 from speccascade.benchmark.formula import expected_tokens
 from speccascade.plan.chips import HOP_SECONDS
@@ -55,9 +56,21 @@ def time(cost: Cost, topology: Topology) -> Time:
     return Time(cost.ops / chip.flops, cost.hbm_bytes / chip.hbm_bandwidth, exchange, hops)
 
 
+class Act(NamedTuple):
+    """What an act costs and how long that takes."""
+
+    cost: Cost
+    time: Time
+
+
+def act(cost: Cost, topology: Topology) -> Act:
+    """Returns an act with its time on a slice."""
+    return Act(cost, time(cost, topology))
+
+
 @dataclasses.dataclass(frozen=True)
 class Block:
-    """A block of every row, and the expert's own decoding beside it; seconds.
+    """A block of every row, and the expert's own decoding beside it.
 
     Attributes:
       first_draft: the drafter's first pass of a block; of two tokens where the last one of the
@@ -69,18 +82,18 @@ class Block:
       expert_step: the expert's pass over one token, were it decoding alone.
     """
 
-    first_draft: Time
-    draft: Time
+    first_draft: Act
+    draft: Act
     drafts: int
-    expert: Time
-    verify: Time
-    expert_step: Time
+    expert: Act
+    verify: Act
+    expert_step: Act
 
     @property
     def total(self) -> float:
-        """One block."""
-        drafting = self.first_draft.total + (self.drafts - 1) * self.draft.total
-        return drafting + self.expert.total + self.verify.total
+        """Seconds of one block."""
+        drafting = self.first_draft.time.total + (self.drafts - 1) * self.draft.time.total
+        return drafting + self.expert.time.total + self.verify.time.total
 
     def per_token(self, acceptance: float, draft_length: int) -> float:
         """Returns the seconds per token of a row.

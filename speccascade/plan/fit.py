@@ -1,0 +1,118 @@
+"""The largest batch that fits into a device's memory, and what else would."""
+
+import dataclasses
+import math
+
+from speccascade.errors import UserError
+from speccascade.plan import memory, topology
+from speccascade.plan.subject import Inputs, Subject
+from speccascade.plan.topology import Topology
+
+# What compiled programs of the paper's pairs were seen to need beside their arguments: this share
+# of the memory, and for each row of a device so many float32 arrays of its block's logits.
+_FIXED_SHARE = 0.015
+_LOGITS_ARRAYS = 6
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """Bytes that lie on one device, by arithmetic.
+
+    Attributes:
+      weights: of each model, by role.
+      caches: of each model, by role.
+      state: rows, tokens and counts.
+      temporaries: an estimate.
+      rows: rows of the batch that the device holds.
+    """
+
+    weights: dict[str, int]
+    caches: dict[str, int]
+    state: int
+    temporaries: int
+    rows: int
+
+    @property
+    def arguments(self) -> int:
+        """What the program is given."""
+        return sum(self.weights.values()) + sum(self.caches.values()) + self.state
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.arguments + self.temporaries
+
+    def largest_rows(self, chip_bytes: int) -> int:
+        """Returns how many rows fit on a device, 0 for none."""
+        fixed = sum(self.weights.values()) + self.temporaries_fixed(chip_bytes)
+        per_row = (self.total - fixed) / self.rows
+        return max(0, math.floor((chip_bytes - fixed) / per_row))
+
+    @staticmethod
+    def temporaries_fixed(chip_bytes: int) -> int:
+        """Returns the part of the temporaries that does not grow with the batch."""
+        return int(_FIXED_SHARE * chip_bytes)
+
+
+def parts(inputs: Inputs, slice_: Topology, kind: str) -> Parts:
+    """Returns what lies on one device.
+
+    Args:
+      inputs: the decode loop's.
+      slice_: where.
+      kind: how weights are stored; see `memory.WEIGHTS`.
+    """
+    decoder, state = inputs.decoder, inputs.state
+    caches = {"drafter": memory.size(state.drafter), "expert": memory.size(state.expert)}
+    rows = memory.local(state.last)[0]
+    vocab = math.ceil(decoder.expert.vocab_size / decoder.layout.ways(decoder.layout.vocab_axis))
+    logits = 4 * rows * (decoder.draft_length + 1) * vocab
+    fixed = Parts.temporaries_fixed(slice_.chip.hbm_bytes)
+    return Parts(
+        weights={role: memory.weights(tree, kind) for role, tree in inputs.params.items()},
+        caches=caches,
+        state=memory.size((inputs.rows, state)) - sum(caches.values()),
+        temporaries=fixed + _LOGITS_ARRAYS * logits,
+        rows=rows,
+    )
+
+
+def alternatives(subject: Subject, slice_: Topology, kind: str) -> list[str]:
+    """Returns the nearest settings that fit where one does not, by arithmetic; may be none."""
+    found = []
+    inputs = subject.inputs(slice_)
+    hbm = slice_.chip.hbm_bytes
+    here = parts(inputs, slice_, kind)
+    if rows := here.largest_rows(hbm):
+        found.append(f"--batch_size={rows * subject.batch_size // here.rows}")
+    if kind != "int8":
+        stored = parts(inputs, slice_, "int8")
+        if stored.total <= hbm:
+            found.append("--weights=int8")
+    shape = dict(inputs.decoder.layout.mesh.shape)
+    wider = {**shape, "model": 2 * shape.get("model", 1)}
+    if shape.get("data", 1) % 2 == 0:
+        narrower = {**wider, "data": shape["data"] // 2}
+        if _fits(dataclasses.replace(subject, mesh=narrower), slice_, kind):
+            found.append(f"--config.mesh.model={narrower['model']}")
+    for mesh, flag in ((subject.mesh, ""), ({**wider, "data": -1}, "--config.mesh.model=")):
+        if (name := _larger_that_fits(subject, mesh, slice_, kind)) is not None:
+            found.append(f"--topology={name}" + (f" {flag}{mesh['model']}" if flag else ""))
+            break
+    return found
+
+
+def _larger_that_fits(subject: Subject, mesh: dict, slice_: Topology, kind: str) -> str | None:
+    name = slice_.name
+    while (name := topology.larger(name)) is not None:
+        if _fits(dataclasses.replace(subject, mesh=mesh), topology.describe(name), kind):
+            return name
+    return None
+
+
+def _fits(subject: Subject, slice_: Topology, kind: str) -> bool:
+    try:
+        inputs = subject.inputs(slice_)
+    except UserError:  # batch or mesh do not divide there
+        return False
+    return parts(inputs, slice_, kind).total <= slice_.chip.hbm_bytes

@@ -1,0 +1,113 @@
+"""The whole plan of one pair, slice by slice, as Markdown."""
+
+import dataclasses
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import ml_collections
+
+from speccascade.errors import UserError
+from speccascade.plan import costs, fit, memory, report, roofline, topology
+from speccascade.plan.program import Program, TooLarge, compile_loop
+from speccascade.plan.subject import Inputs, Subject, load
+from speccascade.plan.topology import Topology
+
+
+def run(
+    config: ml_collections.ConfigDict,
+    say: Callable[[str], None],
+    *,
+    slices: str,
+    batch_size: int | None,
+    weights: str,
+    acceptance: float,
+) -> None:
+    """Plans a pair and says what was found, slice by slice.
+
+    Args:
+      config: see configs/gemma2_2b_9b.py.
+      say: told the Markdown of a slice as soon as it is there.
+      slices: topologies with commas between, or "all".
+      batch_size: in place of the config's.
+      weights: how weights are stored, one of `memory.WEIGHTS`.
+      acceptance: the probability that a draft token is kept, for the time of a token.
+
+    Raises:
+      UserError: the config or an argument is not as it must be, or libtpu is missing.
+    """
+    memory.check_weights(weights)
+    if not 0 <= acceptance <= 1:
+        raise UserError(f"acceptance={acceptance} must be in [0, 1]")
+    subject = load(config, batch_size)
+    for slice_ in [topology.describe(name) for name in topology.names(slices)]:
+        say(plan(subject, slice_, weights, acceptance))
+
+
+def plan(subject: Subject, slice_: Topology, kind: str, acceptance: float) -> str:
+    """Returns the plan of a pair on one slice; see `run`."""
+    inputs = subject.inputs(slice_)
+    parts = fit.parts(inputs, slice_, kind)
+    rows = parts.largest_rows(slice_.chip.hbm_bytes)
+    largest = rows * subject.batch_size // parts.rows
+    asked, most = _compile(subject, slice_, kind, inputs, parts, largest)
+    found = report.Plan(
+        subject=subject,
+        slice_=slice_,
+        mesh=dict(inputs.decoder.layout.mesh.shape),
+        weights=kind,
+        parts=parts,
+        program=asked,
+        largest=largest,
+        largest_program=most,
+        block=block(subject, slice_, inputs, kind),
+        acceptance=acceptance,
+    )
+    return report.render(found, [] if found.fits else fit.alternatives(subject, slice_, kind))
+
+
+def _compile(subject, slice_, kind, inputs: Inputs, parts: fit.Parts, largest: int):
+    """Compiles the batch that is asked for and the largest one, at the same time.
+
+    Returns:
+      For each a `Program`, a `TooLarge`, or None where nothing was compiled: the weights are not
+      those that models have, or arithmetic leaves no doubt.
+    """
+    if kind != "bfloat16":
+        return None, None
+    jobs = [inputs if parts.total <= 2 * slice_.chip.hbm_bytes else None, None]
+    if largest and largest != subject.batch_size:
+        jobs[1] = dataclasses.replace(subject, batch_size=largest).inputs(slice_)
+
+    def attempt(job):
+        try:
+            return None if job is None else compile_loop(job)
+        except TooLarge as error:
+            return error
+
+    with ThreadPoolExecutor(2) as pool:
+        asked, most = pool.map(attempt, jobs)
+    return asked, asked if largest == subject.batch_size else most
+
+
+def block(subject: Subject, slice_: Topology, inputs: Inputs, kind: str) -> roofline.Block:
+    """Returns the least times of a block's acts."""
+    size = subject.setting.draft_length
+
+    def step(role, tokens):
+        model, params = subject.models[role], inputs.params[role]
+        cache = getattr(inputs.state, role)
+        cost = costs.forward(model, params, cache, tokens, kind)
+        return roofline.act(cost, slice_)
+
+    layout = inputs.decoder.layout
+    vocab = -(-subject.models["expert"].vocab_size // layout.ways(layout.vocab_axis))
+    rows = memory.local(inputs.state.last)[0]
+    checked = costs.verification(rows, vocab, size + 1, size + subject.bonus)
+    return roofline.Block(
+        first_draft=step("drafter", 1 if subject.bonus else 2),
+        draft=step("drafter", 1),
+        drafts=size + subject.bonus,
+        expert=step("expert", size + 1),
+        verify=roofline.act(checked, slice_),
+        expert_step=step("expert", 1),
+    )
