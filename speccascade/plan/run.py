@@ -8,7 +8,7 @@ import ml_collections
 
 from speccascade.errors import UserError
 from speccascade.plan import costs, fit, memory, report, roofline, topology
-from speccascade.plan.program import Program, TooLarge, compile_loop
+from speccascade.plan.program import TooLarge, compile_loop
 from speccascade.plan.subject import Inputs, Subject, load
 from speccascade.plan.topology import Topology
 
