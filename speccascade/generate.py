@@ -6,7 +6,7 @@ from typing import Any
 
 import ml_collections
 
-from speccascade import pairs, tasks
+from speccascade import pairs, sharding, tasks
 from speccascade.api import Completion, generate_text
 from speccascade.errors import UserError
 
@@ -23,7 +23,8 @@ def from_flags(
     """Answers the prompts with the pair of `config`.
 
     Args:
-      config: its `pair` answers; its `task` says how a prompt is made and where an answer stops.
+      config: its `pair` answers, on its `mesh` if it has one; its `task` says how a prompt is made
+        and where an answer stops.
       prompt: one prompt.
       prompts_file: the path of more, one per line.
       knobs: JSON object of further fields of the setting.
@@ -43,7 +44,7 @@ def from_flags(
     task = tasks.make(config.task)
     pair = config.pair if isinstance(config.pair, str) else config.pair.to_dict()
     return generate_text(
-        pairs.load(pair),
+        pairs.load(pair, sharding.from_config(config.get("mesh"))),
         [task.prompt(text) for text in _prompts(prompt, prompts_file)],
         max_new_tokens=max_new_tokens,
         stop_strings=task.stop_strings,

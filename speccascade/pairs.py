@@ -26,7 +26,10 @@ from safetensors.flax import load_file, save
 from speccascade import models, text
 from speccascade.errors import UserError
 from speccascade.models import trim
+from speccascade.models.axes import param_axes
 from speccascade.models.interface import Model, Params
+from speccascade.sharding import Layout
+from speccascade.sharding.layout import loading
 from speccascade.text import Tokenizer
 
 ROLES = ("drafter", "expert")
@@ -46,6 +49,7 @@ class Pair:
       tokenizer: of both.
       context_length: the most tokens, prompt and answer together, that the models were trained on.
       chat: whether a prompt is a user's message, to be put into the tokenizer's chat template.
+      layout: how the parameters lie on a mesh; None for one device.
     """
 
     name: str
@@ -55,6 +59,7 @@ class Pair:
     tokenizer: Tokenizer
     context_length: int
     chat: bool = False
+    layout: Layout | None = None
 
     def __post_init__(self):
         if self.chat and self.tokenizer.settings.template is None:
@@ -75,6 +80,14 @@ class Pair:
         """Returns the ids that the models read of each prompt."""
         return self.tokenizer.encode_prompts(prompts, chat=self.chat)
 
+    def laid_out(self, layout: Layout | None) -> "Pair":
+        """Returns the pair with its parameters where a layout has them; None changes nothing."""
+        if layout is None:
+            return self
+        models_of = {role: getattr(self, role) for role in ROLES}
+        where = {role: layout.of(role, model).params(model) for role, model in models_of.items()}
+        return dataclasses.replace(self, params=jax.device_put(self.params, where), layout=layout)
+
     @property
     def hash(self) -> str:
         """16 hex digits of the models' descriptions and parameters."""
@@ -87,7 +100,7 @@ class Pair:
         return digest.hexdigest()[:16]
 
 
-def load(source: str | Mapping[str, Any]) -> Pair:
+def load(source: str | Mapping[str, Any], layout: Layout | None = None) -> Pair:
     """Loads a pair.
 
     Args:
@@ -96,20 +109,21 @@ def load(source: str | Mapping[str, Any]) -> Pair:
         imported model, or a checkpoint that `importing.load_model` takes. Beside the two may stand
         `context_length`, the most tokens that prompt and answer may have, and `chat`, whether a
         prompt goes into the expert's chat template.
+      layout: how the pair lies on a mesh; None for one device.
 
     Raises:
       UserError: something is missing, damaged or does not fit together.
     """
     if not isinstance(source, str):
-        return _from_models(source)
+        return _from_models(source, layout).laid_out(layout)
     if source.startswith("shipped:"):
         name = source.removeprefix("shipped:")
         known = sorted(os.listdir(_SHIPPED)) if os.path.isdir(_SHIPPED) else []
         if name not in known:
             has = f"choose one of: {', '.join(known)}" if known else "this copy ships none"
             raise UserError(f"no shipped pair {name!r}; {has}")
-        return _from_directory(os.path.join(_SHIPPED, name))
-    return _from_directory(source)
+        return _from_directory(os.path.join(_SHIPPED, name)).laid_out(layout)
+    return _from_directory(source).laid_out(layout)
 
 
 def export(pair: Pair, directory: str, notes: Mapping[str, Any]) -> None:
@@ -193,7 +207,7 @@ def training_notes(workdir: str) -> dict[str, Any]:
     return {"steps": step, "hours": round(seconds / 3600, 2), "config": config}
 
 
-def _from_models(source: Mapping[str, Any]) -> Pair:
+def _from_models(source: Mapping[str, Any], layout: Layout | None) -> Pair:
     unknown = sorted(set(source) - {*ROLES, *_OPTIONS})
     if unknown or not set(ROLES) <= set(source):
         named = f", not {', '.join(unknown)}" if unknown else ""
@@ -203,7 +217,9 @@ def _from_models(source: Mapping[str, Any]) -> Pair:
         )
     from speccascade import importing
 
-    found = {role: importing.load(source[role]) for role in ROLES}
+    # A model may be larger than one device: its shards are read where they belong.
+    where = {role: layout and loading(layout, role, param_axes) for role in ROLES}
+    found = {role: importing.load(source[role], shardings=where[role]) for role in ROLES}
     rows = {role: found[role][0].vocab_size for role in ROLES}
     size = _shared_ids({role: found[role][2] for role in ROLES}, rows, source)
     trimmed = {role: trim.to_vocabulary(*found[role][:2], size) for role in ROLES}

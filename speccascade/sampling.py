@@ -92,8 +92,9 @@ def _truncate(probs, truncation: Truncation, lift, vocab: Vocab):
 
 
 def _largest_edge(holds, start):
-    """Returns the largest float32 t in [0, 1], of the shape of `start`, at which the decreasing `holds(t)` is
-    true.
+    """Returns the largest float32 t in [0, 1] at which the decreasing `holds(t)` is true.
+
+    It has the shape of `start`, whose values nothing reads.
 
     Bisects the bit patterns, which order non-negative floats: 30 streaming passes, exact.
     """

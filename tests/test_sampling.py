@@ -220,3 +220,26 @@ def test_draw_takes_any_leading_axes():
     np.testing.assert_array_equal(
         jax.jit(draw)(weights, np.full((2, 3), 0.7, np.float32)), [[0, 4, 2], [1, 1, 3]]
     )
+
+
+@pytest.mark.parametrize(("vocab", "count"), [(8, 8), (1000, 4), (49152, 2)])
+def test_sharded_draw_inverts_the_whole_sum(vocab, count):
+    weights = weights_of(vocab)
+    uniforms = np.random.default_rng(1).uniform(size=30).astype(np.float32)
+    uniforms = np.append(uniforms, np.float32([0, 2**-24, 0.5, 1 - 2**-12, TOP]))
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:count]), ("vocab",))
+    sharded = jax.shard_map(
+        lambda w, u: jax.vmap(lambda u: draw(w, u, Vocab("vocab")))(u),
+        mesh=mesh,
+        in_specs=(P(None, "vocab"), P()),
+        out_specs=P(),
+    )
+    ids = np.asarray(jax.jit(sharded)(weights, np.repeat(uniforms[:, None], len(weights), 1)))
+    cumulative = np.cumsum(weights.astype(np.float64), -1)
+    cumulative /= cumulative[:, -1:]
+    for row in range(len(weights)):
+        chosen = ids[:, row]
+        assert np.all(weights[row, chosen] > 0)
+        above = cumulative[row, chosen]
+        below = above - weights[row, chosen] / weights[row].sum(dtype=np.float64)
+        assert np.all((uniforms >= below - 1e-6) & (uniforms <= above + 1e-6))

@@ -6,9 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import PartitionSpec as P
 
 from speccascade import verify
 from speccascade.errors import UserError
+from speccascade.vocab import Vocab
 from tests import enumeration, toy_settings
 from tests.verify_checks import (
     check_realises,
@@ -144,3 +146,67 @@ def test_unknown_method():
     draft, q, pi, _ = rows()
     with pytest.raises(UserError, match="'best' is unknown; choose one of: token, block"):
         verify.law(draft, q, pi, method="best")
+
+
+# ---- sharded vocabulary ----
+
+
+def on_shards(vocab, method, blocks, uniforms):
+    """Returns the verdict on blocks whose vocabulary lies on four devices."""
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:4]), ("vocab",))
+    shards = P(None, None, "vocab")
+
+    def run(draft, q, pi, length, uniforms):
+        options = {"length": length, "method": method, "uniforms": uniforms, "vocab": vocab}
+        return verify.verify(None, draft, q, pi, **options)
+
+    specs = (P(), shards, shards, P(), P())
+    mapped = jax.shard_map(run, mesh=mesh, in_specs=specs, out_specs=P())
+    return jax.jit(mapped)(*blocks, uniforms)
+
+
+def check_shards(vocab, method):
+    """Raises AssertionError unless shards decide as the whole does."""
+    blocks = rows(count=400)
+    batch, size = blocks[0].shape
+    rng = np.random.default_rng(0)
+    accept, token = rng.uniform(size=(batch, size)), rng.uniform(size=batch)
+    uniforms = verify.Uniforms(accept.astype(np.float32), token.astype(np.float32))
+    draft, q, pi, length = blocks
+    whole = verify.verify(None, draft, q, pi, length=length, method=method, uniforms=uniforms)
+    for found, expected in zip(on_shards(vocab, method, blocks, uniforms), whole, strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("method", verify.METHODS)
+def test_shards_verify_as_the_whole(method):
+    check_shards(Vocab("vocab"), method)
+
+
+class _Largest(Vocab):
+    """Takes the largest shard's sum for the sum."""
+
+    def sum(self, x):
+        return jax.lax.pmax(x.sum(-1, keepdims=True), self.axis_name)
+
+
+class _First(Vocab):
+    """Takes the ids of a shard for those of the vocabulary."""
+
+    def _first(self, size):
+        return 0
+
+
+class _Unequal(Vocab):
+    """Draws by totals that are one shard off."""
+
+    def totals(self, x):
+        return jnp.roll(super().totals(x), 1, axis=-1)
+
+
+@pytest.mark.parametrize(
+    ("method", "mutant"), [("block", _Largest), ("token", _First), ("token", _Unequal)]
+)
+def test_wrong_reductions_are_caught(method, mutant):
+    with pytest.raises(AssertionError):
+        check_shards(mutant("vocab"), method)

@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import PartitionSpec as P
 
 from speccascade import rules as rules_lib
 from speccascade.decode.drafters import AT_POSITIONS, ROWS, Draft, by_row

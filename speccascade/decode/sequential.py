@@ -13,15 +13,20 @@ import jax.numpy as jnp
 import numpy as np
 
 from speccascade import rules as rules_lib
+from speccascade.decode import placing
 from speccascade.decode import state as state_lib
+from speccascade.decode.drafters import AT_ROWS, ROWS, ModelDrafter
 from speccascade.decode.loop import autoregressive, check_pair, check_rows
 from speccascade.decode.rows import Rows
 from speccascade.decode.state import Emission, Output, State
+from speccascade.decode.step import Decoder
 from speccascade.errors import UserError
 from speccascade.models.interface import Model
 from speccascade.randomness import Role, row_keys, uniforms
 from speccascade.rules import Rule
 from speccascade.sampling import confidence, distribution, draw
+from speccascade.sharding import Layout
+from speccascade.sharding.active import constrain, over_vocabulary, pad_vocabulary, use
 
 CATCH_UP = 8  # tokens that the expert reads in one pass to see what the drafter wrote
 REWRITE = 1 << 30  # flips this bit of the seeds with which the expert writes an answer again
@@ -48,6 +53,7 @@ def token_cascade(
     rule: Rule,
     rows: Rows,
     max_new_tokens: int,
+    layout: Layout | None = None,
 ) -> Output:
     """Decodes a batch token by token, running the expert only where the rule defers.
 
@@ -61,6 +67,7 @@ def token_cascade(
       rule: one that decides from q1 alone.
       rows: the batch; `rule_index` is ignored.
       max_new_tokens: the most tokens that a row may ask for.
+      layout: how models and rows lie on a mesh; None for one device.
 
     Raises:
       UserError: the rule needs the expert to decide, the vocabularies differ, or a row asks for
@@ -69,66 +76,77 @@ def token_cascade(
     rules_lib.check_sequential(rule)
     check_pair(drafter, expert)
     check_rows(rows, max_new_tokens)
-    cascade = _prefill(drafter, expert, max_new_tokens, params, rows)
-    return state_lib.output(_run(drafter, expert, params, rule, rows, cascade).state)
+    decoder = Decoder(expert, ModelDrafter(drafter), 1, max_new_tokens, layout=layout)
+    rule, rows = placing.place(decoder, rule, rows)
+    cascade = _prefill(decoder, params, rows)
+    return state_lib.output(_run(decoder, params, rule, rows, cascade).state)
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2))
-def _prefill(drafter, expert, max_new_tokens, params, rows) -> _Cascade:
+def _models(decoder: Decoder) -> dict[str, Model]:
+    return {"drafter": decoder.drafter.model, "expert": decoder.expert}
+
+
+@partial(jax.jit, static_argnums=0)
+def _prefill(decoder: Decoder, params, rows) -> _Cascade:
     batch, prompt_slots = rows.prompt.shape
-    slots = prompt_slots + max_new_tokens + CATCH_UP + 1
+    slots = prompt_slots + decoder.max_new_tokens + CATCH_UP + 1
 
-    def read(model, model_params):
-        cache = model.init_cache(batch, slots)
-        return model.prefill(model_params, rows.prompt, rows.prompt_length, cache)
+    def read(role):
+        model = _models(decoder)[role]
+        with use(decoder.placement(role)):
+            cache = model.init_cache(batch, slots)
+            return model.prefill(params[role], rows.prompt, rows.prompt_length, cache)
 
-    by_drafter, by_expert = read(drafter, params["drafter"]), read(expert, params["expert"])
+    by_drafter, by_expert = read("drafter"), read("expert")
     state = state_lib.initial(
         rows,
-        max_new_tokens + CATCH_UP,
+        decoder.max_new_tokens + CATCH_UP,
         by_expert.last,
         by_expert.position,
         by_drafter.cache,
         by_expert.cache,
     )
+    state = placing.constrain(decoder, state)
     return _Cascade(state, by_expert.last, jnp.zeros((batch,), jnp.int32))
 
 
-@partial(jax.jit, static_argnums=(0, 1), donate_argnums=5)
-def _run(drafter, expert, params, rule, rows, cascade: _Cascade) -> _Cascade:
+@partial(jax.jit, static_argnums=0, donate_argnums=4)
+def _run(decoder: Decoder, params, rule, rows, cascade: _Cascade) -> _Cascade:
     def unfinished(cascade):
         return ~cascade.state.done.all()
 
-    body = partial(_token, drafter, expert, params, rule, rows)
+    body = partial(_token, decoder, params, rule, rows)
     return jax.lax.while_loop(unfinished, body, cascade)
 
 
-def _token(drafter, expert, params, rule, rows, cascade: _Cascade) -> _Cascade:
+def _token(decoder: Decoder, params, rule, rows, cascade: _Cascade) -> _Cascade:
     """Decodes one token of every row that is not done."""
     state = cascade.state
     keys = row_keys(rows.seed, rows.example_id)
-    logits, drafter_cache = drafter.apply(
-        params["drafter"], state.last[:, None], state.position[:, None], state.drafter
-    )
-    logits = logits[:, 0]
-    q1 = confidence(logits)
-    defers = rules_lib.defers_before_expert(rule, q1) & ~state.done
-    valid = jnp.isfinite(jnp.max(logits, axis=-1))
+    with use(decoder.placement("drafter")):
+        logits, drafter_cache = decoder.drafter.model.apply(
+            params["drafter"], state.last[:, None], state.position[:, None], state.drafter
+        )
+        logits = pad_vocabulary(logits[:, 0])
+        judge = over_vocabulary(_judge, (ROWS, AT_ROWS), ROWS)
+        defers, valid = judge(rule, logits)
+    defers &= ~state.done
 
-    expert_logits, expert_cache, read, calls = _ask_expert(
-        expert, params["expert"], cascade, defers
-    )
-    valid &= ~defers | jnp.isfinite(jnp.max(expert_logits, axis=-1))
-    q = distribution(logits, rows.temperature, rows.drafter_truncation)
-    p = distribution(expert_logits, rows.temperature, rows.expert_truncation)
-    pi = jnp.where(defers[:, None], p, q)
-    token = draw(pi, uniforms(keys, state.count, Role.TOKEN, 1)[:, 0])[:, None]
+    with use(decoder.placement("expert")):
+        expert_logits, expert_cache, read, calls = _ask_expert(
+            decoder.expert, params["expert"], cascade, defers
+        )
+        limits = (rows.temperature, rows.drafter_truncation, rows.expert_truncation)
+        uniform = uniforms(keys, state.count, Role.TOKEN, 1)[:, 0]
+        choose = over_vocabulary(_choose, (ROWS, ROWS, AT_ROWS, AT_ROWS, ROWS), ROWS)
+        expert_logits = pad_vocabulary(expert_logits)
+        token, logprob, finite = choose(defers, limits, logits, expert_logits, uniform)
     emission = Emission(
-        tokens=token,
+        tokens=token[:, None],
         count=jnp.ones_like(state.count),
-        logprob=jnp.log(jnp.take_along_axis(pi, token, axis=-1)),
-        expert_logprob=jnp.zeros(token.shape),
-        valid=valid,
+        logprob=logprob[:, None],
+        expert_logprob=jnp.zeros(token[:, None].shape),
+        valid=valid & (~defers | finite),
     )
     new, emitted = state_lib.commit(state, rows, emission)
     active = (emitted > 0).astype(jnp.float32)
@@ -142,7 +160,25 @@ def _token(drafter, expert, params, rule, rows, cascade: _Cascade) -> _Cascade:
         deferral_sum=old.deferral_sum + active * defers,
     )
     new = new._replace(drafter=drafter_cache, expert=expert_cache, stats=stats)
-    return _Cascade(new, cascade.first, read)
+    return _Cascade(placing.constrain(decoder, new), cascade.first, read)
+
+
+def _judge(vocab, rule, logits):
+    """Returns what the rule makes of the drafter's logits [B, V]: whether it defers, if finite."""
+    q1 = confidence(logits, vocab)
+    defers = rules_lib.defers_before_expert(rule, q1, vocab)
+    return defers, jnp.isfinite(vocab.max(logits)[..., 0])
+
+
+def _choose(vocab, defers, limits, logits, expert_logits, uniform):
+    """Returns each row's token, the log-probability, and if the expert's logits are finite."""
+    temperature, drafter_truncation, expert_truncation = limits
+    q = distribution(logits, temperature, drafter_truncation, vocab)
+    p = distribution(expert_logits, temperature, expert_truncation, vocab)
+    pi = jnp.where(defers[:, None], p, q)
+    token = draw(pi, uniform, vocab)
+    finite = jnp.isfinite(vocab.max(expert_logits)[..., 0])
+    return token, jnp.log(vocab.at(pi, token)), finite
 
 
 def _ask_expert(expert, params, cascade: _Cascade, defers):
@@ -172,13 +208,14 @@ def _ask_expert(expert, params, cascade: _Cascade, defers):
         reached = start + CATCH_UP > state.count
         found = jnp.take_along_axis(scored, newest[:, None, None], axis=1)[:, 0]
         logits = jnp.where((waiting & reached)[:, None], found, logits)
+        logits = constrain(logits, "batch", "vocab")
         # A row reads when it asks, so that its calls do not depend on its neighbours.
         read = jnp.where(waiting, jnp.minimum(start + CATCH_UP, state.count + 1), read)
         return logits, cache, read, calls + waiting
 
     batch = state.last.shape[0]
     carry = (
-        jnp.zeros((batch, expert.vocab_size), jnp.float32),
+        constrain(jnp.zeros((batch, expert.vocab_size), jnp.float32), "batch", "vocab"),
         state.expert,
         cascade.read,
         jnp.zeros((batch,), jnp.int32),
@@ -193,6 +230,7 @@ def sequence_cascade(
     threshold: float | np.ndarray,
     rows: Rows,
     max_new_tokens: int,
+    layout: Layout | None = None,
 ) -> Output:
     """Decodes a batch with the drafter, and again with the expert where the drafter was unsure.
 
@@ -203,6 +241,7 @@ def sequence_cascade(
       threshold: the least mean token log-probability (under q1, nats) that is kept; scalar or [B].
       rows: the batch; `rule_index` is ignored.
       max_new_tokens: the most tokens that a row may ask for.
+      layout: how models and rows lie on a mesh; None for one device.
 
     Raises:
       UserError: the threshold is not finite, the vocabularies differ, or a row asks for more
@@ -214,7 +253,10 @@ def sequence_cascade(
             f"threshold={threshold} must be finite; it is a mean log-probability in nats"
         )
     draft_rows = rows._replace(expert_truncation=rows.drafter_truncation)
-    draft = autoregressive(drafter, params["drafter"], draft_rows, max_new_tokens, logprobs=True)
+    alone = None if layout is None else layout.alone("drafter")
+    draft = autoregressive(
+        drafter, params["drafter"], draft_rows, max_new_tokens, logprobs=True, layout=alone
+    )
     own = np.arange(draft.tokens.shape[1]) < np.asarray(draft.num_tokens)[:, None]
     total = np.where(own, np.asarray(draft.expert_logprob), 0.0).sum(1)
     mean = total / np.maximum(np.asarray(draft.num_tokens), 1)
@@ -231,6 +273,7 @@ def sequence_cascade(
             rows._replace(max_new_tokens=asked, seed=seeds),
             max_new_tokens,
             logprobs=True,
+            layout=layout,
         )
 
     def merge(a, b):

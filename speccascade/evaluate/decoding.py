@@ -142,15 +142,22 @@ class Engine:
         if method == "speculative":
             drafter = decode.ModelDrafter(pair.drafter)
             first = settings[0]
-            decoder = decode.Decoder(pair.expert, drafter, first.draft_length, room, first.verifier)
+            decoder = decode.Decoder(
+                pair.expert, drafter, first.draft_length, room, first.verifier, layout=pair.layout
+            )
             made = jax.device_put(tuple(_rule(kind, settings) for kind in kinds))
             return lambda: run(decoder, pair.params, made, rows)
         if method == "autoregressive_expert":
-            return lambda: decode.autoregressive(pair.expert, pair.params["expert"], rows, room)
+            return lambda: decode.autoregressive(
+                pair.expert, pair.params["expert"], rows, room, layout=pair.layout
+            )
         if method == "autoregressive_drafter":
             rows = rows._replace(expert_truncation=rows.drafter_truncation, drafter_truncation=None)
+            alone = pair.layout and pair.layout.alone("drafter")
             return lambda: _as_drafter(
-                decode.autoregressive(pair.drafter, pair.params["drafter"], rows, room)
+                decode.autoregressive(
+                    pair.drafter, pair.params["drafter"], rows, room, layout=alone
+                )
             )
         cascade, knob = {
             "token_cascade": (decode.token_cascade, lambda: _rule(kinds[0], settings)),
@@ -160,7 +167,8 @@ class Engine:
             ),
         }[method]
         value = knob()
-        return lambda: cascade(pair.drafter, pair.expert, pair.params, value, rows, room)
+        models = pair.drafter, pair.expert
+        return lambda: cascade(*models, pair.params, value, rows, room, pair.layout)
 
     def text(self, tokens: Sequence[int]) -> str:
         """Returns the text of generated tokens, up to the first stop string."""

@@ -10,7 +10,7 @@ import jax
 import ml_collections
 import tqdm
 
-from speccascade import pairs, tasks
+from speccascade import pairs, sharding, tasks
 from speccascade.errors import UserError
 from speccascade.evaluate import provenance, quality, results, timing
 from speccascade.evaluate.decoding import Engine, program, rule_kind
@@ -19,6 +19,7 @@ from speccascade.evaluate.settings import Setting, digest, expand
 from speccascade.training.checkpoints import claim_workdir
 
 SECTIONS = ("task", "pair", "evaluate")
+OPTIONAL = ("mesh",)
 
 # One answer timed at batch 1 takes about as long as this many answers of a batch. Only the time
 # left on the progress bar depends on it.
@@ -63,12 +64,15 @@ def prepare(config: ml_collections.ConfigDict) -> Sweep:
     Raises:
       UserError: a setting, the task, the pair or a prompt is not as it must be.
     """
-    plain = json.loads(json.dumps({k: _plain(config[k]) for k in SECTIONS if k in config}))
+    plain = json.loads(
+        json.dumps({k: _plain(config[k]) for k in SECTIONS + OPTIONAL if k in config})
+    )
     if missing := [k for k in SECTIONS if k not in plain]:
         raise UserError(f"the config lacks {', '.join(missing)}; see configs/quickstart.py")
     section = plain["evaluate"]
     settings = expand(section["settings"])
     _check(section)
+    layout = sharding.from_config(plain.get("mesh"))
     task = tasks.make(config.task)
     examples = {}
     for split, count in section["splits"].items():
@@ -78,7 +82,7 @@ def prepare(config: ml_collections.ConfigDict) -> Sweep:
                 f"split {split} has {len(examples[split])} examples; lower "
                 f"evaluate.splits.{split} (now {count}) to that"
             )
-    pair = pairs.load(plain["pair"])
+    pair = pairs.load(plain["pair"], layout)
     engine, prompts = _tokenize(pair, task, examples, section["max_new_tokens"])
     stem = {**plain, "evaluate": {k: v for k, v in section.items() if k != "settings"}}
     return Sweep(
@@ -175,7 +179,8 @@ def evaluate(config: ml_collections.ConfigDict, workdir: str, profile: bool = Fa
     """Measures what is missing in `workdir`, appending to `results.jsonl` as settings finish.
 
     Args:
-      config: `task`, `pair` and `evaluate`; see configs/quickstart.py.
+      config: `task`, `pair` and `evaluate`, see configs/quickstart.py; and where wanted `mesh`, the
+        devices along each axis, `{"data": 1, "model": 8}`, see `sharding/config.py`.
       workdir: made if it is missing. One made from another config is refused.
       profile: whether to write a trace of one warm answer per program to `workdir`/profile.
 

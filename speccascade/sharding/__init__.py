@@ -3,12 +3,14 @@
 mesh.py    devices as a grid with named axes
 rules.py   from logical axis names to mesh axes
 layout.py  a mesh with rules for each model, and the shardings that follow
+config.py  a layout from a config's section
 active.py  what code that is traced for a layout asks of it
 hlo.py     the collectives of a compiled program, to check all of it
 """
 
+from speccascade.sharding.config import from_config
 from speccascade.sharding.layout import Layout, Placement
 from speccascade.sharding.mesh import make_mesh
 from speccascade.sharding.rules import REPLICATED, SHARDED, Rules
 
-__all__ = ["REPLICATED", "SHARDED", "Layout", "Placement", "Rules", "make_mesh"]
+__all__ = ["REPLICATED", "SHARDED", "Layout", "Placement", "Rules", "from_config", "make_mesh"]

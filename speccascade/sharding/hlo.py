@@ -1,7 +1,7 @@
 """What a compiled program says of itself: its collectives, and the inputs that it overwrites.
 
-Reads the text of optimised HLO, `compiled.as_text()`, as XLA writes it for CPU and TPU alike. Shapes
-in it are those of one device.
+Reads the text of optimised HLO, `compiled.as_text()`, as XLA writes it for CPU and TPU alike.
+Shapes in it are those of one device.
 """
 
 import dataclasses
@@ -30,7 +30,8 @@ _CALLS = re.compile(
     r"called_computations)=(\{[^}]*\}|%?[\w.\-]+)"
 )
 _OP_NAME = re.compile(r'op_name="([^"]*)"')
-_GROUPS = re.compile(r"replica_groups=(?:\{\{([\d,]*)\}|\[(\d+),(\d+)\])")
+_GROUPS = re.compile(r"replica_groups=(?:\{\{([\d,]*)\}|\[\d+,(\d+)\]|mesh\[(.*?)\] \{(.*?)\})")
+_AXIS = re.compile(r"'(\w+)'(?::\(\d+\)(\d+))?")  # a part of an axis is 'name':(before)size
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,7 +148,11 @@ def _yielded(kind: str, text: str, start: bool) -> tuple[Array, ...]:
 def _group(line: str) -> int | None:
     if not (match := _GROUPS.search(line)):
         return None
-    return int(match[3]) if match[3] else len(match[1].split(","))
+    listed, size, mesh, axes = match.groups()
+    if mesh is None:
+        return int(size) if size else len(listed.split(","))
+    sizes = dict(re.findall(r"'(\w+)'=(\d+)", mesh))
+    return math.prod(int(part or sizes[name]) for name, part in _AXIS.findall(axes))
 
 
 def _loops(computation: str, callers: dict[str, tuple[str, str]]) -> tuple[str, ...]:

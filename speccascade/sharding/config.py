@@ -1,0 +1,31 @@
+"""The `mesh` section of a config: `{"data": 1, "model": 8, "drafter": "replicated"}`."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from speccascade.errors import UserError
+from speccascade.sharding.layout import Layout
+from speccascade.sharding.mesh import make_mesh
+from speccascade.sharding.rules import REPLICATED, SHARDED
+
+_DRAFTERS = {"sharded": SHARDED, "replicated": REPLICATED}
+
+
+def from_config(section: Mapping[str, Any] | None) -> Layout | None:
+    """Returns the layout that a config's section asks for.
+
+    Args:
+      section: the mesh's axes with their sizes, and where wanted `drafter`: "sharded" as the expert
+        is, or "replicated", whole on every device along `model`. None for one device.
+
+    Raises:
+      UserError: an axis or a choice is unknown, or the sizes do not use up the devices.
+    """
+    if section is None:
+        return None
+    sizes = dict(section)
+    drafter = sizes.pop("drafter", "sharded")
+    if drafter not in _DRAFTERS:
+        known = ", ".join(_DRAFTERS)
+        raise UserError(f"mesh.drafter={drafter!r} is unknown; choose one of: {known}")
+    return Layout(make_mesh(sizes), drafter=_DRAFTERS[drafter])

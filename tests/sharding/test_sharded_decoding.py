@@ -1,0 +1,207 @@
+"""Decoding on a mesh: the tokens of one device, for every rule, and nothing large in between.
+
+The batch of `toys.mixed_rows` holds every rule, temperature, truncation and length at once.
+"""
+
+import dataclasses
+import functools
+
+import jax
+import numpy as np
+import pytest
+
+from speccascade import rules as rules_lib
+from speccascade.decode import (
+    ModelDrafter,
+    autoregressive,
+    generate,
+    loop,
+    make_rows,
+    placing,
+    sequence_cascade,
+    token_cascade,
+)
+from speccascade.decode import decide as decide_lib
+from speccascade.decode.step import Decoder
+from speccascade.sharding import REPLICATED, Layout, active, hlo, make_mesh
+from tests.decode import toys
+
+
+def layout(data: int, model: int, **rules) -> Layout:
+    devices = jax.devices()[: data * model]
+    return Layout(make_mesh({"data": data, "model": model}, devices), **rules)
+
+
+def on(decoder: Decoder, where: Layout, params) -> tuple[Decoder, dict]:
+    """Returns a decoder and its parameters laid out."""
+    decoder = dataclasses.replace(decoder, layout=where)
+    return decoder, jax.device_put(params, placing.param_shardings(decoder))
+
+
+def check_same(found, expected):
+    """Raises AssertionError unless two outputs have the same tokens and nearly the same numbers."""
+    assert toys.texts(found) == toys.texts(expected)
+    for name in ("finished", "invalid"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
+    own = np.arange(found.tokens.shape[1]) < np.asarray(found.num_tokens)[:, None]
+    for name in ("logprob", "expert_logprob"):
+        a, b = (np.where(own, np.asarray(getattr(x, name)), 0.0) for x in (found, expected))
+        np.testing.assert_allclose(a, b, atol=2e-4, err_msg=name)
+    for name, a, b in zip(found.stats._fields, found.stats, expected.stats, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4, err_msg=name)
+
+
+# ---- the tokens of one device ----
+
+CASES = [
+    # Four heads and two key-value heads, one of each on every device: the latter are repeated.
+    ("decoder_only", "token", (2, 4), {}),
+    # Four heads do not divide over eight devices, and the drafter is whole on each.
+    ("decoder_only", "block", (1, 8), {"drafter": REPLICATED}),
+    # Three heads do, over three: 32 token ids do not.
+    ("encoder_decoder", "block", (2, 3), {}),
+    ("encoder_decoder", "token", (8, 1), {}),
+]
+
+
+@pytest.mark.parametrize(("family", "verifier", "sizes", "options"), CASES, ids=str)
+def test_every_rule_decodes_as_on_one_device(family, verifier, sizes, options):
+    pair = toys.PAIRS[family]
+    decoder, made, rows = pair.decoder(verifier), toys.all_rules(), toys.mixed_rows()
+    expected = generate(decoder, pair.params, made, rows)
+    assert np.asarray(expected.num_tokens).max() == toys.ROOM
+    sharded, params = on(decoder, layout(*sizes, **options), pair.params)
+    check_same(generate(sharded, params, made, rows), expected)
+
+
+def test_a_batch_that_does_not_divide():
+    vocab, room = 6, 8  # nor does the vocabulary, over four devices
+    table, params = toys.Table(vocab), toys.tables(vocab, seed=1)
+    decoder = Decoder(table, ModelDrafter(table), 2, room, "block", logprobs=True)
+    rows = make_rows(
+        [[1, 2], [3], [4, 5, 0]],
+        stop_table=np.zeros((1, vocab), np.int32),
+        max_new_tokens=room,
+        prompt_slots=3,
+        temperature=1.0,
+    )
+    rule = (rules_lib.make("lossy", alpha=0.3),)
+    expected = generate(decoder, params, rule, rows)
+    sharded, params = on(decoder, layout(2, 4), params)
+    check_same(generate(sharded, params, rule, rows), expected)
+
+
+# ---- what the compiled program exchanges ----
+
+# No two axes have one size, here or on two by four devices. The drafter's axes are the expert's.
+VOCAB, BATCH, SIZE, PROMPT, ROOM = 104, 18, 4, 23, 15
+SLOTS = PROMPT + ROOM + SIZE + 1  # of a cache
+
+
+@functools.cache
+def program(family: str, decoders: type[Decoder] = Decoder) -> str:
+    """Returns the compiled loop of every kind of rule over two by four devices, as text."""
+    sizes = {"vocab_size": VOCAB, "d_model": 20, "num_heads": 8, "head_dim": 6, "d_ff": 28}
+    if family == "decoder_only":
+        expert, drafter = (toys.transformer(n, **sizes, tie_embeddings=n == 1) for n in (2, 1))
+    else:
+        expert, drafter = (toys.encoder_decoder(n, **sizes) for n in (2, 1))
+    where = layout(2, 4)
+    decoder = decoders(expert, ModelDrafter(drafter), SIZE, ROOM, "block", True, where)
+    rows = make_rows(
+        [[1] * PROMPT] * BATCH,
+        stop_table=np.zeros((1, VOCAB), np.int32),
+        max_new_tokens=ROOM,
+        prompt_slots=PROMPT,
+        drafter_truncation=toys.NO_TRUNCATION,
+        expert_truncation=toys.NO_TRUNCATION,
+    )
+    made = tuple(
+        rules_lib.make(name, alpha=0.3) for name in ("token_v3", "lossy", "bild", "topk_relaxed")
+    )
+    shapes = jax.eval_shape(
+        lambda: {
+            "drafter": drafter.init(jax.random.key(0)),
+            "expert": expert.init(jax.random.key(0)),
+        }
+    )
+
+    def laid_out(tree, shardings):
+        return jax.tree.map(
+            lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), tree, shardings
+        )
+
+    params = laid_out(shapes, placing.param_shardings(decoder))
+    rows = laid_out(rows, placing.rows_shardings(decoder, rows))
+    state = jax.eval_shape(lambda p, r: loop.prefill(decoder, p, r), params, rows)
+    state = laid_out(state, placing.state_shardings(decoder, state))
+    return loop.run.lower(decoder, params, made, rows, state).compile().as_text()
+
+
+def large(text: str, slots: int) -> list[hlo.Collective]:
+    """Returns the collectives that carry an axis of a vocabulary, of a shard, or of a cache."""
+    sizes = [VOCAB, VOCAB // 4, slots]
+    return [c for c in hlo.collectives(text) if c.has_size(sizes)]
+
+
+@pytest.mark.parametrize(
+    ("family", "slots"), [("decoder_only", SLOTS), ("encoder_decoder", SLOTS - PROMPT + 1)]
+)
+def test_no_collective_carries_a_vocabulary_or_a_cache(family, slots):
+    text = program(family)
+    found = hlo.collectives(text)
+    assert not large(text, slots) and not large(text, PROMPT)
+    assert {c.kind for c in found} == {"all-reduce"} and all(c.in_loop for c in found)
+    # The largest are the streams between layers, float32 [B / 2, N + 1, D].
+    assert max(array.bytes for c in found for array in c.arrays) == BATCH // 2 * (SIZE + 1) * 20 * 4
+
+
+@pytest.mark.parametrize(
+    ("family", "slots"), [("decoder_only", SLOTS), ("encoder_decoder", SLOTS - PROMPT + 1)]
+)
+def test_caches_are_written_in_place(family, slots):
+    heads = 1 if family == "decoder_only" else 2
+    shape = (BATCH // 2, heads, slots, 6)
+    own = [array for array in hlo.aliased(program(family)) if array.shape == shape]
+    assert len(own) == 2 * (2 + 1)  # keys and values of every layer
+
+
+def test_gathered_logits_would_be_seen(monkeypatch):
+    def gathers(logits):
+        return active.constrain(logits, "batch", None, None)
+
+    monkeypatch.setattr(decide_lib, "pad_vocabulary", gathers)
+    # Equal to no other decoder: what was traced before serves it not.
+    text = program("decoder_only", type("Mutant", (Decoder,), {}))
+    found = large(text, SLOTS)
+    assert [c.kind for c in found] == ["all-gather"] and found[0].has_size([VOCAB])
+
+
+# ---- without speculation ----
+
+
+def cascade_rows():
+    return toys.mixed_rows(rule_index=0)
+
+
+def test_autoregressive_decoding():
+    pair, where = toys.PAIRS["decoder_only"], layout(2, 4)
+    rows, room = cascade_rows(), toys.ROOM
+    expected = autoregressive(pair.expert, pair.params["expert"], rows, room, logprobs=True)
+    params = jax.device_put(
+        pair.params["expert"], where.of("expert", pair.expert).params(pair.expert)
+    )
+    found = autoregressive(pair.expert, params, rows, room, logprobs=True, layout=where)
+    check_same(found, expected)
+
+
+def test_sequential_cascades():
+    pair, where = toys.PAIRS["decoder_only"], layout(2, 4)
+    rows = cascade_rows()
+    decoder, params = on(pair.decoder("token"), where, pair.params)
+    models = decoder.drafter.model, decoder.expert
+    rule = rules_lib.make("chow", alpha=0.5)
+    expected = token_cascade(*models, pair.params, rule, rows, toys.ROOM)
+    check_same(token_cascade(*models, params, rule, rows, toys.ROOM, where), expected)
+    expected = sequence_cascade(*models, pair.params, -2.0, rows, toys.ROOM)
+    check_same(sequence_cascade(*models, params, -2.0, rows, toys.ROOM, where), expected)
