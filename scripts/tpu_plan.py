@@ -11,8 +11,8 @@ published rates allow for a draft step, an expert pass, verification and a token
 fit: by how much, and the nearest setting that does.
 
 Expected of the example: about 8.6 GB on each chip, and no collective with an axis of the vocabulary
-or of a cache. Compiling takes about half a minute per slice on an idle core, and two programs are
-compiled at a time.
+or of a cache. Compiling takes about half a minute per slice on an idle core; a batch of which
+arithmetic says that it is the largest is compiled with --confirm only.
 """
 
 from absl import flags
@@ -32,6 +32,7 @@ _WEIGHTS = flags.DEFINE_string("weights", "bfloat16", "bfloat16 or int8, how wei
 _ACCEPTANCE = flags.DEFINE_float(
     "acceptance", 0.8, "The assumed probability that a draft token is kept; a run measures it."
 )
+_CONFIRM = flags.DEFINE_bool("confirm", False, "Compile the largest batch too.")
 flags.mark_flags_as_required(["config", "topology"])
 
 
@@ -46,6 +47,7 @@ def main(argv):
         batch_size=_BATCH_SIZE.value,
         weights=_WEIGHTS.value,
         acceptance=_ACCEPTANCE.value,
+        confirm=_CONFIRM.value,
     )
 
 

@@ -89,23 +89,22 @@ def alternatives(subject: Subject, slice_: Topology, kind: str) -> list[str]:
         stored = parts(inputs, slice_, "int8")
         if stored.total <= hbm:
             found.append("--weights=int8")
-    shape = dict(inputs.decoder.layout.mesh.shape)
-    wider = {**shape, "model": 2 * shape.get("model", 1)}
-    if shape.get("data", 1) % 2 == 0:
-        narrower = {**wider, "data": shape["data"] // 2}
-        if _fits(dataclasses.replace(subject, mesh=narrower), slice_, kind):
-            found.append(f"--config.mesh.model={narrower['model']}")
-    for mesh, flag in ((subject.mesh, ""), ({**wider, "data": -1}, "--config.mesh.model=")):
-        if (name := _larger_that_fits(subject, mesh, slice_, kind)) is not None:
-            found.append(f"--topology={name}" + (f" {flag}{mesh['model']}" if flag else ""))
-            break
+    model = inputs.decoder.layout.ways("model")
+    wider = dataclasses.replace(subject, mesh={**subject.mesh, "data": -1, "model": 2 * model})
+    more = f"--config.mesh.model={2 * model}"
+    if _fits(wider, slice_, kind):
+        found.append(more)
+    for candidate, flag in ((subject, ""), (wider, f" {more}")):
+        if (name := _larger(candidate, slice_, kind)) is not None:
+            return [*found, f"--topology={name}{flag}"]
     return found
 
 
-def _larger_that_fits(subject: Subject, mesh: dict, slice_: Topology, kind: str) -> str | None:
+def _larger(subject: Subject, slice_: Topology, kind: str) -> str | None:
+    """Returns the smallest larger slice of the same chips that fits."""
     name = slice_.name
     while (name := topology.larger(name)) is not None:
-        if _fits(dataclasses.replace(subject, mesh=mesh), topology.describe(name), kind):
+        if _fits(subject, topology.describe(name), kind):
             return name
     return None
 

@@ -187,7 +187,7 @@ def _roofline(plan: Plan) -> str:
         _row("expert alone, 1 token", "-", b.expert_step),
     ]
     tokens = expected_tokens(plan.acceptance, n)
-    seconds = b.total / tokens
+    seconds = b.per_token(plan.acceptance, n)
     alone = b.expert_step.time.total
     lines.append(
         f"\nAt the published rates of {chip.name} a block takes at least {b.total * 1e3:.2f} ms, "

@@ -8,7 +8,7 @@ import ml_collections
 
 from speccascade.errors import UserError
 from speccascade.plan import costs, fit, memory, report, roofline, topology
-from speccascade.plan.program import TooLarge, compile_loop
+from speccascade.plan.program import Program, TooLarge, compile_loop
 from speccascade.plan.subject import Inputs, Subject, load
 from speccascade.plan.topology import Topology
 
@@ -21,6 +21,7 @@ def run(
     batch_size: int | None,
     weights: str,
     acceptance: float,
+    confirm: bool,
 ) -> None:
     """Plans a pair and says what was found, slice by slice.
 
@@ -31,6 +32,7 @@ def run(
       batch_size: in place of the config's.
       weights: how weights are stored, one of `memory.WEIGHTS`.
       acceptance: the probability that a draft token is kept, for the time of a token.
+      confirm: whether the largest batch is compiled too.
 
     Raises:
       UserError: the config or an argument is not as it must be, or libtpu is missing.
@@ -40,53 +42,45 @@ def run(
         raise UserError(f"acceptance={acceptance} must be in [0, 1]")
     subject = load(config, batch_size)
     for slice_ in [topology.describe(name) for name in topology.names(slices)]:
-        say(plan(subject, slice_, weights, acceptance))
+        found = plan(subject, slice_, weights, acceptance, confirm)
+        others = [] if found.fits else fit.alternatives(subject, slice_, weights)
+        say(report.render(found, others))
 
 
-def plan(subject: Subject, slice_: Topology, kind: str, acceptance: float) -> str:
+def plan(
+    subject: Subject, slice_: Topology, kind: str, acceptance: float, confirm: bool
+) -> report.Plan:
     """Returns the plan of a pair on one slice; see `run`."""
     inputs = subject.inputs(slice_)
     parts = fit.parts(inputs, slice_, kind)
-    rows = parts.largest_rows(slice_.chip.hbm_bytes)
-    largest = rows * subject.batch_size // parts.rows
-    asked, most = _compile(subject, slice_, kind, inputs, parts, largest)
-    found = report.Plan(
+    hbm = slice_.chip.hbm_bytes
+    largest = parts.largest_rows(hbm) * (subject.batch_size // parts.rows)
+    # Weights that models cannot store yet are not compiled, nor is what is far too large.
+    asked = inputs if kind == "bfloat16" and parts.total <= 2 * hbm else None
+    most = None
+    if asked is not None and confirm and largest:
+        most = dataclasses.replace(subject, batch_size=largest).inputs(slice_)
+    with ThreadPoolExecutor(2) as pool:  # compiling leaves a second core idle
+        program, largest_program = pool.map(_attempt, (asked, most))
+    return report.Plan(
         subject=subject,
         slice_=slice_,
         mesh=dict(inputs.decoder.layout.mesh.shape),
         weights=kind,
         parts=parts,
-        program=asked,
+        program=program,
         largest=largest,
-        largest_program=most,
+        largest_program=largest_program,
         block=block(subject, slice_, inputs, kind),
         acceptance=acceptance,
     )
-    return report.render(found, [] if found.fits else fit.alternatives(subject, slice_, kind))
 
 
-def _compile(subject, slice_, kind, inputs: Inputs, parts: fit.Parts, largest: int):
-    """Compiles the batch that is asked for and the largest one, at the same time.
-
-    Returns:
-      For each a `Program`, a `TooLarge`, or None where nothing was compiled: the weights are not
-      those that models have, or arithmetic leaves no doubt.
-    """
-    if kind != "bfloat16":
-        return None, None
-    jobs = [inputs if parts.total <= 2 * slice_.chip.hbm_bytes else None, None]
-    if largest and largest != subject.batch_size:
-        jobs[1] = dataclasses.replace(subject, batch_size=largest).inputs(slice_)
-
-    def attempt(job):
-        try:
-            return None if job is None else compile_loop(job)
-        except TooLarge as error:
-            return error
-
-    with ThreadPoolExecutor(2) as pool:
-        asked, most = pool.map(attempt, jobs)
-    return asked, asked if largest == subject.batch_size else most
+def _attempt(inputs: Inputs | None) -> Program | TooLarge | None:
+    try:
+        return None if inputs is None else compile_loop(inputs)
+    except TooLarge as error:
+        return error
 
 
 def block(subject: Subject, slice_: Topology, inputs: Inputs, kind: str) -> roofline.Block:

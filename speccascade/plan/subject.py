@@ -17,7 +17,7 @@ from speccascade.models.interface import Model
 from speccascade.pairs import ROLES
 from speccascade.plan.topology import Topology
 from speccascade.rules import Rule
-from speccascade.sharding import Layout, make_mesh
+from speccascade.sharding import from_config
 
 _NUMBERS = ("batch_size", "prompt_length", "max_new_tokens")
 
@@ -39,7 +39,7 @@ class Subject:
     Attributes:
       name: for people.
       models: by role.
-      mesh: devices along each axis.
+      mesh: as configs write it; see `sharding.from_config`.
       setting: the rule, its knobs and N.
       batch_size: B, rows of the whole slice.
       prompt_length: T.
@@ -48,7 +48,7 @@ class Subject:
 
     name: str
     models: dict[str, Model]
-    mesh: dict[str, int]
+    mesh: dict[str, Any]
     setting: Setting
     batch_size: int
     prompt_length: int
@@ -70,7 +70,7 @@ class Subject:
         Raises:
           UserError: mesh or batch do not fit the slice.
         """
-        layout = Layout(make_mesh(self.mesh, topology.devices))
+        layout = from_config(self.mesh, topology.devices)
         data = layout.ways(layout.expert.batch)
         if self.batch_size % data:
             raise UserError(
