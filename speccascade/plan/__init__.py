@@ -7,6 +7,7 @@ memory.py    what lies in a device's memory, by arithmetic
 costs.py     operations and bytes of a pass and of verification, by arithmetic
 roofline.py  these over a chip's rates, up to the time of a token
 program.py   the decode loop, compiled for the slice
+streams.py   how often that streams vocabulary-wide arrays over memory
 fit.py       the largest batch that fits, and where none does the nearest setting that would
 report.py    all of it as text
 run.py       what scripts/tpu_plan.py calls

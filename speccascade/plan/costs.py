@@ -102,11 +102,12 @@ def forward(model: Model, params: Params, cache: Cache, tokens: int, kind: str) 
 
 
 def verification(rows: int, vocab: int, expert_tokens: int, drafter_tokens: int) -> Cost:
-    """Returns the least that distributions, target and verification of a block can cost.
+    """Returns the least that distributions, target and verification can cost over HBM alone.
 
     Every logit is written once, in float32, and read twice: maxima, log-sum-exps and entropies
     come before distances and kept mass, which need them; then one position of each row is read for
-    the token after the accepted prefix.
+    the token after the accepted prefix. A compiled program costs less where the arrays stay on the
+    chip; see `streams.py`.
 
     Args:
       rows: rows of a device.

@@ -8,7 +8,9 @@ from collections import Counter
 import jax
 
 from speccascade.decode import loop
+from speccascade.plan import streams
 from speccascade.plan.memory import local
+from speccascade.plan.streams import Traffic
 from speccascade.plan.subject import Inputs
 from speccascade.sharding import hlo
 
@@ -40,6 +42,7 @@ class Program:
       collectives: what it exchanges.
       cached: number of cache arrays.
       aliased: how many of them the program overwrites in place.
+      streams: of vocabulary-wide arrays, by depth of loops; see `streams.traffic`.
       seconds: what compiling took.
     """
 
@@ -49,6 +52,7 @@ class Program:
     collectives: list[hlo.Collective]
     cached: int
     aliased: int
+    streams: list[Traffic]
     seconds: float
 
 
@@ -71,6 +75,8 @@ def compile_loop(inputs: Inputs) -> Program:
     caches = jax.tree.leaves((inputs.state.drafter, inputs.state.expert))
     wanted = Counter(local(leaf) for leaf in caches)
     found = Counter(array.shape for array in hlo.aliased(text))
+    layout = inputs.decoder.layout
+    vocab = -(-inputs.decoder.expert.vocab_size // layout.ways(layout.vocab_axis))
     return Program(
         arguments=memory.argument_size_in_bytes,
         temporaries=memory.temp_size_in_bytes,
@@ -78,5 +84,6 @@ def compile_loop(inputs: Inputs) -> Program:
         collectives=hlo.collectives(text),
         cached=len(caches),
         aliased=sum((wanted & found).values()),
+        streams=streams.traffic(text, vocab),
         seconds=seconds,
     )
