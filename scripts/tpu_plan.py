@@ -10,6 +10,8 @@ exchange in a block, whether the caches are overwritten in place, and the least 
 published rates allow for a draft step, an expert pass, verification and a token. Where it does not
 fit: by how much, and the nearest setting that does.
 
+Planned is the decode loop. Reading the prompts is another program, whose temporaries are not in it.
+
 Expected of the example: about 8.6 GB on each chip, and no collective with an axis of the vocabulary
 or of a cache. Compiling takes about half a minute per slice on an idle core; a batch of which
 arithmetic says that it is the largest is compiled with --confirm only.

@@ -10,7 +10,7 @@ from speccascade.plan.topology import Topology
 
 # What compiled programs of the paper's pairs were seen to need beside their arguments: this share
 # of the memory, and for each row of a device so many float32 arrays of its block's logits.
-_FIXED_SHARE = 0.015
+_FIXED_SHARE = 0.02
 _LOGITS_ARRAYS = 6
 
 
@@ -62,18 +62,16 @@ def parts(inputs: Inputs, slice_: Topology, kind: str) -> Parts:
       slice_: where.
       kind: how weights are stored; see `memory.WEIGHTS`.
     """
-    decoder, state = inputs.decoder, inputs.state
+    state = inputs.state
     caches = {"drafter": memory.size(state.drafter), "expert": memory.size(state.expert)}
-    rows = memory.local(state.last)[0]
-    vocab = math.ceil(decoder.expert.vocab_size / decoder.layout.ways(decoder.layout.vocab_axis))
-    logits = 4 * rows * (decoder.draft_length + 1) * vocab
+    logits = 4 * inputs.device_rows * inputs.device_vocab * (inputs.decoder.draft_length + 1)
     fixed = Parts.temporaries_fixed(slice_.chip.hbm_bytes)
     return Parts(
         weights={role: memory.weights(tree, kind) for role, tree in inputs.params.items()},
         caches=caches,
         state=memory.size((inputs.rows, state)) - sum(caches.values()),
         temporaries=fixed + _LOGITS_ARRAYS * logits,
-        rows=rows,
+        rows=inputs.device_rows,
     )
 
 

@@ -75,8 +75,6 @@ def compile_loop(inputs: Inputs) -> Program:
     caches = jax.tree.leaves((inputs.state.drafter, inputs.state.expert))
     wanted = Counter(local(leaf) for leaf in caches)
     found = Counter(array.shape for array in hlo.aliased(text))
-    layout = inputs.decoder.layout
-    vocab = -(-inputs.decoder.expert.vocab_size // layout.ways(layout.vocab_axis))
     return Program(
         arguments=memory.argument_size_in_bytes,
         temporaries=memory.temp_size_in_bytes,
@@ -84,6 +82,6 @@ def compile_loop(inputs: Inputs) -> Program:
         collectives=hlo.collectives(text),
         cached=len(caches),
         aliased=sum((wanted & found).values()),
-        streams=streams.traffic(text, vocab),
+        streams=streams.traffic(text, inputs.device_vocab),
         seconds=seconds,
     )

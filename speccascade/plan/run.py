@@ -93,14 +93,12 @@ def block(subject: Subject, slice_: Topology, inputs: Inputs, kind: str) -> roof
         cost = costs.forward(model, params, cache, tokens, kind)
         return roofline.act(cost, slice_)
 
-    layout = inputs.decoder.layout
-    vocab = -(-subject.models["expert"].vocab_size // layout.ways(layout.vocab_axis))
-    rows = memory.local(inputs.state.last)[0]
-    checked = costs.verification(rows, vocab, size + 1, size + subject.bonus)
+    drafts = size + subject.bonus
+    checked = costs.verification(inputs.device_rows, inputs.device_vocab, size + 1, drafts)
     return roofline.Block(
         first_draft=step("drafter", 1 if subject.bonus else 2),
         draft=step("drafter", 1),
-        drafts=size + subject.bonus,
+        drafts=drafts,
         expert=step("expert", size + 1),
         verify=roofline.act(checked, slice_),
         expert_step=step("expert", 1),

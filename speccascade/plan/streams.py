@@ -166,7 +166,7 @@ def _written(i: _Instruction, named, inside: list[_Instruction], value: _Value) 
 
 
 def _users(inside: list[_Instruction], number: int) -> list[tuple[_Instruction, int]]:
-    """Returns what uses a fused computation's parameter, seen through bitcasts, and in which place."""
+    """Returns what uses a fused computation's parameter and where, seen through bitcasts."""
     found, frontier = [], {i.name for i in inside if i.parameter == number}
     while frontier:
         using = [

@@ -15,6 +15,7 @@ from speccascade.errors import UserError
 from speccascade.evaluate.settings import Setting, setting
 from speccascade.models.interface import Model
 from speccascade.pairs import ROLES
+from speccascade.plan.memory import local
 from speccascade.plan.topology import Topology
 from speccascade.rules import Rule
 from speccascade.sharding import from_config
@@ -30,6 +31,17 @@ class Inputs(NamedTuple):
     rules: tuple[Rule, ...]
     rows: Rows
     state: State
+
+    @property
+    def device_rows(self) -> int:
+        """Rows of the batch that one device holds."""
+        return local(self.state.last)[0]
+
+    @property
+    def device_vocab(self) -> int:
+        """Token ids whose logits one device holds, padding included."""
+        layout = self.decoder.layout
+        return -(-self.decoder.expert.vocab_size // layout.ways(layout.vocab_axis))
 
 
 @dataclasses.dataclass(frozen=True)
