@@ -167,8 +167,22 @@ def describe(sweep: Sweep, workdir: str) -> str:
             f"{len(quality.groups(by_batch))} compiled programs",
             f"timing: {len(timed)} rows, {sum(_answers(j) for j in timed)} answers at batch 1, "
             f"beside those of the expert in {len(timing.groups(timed))} groups",
+            *_mesh(sweep.engine.pair),
         ]
     )
+
+
+def _mesh(pair: pairs.Pair) -> list[str]:
+    """Returns lines that say how a pair lies on its mesh, none for one device."""
+    if pair.layout is None:
+        return []
+    shape = ", ".join(f"{axis}={size}" for axis, size in pair.layout.mesh.shape.items())
+    unequal = [
+        f"{role}: {line}"
+        for role in pairs.ROLES
+        for line in pair.layout.of(role, getattr(pair, role)).unequal(getattr(pair, role))
+    ]
+    return [f"mesh: {shape}", *unequal]
 
 
 def _answers(job: Job) -> int:

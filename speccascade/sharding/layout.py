@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections import Counter
 from collections.abc import Callable
 from functools import cached_property
 from typing import Any
@@ -139,20 +140,23 @@ class Placement:
         )
 
     def unequal(self, model: Any) -> list[str]:
-        """Returns a line for each parameter that the rules shard but the mesh does not divide."""
-        shapes = jax.tree_util.tree_leaves_with_path(jax.eval_shape(model.init, jax.random.key(0)))
-        lines = []
-        for path, leaf in shapes:
+        """Returns a line for each logical axis that lies whole for want of a divisor.
+
+        Args:
+          model: whose parameters are asked for.
+        """
+        paths = jax.tree_util.tree_leaves_with_path(jax.eval_shape(model.init, jax.random.key(0)))
+        counts = Counter()
+        for path, leaf in paths:
             names = model.param_axes(flat_key(path))
             wanted, found = self.rules.spec(names), self.spec(names, leaf.shape)
-            for name, axis, lies in zip(names, wanted, found, strict=True):
-                if lies is None and self.layout.ways(axis) > 1:
-                    units = self._units.get(name, leaf.shape[names.index(name)])
-                    lines.append(
-                        f"{flat_key(path)}: {units} {name} do not divide over "
-                        f"{self.layout.ways(axis)} devices, replicated"
-                    )
-        return lines
+            for name, size, axis, lies in zip(names, leaf.shape, wanted, found, strict=True):
+                if lies is None and (ways := self.layout.ways(axis)) > 1:
+                    counts[self._units.get(name, size), name, ways] += 1
+        return [
+            f"{units} {name} do not divide over {ways} devices: {count} parameters lie whole on each"
+            for (units, name, ways), count in counts.items()
+        ]
 
 
 def flat_key(path: tuple) -> str:

@@ -38,12 +38,12 @@ def check_laid_out(pair, layout):
 
 @pytest.mark.parametrize("how", METHODS, ids=lambda how: how.get("method", "speculative"))
 def test_every_method_answers_as_on_one_device(exported, how):
-    layout = Layout(make_mesh({"data": 1, "model": 4}, jax.devices()[:4]), drafter=REPLICATED)
+    layout = Layout(make_mesh({"data": 2, "model": 2}, jax.devices()[:4]))
     how = {**how, "temperature": 1.0, "max_new_tokens": 6}
     prompts = [tiny_pair.PROMPT, "1", "2"]
     pair = pairs.load(exported, layout)
     check_laid_out(pair, layout)
-    assert pair.params["expert"]["mlp_0"]["up"]["weight"].sharding.shard_shape((16, 16)) == (4, 16)
+    assert pair.params["expert"]["mlp_0"]["up"]["weight"].sharding.shard_shape((16, 16)) == (8, 16)
     found = speccascade.generate_text(pair, prompts, **how)
     expected = speccascade.generate_text(pairs.load(exported), prompts, **how)
     assert [f.tokens for f in found] == [e.tokens for e in expected]
