@@ -10,6 +10,7 @@ import pytest
 from speccascade.errors import UserError
 from speccascade.plan import topology
 from speccascade.plan.chips import CHIPS
+from speccascade.sharding import make_mesh
 
 ROOT = pathlib.Path(__file__).parents[2]
 LIBTPU = importlib.util.find_spec("libtpu") is not None
@@ -39,6 +40,15 @@ def test_without_libtpu(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match="requirements-tpu.txt"):
         topology.describe("v5e:4x4")
+
+
+@pytest.mark.skipif(not LIBTPU, reason="needs libtpu: pip install -r requirements-tpu.txt")
+@pytest.mark.parametrize("name", ["v4:2x2x4", "v5e:4x4", "v5p:2x2x4", "v6e:4x4"])
+def test_a_mesh_may_split_the_axes_of_a_slice(name):
+    slice_ = topology.describe(name)
+    mesh = make_mesh({"data": 2, "model": 8}, slice_.devices)
+    assert mesh.devices.shape == (2, 8)
+    assert {d.id for d in mesh.devices.flat} == {d.id for d in slice_.devices}
 
 
 @pytest.mark.skipif(LIBTPU, reason="libtpu is installed")
