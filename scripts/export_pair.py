@@ -11,13 +11,19 @@ from absl import flags
 from speccascade import app
 
 _DRAFTER = flags.DEFINE_string("drafter", None, "The drafter's training workdir.")
-_EXPERT = flags.DEFINE_string("expert", None, "The expert's training workdir.")
+_EXPERT = flags.DEFINE_string(
+    "expert",
+    None,
+    "The expert's training workdir; that of a distilled drafter may be any source, and is not "
+    "written: the pair names it.",
+)
 _OUTPUT = flags.DEFINE_string("output", None, "Where the pair goes.")
 _NAME = flags.DEFINE_string("name", None, "What the pair is called.")
 _NOTES = flags.DEFINE_multi_string("note", [], "KEY=VALUE: the command, the machine, ...")
 _DTYPE = flags.DEFINE_enum(
     "dtype", None, ["float32", "bfloat16"], "In which the pair computes; by default as trained."
 )
+_CHAT = flags.DEFINE_bool("chat", False, "Whether prompts go into the expert's chat template.")
 flags.mark_flags_as_required(["drafter", "expert", "output", "name"])
 
 
@@ -26,7 +32,9 @@ def main(argv):
     from speccascade import pairs
 
     workdirs = {"drafter": _DRAFTER.value, "expert": _EXPERT.value}
-    pair = pairs.export_workdirs(workdirs, _OUTPUT.value, _NAME.value, _NOTES.value, _DTYPE.value)
+    pair = pairs.export_workdirs(
+        workdirs, _OUTPUT.value, _NAME.value, _NOTES.value, _DTYPE.value, _CHAT.value
+    )
     print(f"{pair.name} ({pair.hash}) written to {_OUTPUT.value}")
 
 

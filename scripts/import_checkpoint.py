@@ -11,9 +11,10 @@ SOURCE is one of
     owner/name                 a repository of the Hugging Face hub, such as google/gemma-2-2b
     gs://bucket/directory      either layout in a bucket; it is copied to this machine first
 
-It knows Gemma 1, 2 and 3 (text), Llama 2 and 3, SmolLM2, Qwen2, Qwen2.5, Qwen3 and T5 (v1.0, v1.1,
-Flan; not as GGUF). What is missing, left over, wrongly shaped or not implemented is named before
-any weight is read, all of it at once, and a failed import leaves nothing behind.
+It knows Gemma 1, 2 and 3 (of one that can see, its text model), Llama 2 and 3, SmolLM2, Qwen2,
+Qwen2.5, Qwen3 and T5 (v1.0, v1.1, Flan; not as GGUF). What is missing, left over, wrongly shaped or
+not implemented is named before any weight is read, all of it at once, and a failed import leaves
+nothing behind.
 
 The workdir is used like that of a trained model, as drafter or expert of any config. It loads at
 any sharding. A config can also name SOURCE itself; then it is converted anew at every start.
@@ -37,6 +38,9 @@ _DTYPE = flags.DEFINE_enum(
     "In which the model is kept and computes; by default the checkpoint's own, which for F16 and "
     "quantised weights is float32.",
 )
+_WEIGHTS = flags.DEFINE_enum(
+    "weights", None, ["int8"], "Round the matrices to int8, with one scale per output channel."
+)
 flags.mark_flags_as_required(["source", "out"])
 
 
@@ -44,7 +48,10 @@ def main(argv):
     del argv
     from speccascade import importing
 
-    print(importing.import_checkpoint(_SOURCE.value, _OUT.value, _DTYPE.value))
+    done = importing.import_checkpoint(
+        _SOURCE.value, _OUT.value, _DTYPE.value, weights=_WEIGHTS.value
+    )
+    print(done)
 
 
 if __name__ == "__main__":

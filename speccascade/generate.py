@@ -23,8 +23,8 @@ def from_flags(
     """Answers the prompts with the pair of `config`.
 
     Args:
-      config: its `pair` answers, on its `mesh` if it has one; its `task` says how a prompt is made
-        and where an answer stops.
+      config: its `pair` answers, on its `mesh` if it has one; its `task`, if it has one, says how a
+        prompt is made and where an answer stops.
       prompt: one prompt.
       prompts_file: the path of more, one per line.
       knobs: JSON object of further fields of the setting.
@@ -41,13 +41,16 @@ def from_flags(
         raise UserError(f'--knobs={knobs} must be a JSON object, such as {{"k": 3}}') from None
     if "method" not in given:
         given = {"rule": "spec", "draft_length": 5, **given}
-    task = tasks.make(config.task)
+    texts, stop_strings = _prompts(prompt, prompts_file), ()
+    if "task" in config:
+        task = tasks.make(config.task)
+        texts, stop_strings = [task.prompt(text) for text in texts], task.stop_strings
     pair = config.pair if isinstance(config.pair, str) else config.pair.to_dict()
     return generate_text(
         pairs.load(pair, sharding.from_config(config.get("mesh"))),
-        [task.prompt(text) for text in _prompts(prompt, prompts_file)],
+        texts,
         max_new_tokens=max_new_tokens,
-        stop_strings=task.stop_strings,
+        stop_strings=stop_strings,
         **given,
     )
 

@@ -4,8 +4,11 @@ An exported pair is a directory:
 
     pair.json             name, both models' descriptions, context length, how they were trained
     tokenizer.json        the tokenizer (an imported one: its own files)
-    drafter.safetensors   parameters in bfloat16, keys joined by "/"
+    drafter.safetensors   parameters; see `parameter_files.py`
     expert.safetensors    likewise
+
+Of a drafter that shares its expert's embedding only the drafter is exported: pair.json names the
+expert, which has tokenizer and embedding.
 
 The pairs that come with the package lie in `speccascade/shipped/`.
 """
@@ -15,25 +18,25 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import safetensors
-from safetensors.flax import load_file, save
 
-from speccascade import models, text
+from speccascade import models, parameter_files, text
 from speccascade.errors import UserError
 from speccascade.models import trim
 from speccascade.models.axes import param_axes
 from speccascade.models.interface import Model, Params
+from speccascade.models.shrink import SHARED
+from speccascade.parameter_files import flat
 from speccascade.sharding import Layout
 from speccascade.sharding.layout import loading
 from speccascade.text import Tokenizer
 
 ROLES = ("drafter", "expert")
-_OPTIONS = ("context_length", "chat")
+_OPTIONS = ("context_length", "chat", "dtype", "weights")
 _SHIPPED = os.path.join(os.path.dirname(__file__), "shipped")
 
 
@@ -95,7 +98,7 @@ class Pair:
         for role in ROLES:
             description = models.describe(getattr(self, role))
             digest.update(json.dumps(description, sort_keys=True).encode())
-            for key, leaf in sorted(_flatten(self.params[role]).items()):
+            for key, leaf in sorted(flat(self.params[role]).items()):
                 digest.update(key.encode() + np.asarray(leaf).tobytes())
         return digest.hexdigest()[:16]
 
@@ -107,8 +110,9 @@ def load(source: str | Mapping[str, Any], layout: Layout | None = None) -> Pair:
       source: "shipped:NAME", the directory of an exported pair, or two models,
         `{"drafter": SOURCE, "expert": SOURCE}`. Such a source is the workdir of a trained or
         imported model, or a checkpoint that `importing.load_model` takes. Beside the two may stand
-        `context_length`, the most tokens that prompt and answer may have, and `chat`, whether a
-        prompt goes into the expert's chat template.
+        `context_length`, the most tokens that prompt and answer may have; `chat`, whether a
+        prompt goes into the expert's chat template; `dtype`, in which both models are kept and
+        compute, where not in their own; and `weights`, "int8" to round those of both models.
       layout: how the pair lies on a mesh; None for one device.
 
     Raises:
@@ -126,26 +130,31 @@ def load(source: str | Mapping[str, Any], layout: Layout | None = None) -> Pair:
     return _from_directory(source).laid_out(layout)
 
 
-def export(pair: Pair, directory: str, notes: Mapping[str, Any]) -> None:
+def export(pair: Pair, directory: str, notes: Mapping[str, Any], expert: str | None = None) -> None:
     """Writes a pair so that `load(directory)` finds it.
 
     Args:
       pair: what to write.
       directory: made if it is missing; files of an older export are replaced.
       notes: how the pair was trained; JSON-ready.
+      expert: where the expert is found, if the drafter shares its embedding: it is not written
+        then, and the drafter's matrices are rounded to int8.
     """
     os.makedirs(directory, exist_ok=True)
-    for role in ROLES:
-        flat = _flatten(pair.params[role])
-        arrays = {key: jnp.asarray(leaf, jnp.bfloat16) for key, leaf in flat.items()}
-        with open(os.path.join(directory, f"{role}.safetensors"), "wb") as file:
-            file.write(save(arrays))  # its save_file would deny others to read it
-    pair.tokenizer.save(directory)
+    described = {role: models.describe(getattr(pair, role)) for role in ROLES}
+    if expert is None:
+        for role in ROLES:
+            parameter_files.write(_file(directory, role), pair.params[role])
+        pair.tokenizer.save(directory)
+    else:
+        own = {key: leaf for key, leaf in pair.params["drafter"].items() if key != SHARED}
+        parameter_files.write(_file(directory, "drafter"), own, rounded=True)
+        described["expert"] = {"source": expert, "dtype": described["expert"]["dtype"]}
     description = {
         "name": pair.name,
         "context_length": pair.context_length,
         **({"chat": True} if pair.chat else {}),
-        **{role: models.describe(getattr(pair, role)) for role in ROLES},
+        **described,
         "training": dict(notes),
     }
     with open(os.path.join(directory, "pair.json"), "w") as file:
@@ -159,52 +168,35 @@ def export_workdirs(
     name: str,
     notes: Sequence[str] = (),
     dtype: str | None = None,
+    chat: bool = False,
 ) -> Pair:
     """Exports the models of two training workdirs under a name.
 
     Args:
-      workdirs: `{"drafter": DIR, "expert": DIR}`.
+      workdirs: `{"drafter": DIR, "expert": DIR}`. The expert of a distilled drafter may be any
+        source; wherever the pair is loaded it must be found again.
       directory: where the pair goes.
       name: what it is called.
       notes: "KEY=VALUE" each, kept beside what the workdirs tell of the training.
       dtype: in which the exported models compute; None for that of their training.
+      chat: whether prompts go into the expert's chat template.
 
     Returns:
       The pair as it was written.
     """
+    from speccascade.training import notes as training_notes
+    from speccascade.training import sharing
+
     pairs = [note.partition("=") for note in notes]
     if bad := [note for note, (_, equals, _) in zip(notes, pairs, strict=True) if not equals]:
         raise UserError(f"--note={bad[0]} must be KEY=VALUE")
-    told = {role: training_notes(workdirs[role]) for role in ROLES}
-    pair = dataclasses.replace(load(workdirs), name=name)
-    if dtype is not None:
-        described = {role: models.describe(getattr(pair, role)) for role in ROLES}
-        built = {role: models.build({**described[role], "dtype": dtype}) for role in ROLES}
-        pair = dataclasses.replace(pair, **built)
-    export(pair, directory, {**{key: value for key, _, value in pairs}, **told})
+    shares = sharing.read(workdirs["drafter"]) is not None
+    told = {role: training_notes.read(workdirs[role]) for role in ROLES}
+    source = {**workdirs, **({} if dtype is None else {"dtype": dtype}), "chat": chat}
+    pair = dataclasses.replace(load(source), name=name)
+    kept = {**{key: value for key, _, value in pairs}, **told}
+    export(pair, directory, kept, workdirs["expert"] if shares else None)
     return load(directory)
-
-
-def training_notes(workdir: str) -> dict[str, Any]:
-    """Returns a training workdir's config, its last step and its hours of training.
-
-    An imported model's directory tells nothing of its training.
-    """
-    from speccascade.training import checkpoints, metrics
-
-    if not os.path.exists(os.path.join(workdir, "metrics.jsonl")):
-        return {}
-    config = checkpoints.read_json(os.path.join(workdir, "config.json"))
-    if config["train"]["distill_from"]:  # where it lay says nothing to anybody else
-        config["train"]["distill_from"] = os.path.basename(
-            os.path.normpath(config["train"]["distill_from"])
-        )
-    step, seconds = 0, 0.0
-    for row in metrics.read_metrics(os.path.join(workdir, "metrics.jsonl")):
-        if "seconds_per_step" in row:
-            seconds += (row["step"] - step) * row["seconds_per_step"]
-            step = row["step"]
-    return {"steps": step, "hours": round(seconds / 3600, 2), "config": config}
 
 
 def _from_models(source: Mapping[str, Any], layout: Layout | None) -> Pair:
@@ -213,20 +205,23 @@ def _from_models(source: Mapping[str, Any], layout: Layout | None) -> Pair:
         named = f", not {', '.join(unknown)}" if unknown else ""
         raise UserError(
             f"a pair is {{drafter: SOURCE, expert: SOURCE}}, give these two{named}; beside them "
-            f"may stand {' and '.join(_OPTIONS)}"
+            f"may stand {', '.join(_OPTIONS)}"
         )
     from speccascade import importing
 
     # A model may be larger than one device: its shards are read where they belong.
     where = {role: layout and loading(layout, role, param_axes) for role in ROLES}
-    found = {role: importing.load(source[role], shardings=where[role]) for role in ROLES}
+    load_as = partial(importing.load, dtype=source.get("dtype"), weights=source.get("weights"))
+    expert = load_as(source["expert"], shardings=where["expert"])
+    drafter = load_as(source["drafter"], shardings=where["drafter"], expert=expert.params)
+    found = {"drafter": drafter, "expert": expert}
     rows = {role: found[role][0].vocab_size for role in ROLES}
     size = _shared_ids({role: found[role][2] for role in ROLES}, rows, source)
     trimmed = {role: trim.to_vocabulary(*found[role][:2], size) for role in ROLES}
     return Pair(
         name=" + ".join(os.path.basename(os.path.normpath(source[role])) for role in ROLES),
         **{role: trimmed[role][0] for role in ROLES},
-        params={role: _cast(*trimmed[role]) for role in ROLES},
+        params={role: parameter_files.cast(*trimmed[role]) for role in ROLES},
         tokenizer=found["expert"][2].trimmed(size),
         context_length=_context_length(source, (m.context_length for m in found.values())),
         chat=source.get("chat", False),
@@ -282,42 +277,45 @@ def _from_directory(directory: str) -> Pair:
         described = {role: description[role] for role in ROLES}
     except (KeyError, TypeError):
         raise UserError(f"{path} describes no pair; export the pair again") from None
+    chat = description.get("chat", False)
+    if "source" in described["expert"]:
+        return _beside(described, directory, name, context_length, chat)
     built = {role: models.build(described[role]) for role in ROLES}
     return Pair(
         name=name,
         **built,
         params={
-            role: _read_params(built[role], os.path.join(directory, f"{role}.safetensors"))
-            for role in ROLES
+            role: parameter_files.read(_file(directory, role), model)
+            for role, model in built.items()
         },
         tokenizer=text.load(directory),
         context_length=context_length,
-        chat=description.get("chat", False),
+        chat=chat,
     )
 
 
-def _read_params(model: Model, path: str) -> Params:
-    try:
-        flat = load_file(path)
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing; export the pair again") from None
-    except safetensors.SafetensorError as error:
-        raise UserError(f"{path} is damaged or truncated ({error}); export it again") from None
-    wanted = jax.eval_shape(model.init, jax.random.key(0))
-    shapes = {key: leaf.shape for key, leaf in _flatten(wanted).items()}
-    if shapes != {key: leaf.shape for key, leaf in flat.items()}:
-        raise UserError(f"{path} holds other arrays than pair.json says; export the pair again")
-    leaves = [flat[key] for key in _flatten(wanted)]
-    return _cast(model, jax.tree.unflatten(jax.tree.structure(wanted), leaves))
+def _beside(described, directory: str, name: str, context_length: int, chat: bool) -> Pair:
+    """Loads a drafter and, from where it was found, the expert whose embedding it shares."""
+    from speccascade import importing
+
+    found = importing.load(**described["expert"])
+    size = found.tokenizer.vocab_size
+    expert, params = trim.to_vocabulary(found.model, found.params, size)
+    drafter = models.build(described["drafter"])
+    shared = {SHARED: params[SHARED]}
+    return Pair(
+        name=name,
+        drafter=drafter,
+        expert=expert,
+        params={
+            "drafter": parameter_files.read(_file(directory, "drafter"), drafter, shared),
+            "expert": parameter_files.cast(expert, params),
+        },
+        tokenizer=found.tokenizer,
+        context_length=context_length,
+        chat=chat,
+    )
 
 
-def _cast(model: Model, params: Params) -> Params:
-    """Parameters in the dtype of computation: a decode step then converts nothing."""
-    dtype = models.describe(model)["dtype"]
-    return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), params)
-
-
-def _flatten(params: Params) -> dict[str, Any]:
-    """Returns the leaves by their keys, joined by "/"."""
-    paths, _ = jax.tree_util.tree_flatten_with_path(params)
-    return {"/".join(str(part.key) for part in path): leaf for path, leaf in paths}
+def _file(directory: str, role: str) -> str:
+    return os.path.join(directory, f"{role}.safetensors")

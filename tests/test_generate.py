@@ -71,6 +71,20 @@ def test_prompts_come_from_flags_and_files(exported, tmp_path):
     assert found == speccascade.generate_text(pair, prompts, max_new_tokens=6, **HOW)
 
 
+def test_without_a_task_the_models_read_the_prompt_as_it_is(exported):
+    config = ml_collections.ConfigDict({"pair": exported})
+    (found,) = generate.from_flags(
+        config,
+        prompt=PROMPT,
+        prompts_file=None,
+        knobs='{"alpha": 0.3}',
+        fields={"rule": "token_v3", "draft_length": 2},
+        max_new_tokens=6,
+    )
+    expected = speccascade.generate_text(pairs.load(exported), [PROMPT], max_new_tokens=6, **HOW)
+    assert [found] == expected
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -46,20 +46,27 @@ def stop_table(
     moves = _byte_automaton([s.encode() for s in stop_strings])
     table = np.zeros((len(moves), vocab_size), np.int32)
     if stop_strings:
-        for token in range(vocab_size):
-            data = token_bytes(token)
-            for state in range(len(moves)):
-                table[state, token] = _run(moves, state, data)
+        _follow(table, moves, [token_bytes(token) for token in range(vocab_size)])
     table[:, eos_ids] = STOP
     return table
 
 
-def _run(moves: list[dict[int, int]], state: int, data: bytes) -> int:
-    for byte in data:
-        state = moves[state].get(byte, 0)
-        if state == STOP:
-            return STOP
-    return state
+def _follow(table: np.ndarray, moves: list[dict[int, int]], tokens: Sequence[bytes]) -> None:
+    """Fills `table` with every token's move from every state, all of them byte by byte at once."""
+    lengths = np.array([len(data) for data in tokens])
+    order = np.argsort(-lengths)  # the tokens that have an nth byte then stand in front
+    lengths = lengths[order]
+    letters = np.frombuffer(b"".join(tokens[i] for i in order), np.uint8)
+    first = np.cumsum(lengths) - lengths
+    by_byte = np.zeros((len(moves) + 1, 256), np.int32)  # the last row, that of STOP, is left to it
+    by_byte[STOP] = STOP
+    for state, row in enumerate(moves):
+        by_byte[state, list(row)] = list(row.values())
+    states = np.broadcast_to(np.arange(len(moves), dtype=np.int32)[:, None], table.shape).copy()
+    for n in range(lengths[0] if len(lengths) else 0):
+        count = np.searchsorted(-lengths, -n)  # tokens of more than n bytes
+        states[:, :count] = by_byte[states[:, :count], letters[first[:count] + n]]
+    table[:, order] = states
 
 
 def _byte_automaton(patterns: list[bytes]) -> list[dict[int, int]]:

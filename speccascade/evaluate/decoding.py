@@ -55,6 +55,18 @@ def rule_kind(setting: Setting) -> tuple:
     return setting.rule, tuple((k, v) for k, v in setting.knobs if knobs[k].static)
 
 
+def prompt_slots(longest: int) -> int:
+    """Returns to how many tokens prompts are padded of which the longest has `longest`.
+
+    Few lengths: what was compiled for one prompt serves others. They are the multiples of 16 up to
+    128, and beyond that four to every doubling, so that at most a fifth of a long row is padding.
+    """
+    step = 16
+    while longest > 8 * step:
+        step *= 2
+    return -(-longest // step) * step
+
+
 @dataclasses.dataclass(frozen=True)
 class Engine:
     """A pair with the shapes in which it decodes.
@@ -88,8 +100,7 @@ class Engine:
         table = decode.stop_table(
             tokenizer.vocab_size, tokenizer.eos_ids, stop_strings, tokenizer.token_bytes
         )
-        longest = max(len(prompt) for prompt in prompts)
-        slots = -(-longest // 16) * 16  # few shapes: what was compiled once serves again
+        slots = prompt_slots(max(len(prompt) for prompt in prompts))
         room = min(max_new_tokens, pair.context_length)
         return cls(pair, table, tuple(stop_strings), slots, room)
 

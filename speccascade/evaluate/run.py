@@ -85,6 +85,10 @@ def prepare(config: ml_collections.ConfigDict) -> Sweep:
     pair = pairs.load(plain["pair"], layout)
     engine, prompts = _tokenize(pair, task, examples, section["max_new_tokens"])
     stem = {**plain, "evaluate": {k: v for k, v in section.items() if k != "settings"}}
+    # What a file of the task says may change while the config stays.
+    stem["examples"] = {
+        split: [(e.id, e.prompt, e.reference) for e in found] for split, found in examples.items()
+    }
     return Sweep(
         plain, engine, task, prompts, plan(settings, section), _provenance(stem, task, pair)
     )

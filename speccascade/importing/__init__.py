@@ -16,13 +16,14 @@ from typing import NamedTuple
 from etils import epath
 
 from speccascade import models
-from speccascade.errors import UserError
-from speccascade.importing.arrays import Shardings, read_params
+from speccascade.importing.arrays import read_params
 from speccascade.importing.checkpoint import load_json
 from speccascade.importing.preparation import context_length, prepare
 from speccascade.importing.sources import locate, storage
 from speccascade.importing.writing import Imported, import_checkpoint
 from speccascade.models.interface import Model, Params
+from speccascade.models.loading import Shardings
+from speccascade.models.quantisation import check_weights, quantise
 from speccascade.text import Tokenizer
 
 __all__ = ["Imported", "Loaded", "import_checkpoint", "load", "load_model"]
@@ -44,7 +45,13 @@ class Loaded(NamedTuple):
     context_length: int
 
 
-def load(source: str, dtype: str | None = None, shardings: Shardings | None = None) -> Loaded:
+def load(
+    source: str,
+    dtype: str | None = None,
+    shardings: Shardings | None = None,
+    weights: str | None = None,
+    expert: Params | None = None,
+) -> Loaded:
     """Loads a model from wherever it lies.
 
     Args:
@@ -53,25 +60,36 @@ def load(source: str, dtype: str | None = None, shardings: Shardings | None = No
       dtype: "float32" or "bfloat16"; None for the source's own.
       shardings: from a parameter's flat key ("attention_0/query/weight") and shape to how it is
         laid out; None for whole on the default device.
+      weights: "int8" to round the matrices; None to keep them as they are.
+      expert: the parameters of the expert that it drafts for, with which a drafter may share some.
 
     Raises:
       UserError: names everything that is wrong with it.
     """
     if _is_workdir(source):
-        from speccascade.training import checkpoints
-
-        found = checkpoints.load_model(source, shardings)
-        own = models.describe(found[0])["dtype"]
-        if dtype not in (None, own):
-            raise UserError(f"{source} is in {own}; for {dtype} import or train it anew")
-        config = load_json(epath.Path(source) / "config.json")
-        trained = config.get("train", {}).get("row_length")
-        return Loaded(*found, trained or context_length(config))
+        return _load_workdir(source, dtype, shardings, weights, expert)
     with locate(source) as found:
-        prepared = prepare(found, dtype)
+        prepared = prepare(found, dtype, weights)
         params = read_params(prepared, shardings)
         length = context_length(prepared.config)
         return Loaded(prepared.model, params, prepared.tokenizer, length)
+
+
+def _load_workdir(source, dtype, shardings, weights, expert) -> Loaded:
+    from speccascade.training import checkpoints, sharing
+
+    check_weights(weights)
+    model, params, tokenizer = checkpoints.load_model(source, shardings, expert)
+    if dtype is not None:
+        model = models.build({**models.describe(model), "dtype": dtype})
+    if weights is not None:
+        model, params = quantise(model, params)
+    if noted := sharing.read(source):
+        length = noted["context_length"]
+    else:
+        config = load_json(epath.Path(source) / "config.json")
+        length = config.get("train", {}).get("row_length") or context_length(config)
+    return Loaded(model, params, tokenizer, length)
 
 
 def _is_workdir(source: str) -> bool:

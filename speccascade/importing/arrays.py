@@ -1,7 +1,5 @@
 """Reads weights into device arrays, one tensor at a time and of each no more than is needed."""
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,17 +8,11 @@ import tqdm
 from speccascade.errors import UserError
 from speccascade.importing.preparation import Part, Prepared, flat
 from speccascade.models.interface import Params
-
-Shardings = Callable[[str, tuple[int, ...]], jax.sharding.Sharding]
+from speccascade.models.loading import Shardings, default_sharding
+from speccascade.models.quantisation import int8_keys, to_int8
 
 # How much of a tensor is in memory beside the array that it becomes.
 _PIECE = 32 * 2**20
-
-
-def default_sharding(key: str, shape: tuple[int, ...]) -> jax.sharding.Sharding:
-    """Puts every parameter whole on the default device."""
-    del key, shape
-    return jax.sharding.SingleDeviceSharding(jax.config.jax_default_device or jax.devices()[0])
 
 
 def read_params(prepared: Prepared, shardings: Shardings | None = None) -> Params:
@@ -28,23 +20,28 @@ def read_params(prepared: Prepared, shardings: Shardings | None = None) -> Param
 
     Args:
       prepared: what to read.
-      shardings: from a parameter's flat key ("attention_0/query/weight") and shape to how it is
-        laid out; None for whole on the default device.
+      shardings: how each parameter is laid out; None for whole on the default device.
 
     Raises:
       UserError: names all weights that hold something that is no number.
     """
     shardings = shardings or default_sharding
-    leaves = flat(prepared.shapes)
+    leaves, rounded = flat(prepared.shapes), int8_keys(prepared.model)
     # The largest first: beside a part of the model, a second copy of them costs nothing.
     order = sorted(leaves, key=lambda key: -leaves[key].size)
     arrays, bad = {}, set()
     with tqdm.tqdm(
-        total=prepared.nbytes, unit="B", unit_scale=True, desc="importing", mininterval=0.5
+        total=sum(leaf.size * leaf.dtype.itemsize for leaf in leaves.values()),
+        unit="B",
+        unit_scale=True,
+        desc="importing",
+        mininterval=0.5,
     ) as bar:
         for key in order:
             leaf, part = leaves[key], prepared.parts[key]
             made = _array(part, leaf, shardings(key, leaf.shape), bad)
+            if key in rounded:
+                made = jax.block_until_ready(to_int8(made))
             arrays[key] = None if bad else made  # what will be refused need not be kept
             bar.update(leaf.size * leaf.dtype.itemsize)
     if bad:

@@ -11,15 +11,20 @@ import numpy as np
 from speccascade import models, text
 from speccascade.errors import UserError
 from speccascade.importing import gguf_files, safetensors_files, sources
-from speccascade.importing.architectures import ARCHITECTURES
+from speccascade.importing.architectures import ARCHITECTURES, text_config
 from speccascade.importing.checkpoint import Checkpoint, Tensor, load_json
 from speccascade.importing.weights import Fields, Plan
 from speccascade.models.interface import Model, Params
+from speccascade.models.quantisation import check_weights, quantised
+from speccascade.parameter_files import flat
 from speccascade.text import Tokenizer
 
 # In what a checkpoint's own weights are kept where nobody asks for another dtype: without loss.
 _OWN_DTYPE = {"BF16": "bfloat16"}
 _DTYPES = ("float32", "bfloat16")
+
+# How much of a tensor is in memory while it is compared.
+_PIECE = 32 * 2**20
 
 # T5 has relative positions, which end nowhere; it was trained on texts of this length.
 _T5_LENGTH = 512
@@ -60,7 +65,8 @@ class Prepared:
       model: what it becomes.
       tokenizer: its own.
       config: the fields of its config.json.
-      shapes: pytree of `jax.ShapeDtypeStruct`, of the parameters to be made.
+      shapes: pytree of `jax.ShapeDtypeStruct`, of the parameters as they are read; those that the
+        model keeps as int8 are rounded after that.
       parts: where each comes from, by flat key.
     """
 
@@ -72,27 +78,24 @@ class Prepared:
 
     @property
     def nbytes(self) -> int:
-        """Size of the parameters in their dtypes."""
-        return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(self.shapes))
+        """Size of the model's parameters in their dtypes."""
+        made = jax.eval_shape(self.model.init, jax.random.key(0))
+        return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(made))
 
 
-def flat(params: Params) -> dict[str, Any]:
-    """Returns the leaves by their keys, joined by "/"."""
-    paths, _ = jax.tree_util.tree_flatten_with_path(params)
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in paths}
-
-
-def prepare(source: sources.Source, dtype: str | None) -> Prepared:
+def prepare(source: sources.Source, dtype: str | None, weights: str | None = None) -> Prepared:
     """Reads everything about a checkpoint but its weights, and checks it.
 
     Args:
       source: where it lies.
       dtype: "float32" or "bfloat16", in which the model is kept and computes; None for the
         checkpoint's own, which is float32 where it is neither.
+      weights: "int8" to round the matrices; None to keep them.
 
     Raises:
       UserError: names everything that is wrong, all at once.
     """
+    check_weights(weights)
     if dtype not in (None, *_DTYPES):
         raise UserError(f"dtype {dtype!r} is unknown; choose one of: {', '.join(_DTYPES)}")
     path = source.fetch(*sources.CONFIG)
@@ -112,6 +115,9 @@ def prepare(source: sources.Source, dtype: str | None) -> Prepared:
             problems.append(str(error))
         checkpoint = safetensors_files.read(path)
     problems += checkpoint.problems
+    if plan is not None and _head_differs(plan, checkpoint):
+        plan, found = _plan({**config, **plan.untied})
+        problems += [f"the head in the checkpoint is not the embedding: {text}" for text in found]
     model = None
     if plan is not None:
         dtype = dtype or _own_dtype(plan, checkpoint)
@@ -126,11 +132,14 @@ def prepare(source: sources.Source, dtype: str | None) -> Prepared:
         problems += found
     if problems:
         raise _refusal(source, problems)
+    if weights is not None:
+        model = quantised(model)
     return Prepared(model, tokenizer, config, shapes, parts)
 
 
 def context_length(config: dict[str, Any]) -> int:
     """Returns the most tokens that a model was made for, by its config.json."""
+    config = text_config(config)
     for name in ("max_position_embeddings", "n_positions"):
         if config.get(name) is not None:
             return config[name]
@@ -156,11 +165,37 @@ def _plan(config: dict[str, Any]) -> tuple[Plan | None, list[str]]:
     return plan, found
 
 
+def _head_differs(plan: Plan, checkpoint: Checkpoint) -> bool:
+    """Returns whether a head that is planned as the embedding is stored and is another tensor."""
+    if plan.tied_head is None:
+        return False
+    both = (plan.weights["embedding"], plan.tied_head)
+    found = [checkpoint.tensors.get(weight.find(checkpoint.tensors)) for weight in both]
+    if any(tensor is None or tensor.read_rows is None for tensor in found):
+        return False
+    embedding, head = found
+    if embedding.shape != head.shape:
+        return True
+    rows, step = head.shape[0], max(1, _PIECE // (4 * head.size // head.shape[0]))
+    return not all(
+        _equal(*(tensor.read_rows(start, min(start + step, rows)) for tensor in found))
+        for start in range(0, rows, step)
+    )
+
+
+def _equal(one: np.ndarray, other: np.ndarray) -> bool:
+    # NumPy compares bytes much faster than bfloat16.
+    same_bytes = one.dtype == other.dtype and np.array_equal(
+        np.ascontiguousarray(one).view(np.uint8), np.ascontiguousarray(other).view(np.uint8)
+    )
+    return same_bytes or np.array_equal(one, other)
+
+
 def _own_dtype(plan: Plan, checkpoint: Checkpoint) -> str:
     """Returns the dtype that most weights can be kept in without loss."""
     sizes = dict.fromkeys(_DTYPES, 0)
     for weight in plan.weights.values():
-        if tensor := checkpoint.tensors.get(weight.name):
+        if tensor := checkpoint.tensors.get(weight.find(checkpoint.tensors)):
             sizes[_OWN_DTYPE.get(tensor.dtype, "float32")] += tensor.size
     return max(sizes, key=sizes.get)
 
@@ -177,27 +212,31 @@ def _match(
         differing = sorted(plan.weights.keys() ^ shapes.keys())
         raise ValueError(f"the architecture's plan does not fit its model: {_some(differing)}")
     parts, missing, misshapen, unreadable = {}, [], [], []
+    used = set()
+    if plan.tied_head is not None:
+        used.add(plan.tied_head.find(checkpoint.tensors))
     for key, weight in plan.weights.items():
-        tensor = checkpoint.tensors.get(weight.name)
+        name = weight.find(checkpoint.tensors)
+        tensor = checkpoint.tensors.get(name)
         if tensor is None:
-            if weight.name not in checkpoint.lost:
-                missing.append(weight.name)
+            if weight.find(checkpoint.lost) not in checkpoint.lost:
+                missing.append(name)
             continue
+        used.add(name)
         shape = tensor.shape
         if weight.transform is not None:
             shape = weight.transform(np.broadcast_to(np.float32(0), shape)).shape
         if shape != shapes[key].shape:
             wanted, found = list(shapes[key].shape), list(tensor.shape)
-            misshapen.append(f"{weight.name} is {found} instead of {wanted}")
+            misshapen.append(f"{name} is {found} instead of {wanted}")
         if tensor.read_rows is None:
-            unreadable.append(f"{weight.name} is {tensor.dtype}")
-        parts[key] = Part(tensor, weight.name, weight.transform)
-    wanted = {weight.name for weight in plan.weights.values()}
+            unreadable.append(f"{name} is {tensor.dtype}")
+        parts[key] = Part(tensor, name, weight.transform)
     ignored = [re.compile(pattern) for pattern in plan.ignored]
     left = [
         name
         for name in sorted(checkpoint.tensors)
-        if name not in wanted and not any(pattern.fullmatch(name) for pattern in ignored)
+        if name not in used and not any(pattern.fullmatch(name) for pattern in ignored)
     ]
     problems = []
     if missing:

@@ -1,7 +1,7 @@
 """What an architecture tells the importer: the model, and where each parameter comes from."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from typing import Any
 
 import numpy as np
@@ -18,10 +18,17 @@ class Weight:
     Attributes:
       name: the tensor's name in the Hugging Face layout.
       transform: what makes the parameter of the whole tensor; None leaves it as it is.
+      otherwise: the tensor's name where there is none of the first.
     """
 
     name: str
     transform: Callable[[np.ndarray], np.ndarray] | None = None
+    otherwise: str | None = None
+
+    def find(self, names: Container[str]) -> str:
+        """Returns which of the two names is among `names`; the first where neither is."""
+        other = self.otherwise
+        return self.name if self.name in names or other not in names else other
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,13 +38,18 @@ class Plan:
     Attributes:
       description: for `models.build`, without `dtype` and `param_dtype`.
       weights: by flat parameter key, "attention_0/query/weight".
-      ignored: regular expressions of tensors that are not needed (tied heads, rotary tables); each
-        must match a whole name.
+      ignored: regular expressions of tensors that are not needed (rotary tables); each must match a
+        whole name.
+      tied_head: the head's tensor where it is planned as the embedding; it may be stored again.
+      untied: fields of config.json that plan a model with a head of its own. So a checkpoint is
+        read whose two tensors differ whatever its config says, as `transformers` 5 reads it.
     """
 
     description: dict[str, Any]
     weights: dict[str, Weight]
     ignored: tuple[str, ...] = ()
+    tied_head: Weight | None = None
+    untied: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 class Fields:
@@ -52,7 +64,7 @@ class Fields:
     """
 
     def __init__(self, values: Mapping[str, Any], file: str = "config.json"):
-        self._values = dict(values)
+        self.values = dict(values)
         self._file = file
         self._read = set()
 
@@ -63,8 +75,8 @@ class Fields:
           UserError: it is absent and there is no default.
         """
         self._read.add(name)
-        if name in self._values:
-            return self._values[name]
+        if name in self.values:
+            return self.values[name]
         if default is _REQUIRED:
             raise UserError(f"{self._file} lacks {name}")
         return default
@@ -86,4 +98,4 @@ class Fields:
 
     def unread(self) -> list[str]:
         """Returns the fields that nobody asked for."""
-        return sorted(set(self._values) - self._read)
+        return sorted(set(self.values) - self._read)

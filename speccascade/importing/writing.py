@@ -1,7 +1,7 @@
 """Writes an imported checkpoint as a workdir, whole or not at all.
 
 config.json      the checkpoint's own; a GGUF file's metadata in the same terms
-import.json      from which source it came, and in which dtype
+import.json      from which source it came, in which dtype, and whether its weights were rounded
 tokenizer.json   or the tokenizer's other files, as `speccascade.text.load` finds them
 model.json       the model's description
 checkpoints/     Orbax: the parameters
@@ -22,6 +22,7 @@ from speccascade import models
 from speccascade.errors import UserError
 from speccascade.importing import arrays, sources
 from speccascade.importing.preparation import prepare
+from speccascade.models.loading import Shardings
 
 _RECORD = "import.json"
 
@@ -63,7 +64,8 @@ def import_checkpoint(
     source: str,
     out: str,
     dtype: str | None = None,
-    shardings: arrays.Shardings | None = None,
+    shardings: Shardings | None = None,
+    weights: str | None = None,
 ) -> Imported:
     """Imports a checkpoint into a new workdir, from which it loads at any sharding.
 
@@ -72,6 +74,7 @@ def import_checkpoint(
       out: the workdir, new or empty.
       dtype: see `prepare`.
       shardings: how the parameters are laid out meanwhile; see `arrays.read_params`.
+      weights: see `prepare`.
 
     Raises:
       UserError: something is wrong with the source or `out`. `out` is then as it was.
@@ -84,19 +87,21 @@ def import_checkpoint(
     with sources.storage(out):
         out_path.exists()  # a bucket without its client package: before any work
     with sources.locate(source) as found:
-        prepared = prepare(found, dtype)
+        prepared = prepare(found, dtype, weights)
         description = models.describe(prepared.model)
         record = {
             "source": source,
             "dtype": description["param_dtype"],
             "files": _fingerprint(found.fetch(*sources.CONFIG)),
+            **({"weights": weights} if weights else {}),
         }
         before = _peak_memory()
 
         def report(new: bool) -> Imported:
             seconds = time.monotonic() - start
             nbytes = prepared.nbytes
-            return Imported(out, new, nbytes, record["dtype"], seconds, _peak_memory(), before)
+            kind = weights or record["dtype"]
+            return Imported(out, new, nbytes, kind, seconds, _peak_memory(), before)
 
         if _is_there(out_path, record):
             return report(new=False)
@@ -143,8 +148,8 @@ def _is_there(out: epath.Path, record: dict) -> bool:
         if {**there, "source": record["source"]} == record:
             return True
         raise UserError(
-            f"{out} holds another import, of {there.get('source')} in {there.get('dtype')}; give "
-            "another --out or delete it"
+            f"{out} holds another import, of {there.get('source')} in "
+            f"{there.get('weights') or there.get('dtype')}; give another --out or delete it"
         )
     if any(out.iterdir()):
         raise UserError(f"{out} is not empty; give another --out")

@@ -12,6 +12,7 @@ _PARAMS = (
     (r"embedding", P("vocab", "embed")),
     (r"head/weight", P("vocab", "embed")),
     (r"head/bias", P("vocab")),
+    (r"head/ids", P(None)),
     (r".*query/weight", P("heads", "embed")),
     (r".*query/bias", P("heads")),
     (r".*(key|value)/weight", P("kv_heads", "embed")),
@@ -29,7 +30,15 @@ CACHE = P("batch", "heads", None, None)
 
 
 def param_axes(key: str) -> P:
-    """Returns the logical names of a parameter's axes, from its flat key."""
+    """Returns the logical names of a parameter's axes, from its flat key.
+
+    The two arrays of an `Int8` lie as the matrix would: a scale belongs to a row.
+    """
+    matrix, _, part = key.rpartition("/")
+    if part == "values":
+        return param_axes(matrix)
+    if part == "scale" and re.fullmatch(r"embedding|.*/weight", matrix):
+        return P(param_axes(matrix)[0])
     for pattern, names in _PARAMS:
         if re.fullmatch(pattern, key):
             return names

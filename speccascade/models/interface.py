@@ -62,6 +62,25 @@ class Model(Protocol):
         """
         ...
 
+    def features(self, params: Params, tokens: jax.Array, prompt_length: jax.Array) -> jax.Array:
+        """Returns `[B, T, D]`, what the output head reads in `forward`, which takes the same."""
+        ...
+
+    def head_logits(
+        self, params: Params, features: jax.Array, ids: jax.Array | None = None
+    ) -> jax.Array:
+        """Scores tokens.
+
+        Args:
+          params: the model's parameters.
+          features: `[..., D]`, from `features`.
+          ids: int32 [K], rows of the head; None for all of them.
+
+        Returns:
+          float32 logits `[..., K]`, of as many token ids as the head has rows where none are given.
+        """
+        ...
+
     def init_cache(self, batch: int, slots: int) -> Cache:
         """Returns an empty cache for `batch` rows of `slots` positions."""
         ...

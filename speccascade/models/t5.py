@@ -18,11 +18,20 @@ import numpy as np
 from jax.sharding import PartitionSpec as P
 
 from speccascade.models import axes
+from speccascade.models.int8 import matrix
 from speccascade.models.interface import Params, Prefilled
 from speccascade.models.t5_config import T5Config
-from speccascade.models.transformer import LayerCache, Linear, RMSNorm, _product, _write
+from speccascade.models.transformer import (
+    Head,
+    LayerCache,
+    Linear,
+    RMSNorm,
+    _embed,
+    _write,
+    head_logits,
+)
 from speccascade.models.transformer_config import ACTIVATIONS
-from speccascade.sharding.active import constrain, look_up
+from speccascade.sharding.active import constrain
 
 UNSEEN = -1e30
 
@@ -214,22 +223,22 @@ class T5(nn.Module):
         """Makes the embedding, which both stacks share, the stacks and the head."""
         c = self.config
         shape = (c.vocab_size, c.d_model)
-        self.embedding = self.param("embedding", nn.initializers.normal(1.0), shape, c.param_dtype)
+        self.embedding = matrix(self, "embedding", nn.initializers.normal(1.0), shape, c)
         self.encoder, self.decoder = Encoder(c), Decoder(c)
         if not c.tie_embeddings:
-            self.head = Linear(c.vocab_size, c)
+            self.head = Head(c)
 
     def _embed(self, tokens):
-        x = constrain(look_up(self.embedding, tokens), "batch", None, None)
-        return x.astype(self.config.dtype)
+        return constrain(_embed(self.embedding, tokens, self.config.dtype), "batch", None, None)
+
+    def _scaled(self, x):
+        """Returns what the head reads."""
+        c = self.config
+        return x * jnp.asarray(c.d_model**-0.5, x.dtype) if c.tie_embeddings else x
 
     def _logits(self, x):
-        c = self.config
-        if c.tie_embeddings:
-            x = x * jnp.asarray(c.d_model**-0.5, x.dtype)
-            logits = _product(x, self.embedding.astype(x.dtype), jnp.float32)
-        else:
-            logits = self.head(x).astype(jnp.float32)
+        tied = self.config.tie_embeddings
+        logits = head_logits(self.embedding, x) if tied else self.head(x)
         return constrain(logits, "batch", None, "vocab")
 
     def read_prompt(self, tokens_BT, length_B) -> tuple[LayerCache, ...]:
@@ -239,10 +248,14 @@ class T5(nn.Module):
     def decode(self, tokens_BS, positions_BS, cache: Cache):
         """Returns float32 logits `[B, S, V]` and the layers' new caches."""
         x, layers = self.decoder(self._embed(tokens_BS), positions_BS, cache)
-        return self._logits(x), layers
+        return self._logits(self._scaled(x)), layers
 
     def __call__(self, tokens_BT, prompt_length_B):
         """Returns float32 logits `[B, T, V]` of prompts and answers; see `Model.forward`."""
+        return self._logits(self.features(tokens_BT, prompt_length_B))
+
+    def features(self, tokens_BT, prompt_length_B):
+        """Returns what the head reads of them, `[B, T, D]`; zeros inside the prompt."""
         cross = self.read_prompt(tokens_BT, prompt_length_B)
         index = jnp.broadcast_to(jnp.arange(tokens_BT.shape[1]), tokens_BT.shape)
         shift = prompt_length_B[:, None] - 1  # the start token stands for the prompt's last
@@ -252,7 +265,7 @@ class T5(nn.Module):
         answer = answer.at[:, 0].set(self.config.decoder_start_id)
         x, _ = self.decoder(self._embed(answer), index, Cache((), cross, prompt_length_B))
         x = jnp.take_along_axis(x, jnp.maximum(index - shift, 0)[..., None], axis=1)
-        return self._logits(jnp.where((index >= shift)[..., None], x, 0))
+        return self._scaled(jnp.where((index >= shift)[..., None], x, 0))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -275,6 +288,7 @@ class EncoderDecoder:
 
         def small_queries(path, x):
             is_query = any(getattr(part, "key", None) == "query" for part in path)
+            is_query &= x.dtype != jnp.int8  # its scale alone is made smaller
             return x * jnp.asarray(self.config.head_dim**-0.5, x.dtype) if is_query else x
 
         return jax.tree_util.tree_map_with_path(small_queries, params["params"])
@@ -282,6 +296,19 @@ class EncoderDecoder:
     def forward(self, params: Params, tokens: jax.Array, prompt_length: jax.Array) -> jax.Array:
         """Scores whole sequences; see `Model.forward`. Logits inside the prompt are zeros."""
         return T5(self.config).apply({"params": params}, tokens, prompt_length)
+
+    def features(self, params: Params, tokens: jax.Array, prompt_length: jax.Array) -> jax.Array:
+        """Returns what the head reads in `forward`; see `Model.features`."""
+        variables = {"params": params}
+        return T5(self.config).apply(variables, tokens, prompt_length, method="features")
+
+    def head_logits(
+        self, params: Params, features: jax.Array, ids: jax.Array | None = None
+    ) -> jax.Array:
+        """Scores tokens; see `Model.head_logits`."""
+        tied = self.config.tie_embeddings
+        weight = params["embedding"] if tied else params["head"]["weight"]
+        return head_logits(weight, features, ids)
 
     def init_cache(self, batch: int, slots: int) -> Cache:
         """Returns an empty cache, as after a prompt without tokens."""

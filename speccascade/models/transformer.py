@@ -9,7 +9,7 @@ read them in memory order, which is what bounds decoding.
 
 import dataclasses
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
 from speccascade.models import axes, rope
+from speccascade.models.int8 import Int8, matrix
 from speccascade.models.interface import Cache, Params, Prefilled
 from speccascade.models.transformer_config import ACTIVATIONS, TransformerConfig
 from speccascade.sharding.active import constrain, look_up, per_shard, ways
@@ -51,7 +52,15 @@ def _softcap(x: jax.Array, cap: float | None) -> jax.Array:
     return x if cap is None else jnp.tanh(x / cap) * cap
 
 
-def _product(x: jax.Array, w: jax.Array, out_dtype=None) -> jax.Array:
+def _embed(table: jax.Array | Int8, tokens: jax.Array, dtype) -> jax.Array:
+    """Returns the rows of `tokens [B, S]`, `[B, S, D]`."""
+    if isinstance(table, Int8):
+        scale = look_up(table.scale[:, None], tokens)
+        return (look_up(table.values, tokens).astype(jnp.float32) * scale).astype(dtype)
+    return look_up(table, tokens).astype(dtype)
+
+
+def _product(x: jax.Array, w: jax.Array | Int8, out_dtype=None) -> jax.Array:
     """`x [..., in] @ w [out, in]`, of dtype `out_dtype` or, without it, of x's.
 
     Two facts of XLA on CPU shape it. One-row bf16 products take a slow path, two to ten times the
@@ -60,14 +69,22 @@ def _product(x: jax.Array, w: jax.Array, out_dtype=None) -> jax.Array:
     """
     rows = x.size // x.shape[-1]
     padded = jnp.broadcast_to(x, (2, *x.shape)) if rows == 1 and x.dtype == jnp.bfloat16 else x
-    few = rows < 64
+    wide = rows < 64 or isinstance(w, Int8)
     y = jax.lax.dot_general(
         padded,
-        w,
+        (w.values if isinstance(w, Int8) else w).astype(x.dtype),
         (((padded.ndim - 1,), (1,)), ((), ())),
-        preferred_element_type=jnp.float32 if few else out_dtype,
+        preferred_element_type=jnp.float32 if wide else out_dtype,
     )
+    if isinstance(w, Int8):
+        y *= w.scale
     return (y if padded is x else y[0]).astype(out_dtype or x.dtype)
+
+
+def _fan_in():
+    return nn.initializers.variance_scaling(
+        1.0, "fan_in", "truncated_normal", in_axis=-1, out_axis=-2
+    )
 
 
 class Linear(nn.Module):
@@ -80,12 +97,8 @@ class Linear(nn.Module):
     @nn.compact
     def __call__(self, x):
         """Maps `[..., in]` to `[..., features]` in the config's dtype."""
-        init = nn.initializers.variance_scaling(
-            1.0, "fan_in", "truncated_normal", in_axis=-1, out_axis=-2
-        )
         shape = (self.features, x.shape[-1])
-        weight = self.param("weight", init, shape, self.config.param_dtype)
-        y = _product(x, weight.astype(x.dtype))
+        y = _product(x, matrix(self, "weight", _fan_in(), shape, self.config))
         if self.bias:
             init = nn.initializers.zeros
             bias = self.param("bias", init, (self.features,), self.config.param_dtype)
@@ -197,18 +210,63 @@ class GatedMLP(nn.Module):
         return constrain(y, "batch", None, None)
 
 
+def head_logits(
+    weight: jax.Array, x: jax.Array, ids: jax.Array | None = None, softcap: float | None = None
+) -> jax.Array:
+    """Scores tokens.
+
+    Args:
+      weight: the head's rows, `[V, D]`.
+      x: what it reads, `[..., D]`.
+      ids: int32 [K], the rows wanted; None for all.
+      softcap: the logits are squashed to within +-softcap; None for not at all.
+
+    Returns:
+      float32 logits `[..., V]`, or `[..., K]`.
+    """
+    weight = weight if ids is None else weight[ids]
+    return _softcap(_product(x, weight, jnp.float32), softcap)
+
+
+class Head(nn.Module):
+    """An output head of its own. One of fewer rows knows whose they are; no other id is likely.
+
+    Attributes:
+      config: the model's, of any family.
+      softcap: as in `head_logits`.
+    """
+
+    config: Any
+    softcap: float | None = None
+
+    @nn.compact
+    def __call__(self, x):
+        """Maps `[..., D]` to float32 logits `[..., V]`: -inf where the head has no row."""
+        c = self.config
+        size = c.head_size or c.vocab_size
+        weight = matrix(self, "weight", _fan_in(), (size, c.d_model), c)
+        logits = head_logits(weight, x, softcap=self.softcap)
+        if c.head_size is None:
+            return logits
+        ids = self.param("ids", lambda key: jnp.arange(size, dtype=jnp.int32))
+        return jnp.full((*x.shape[:-1], c.vocab_size), -jnp.inf).at[..., ids].set(logits)
+
+
 class Transformer(nn.Module):
     """The whole network."""
 
     config: TransformerConfig
 
     @nn.compact
-    def __call__(self, tokens_BS, positions_BS, cache):
-        """Returns float32 `[B, S, V]` logits and the updated cache (None for None)."""
+    def __call__(self, tokens_BS, positions_BS, cache, scored: bool = True):
+        """Returns float32 `[B, S, V]` logits and the updated cache (None for None).
+
+        Unless `scored`, what the head reads, `[B, S, D]`, stands in the place of the logits.
+        """
         c = self.config
         init = nn.initializers.normal(0.02 if c.tie_embeddings else 1.0)
-        embedding = self.param("embedding", init, (c.vocab_size, c.d_model), c.param_dtype)
-        x = constrain(look_up(embedding, tokens_BS), "batch", None, None).astype(c.dtype)
+        embedding = matrix(self, "embedding", init, (c.vocab_size, c.d_model), c)
+        x = constrain(_embed(embedding, tokens_BS, c.dtype), "batch", None, None)
         if c.scale_embeddings:
             x *= jnp.asarray(c.d_model**0.5, c.dtype)
 
@@ -226,12 +284,13 @@ class Transformer(nn.Module):
             x = x + (norm(f"post_mlp_norm_{i}", y) if c.post_norms else y)
             layers.append(layer)
         x = norm("final_norm", x)
-        if c.tie_embeddings:
-            logits = _product(x, embedding.astype(x.dtype), jnp.float32)
-        else:
-            logits = Linear(c.vocab_size, c, name="head")(x).astype(jnp.float32)
-        logits = constrain(logits, "batch", None, "vocab")
-        return _softcap(logits, c.logit_softcap), None if cache is None else tuple(layers)
+        if scored and c.tie_embeddings:
+            x = head_logits(embedding, x, softcap=c.logit_softcap)
+        elif scored:
+            x = Head(c, c.logit_softcap, name="head")(x)
+        if scored:
+            x = constrain(x, "batch", None, "vocab")
+        return x, None if cache is None else tuple(layers)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -252,8 +311,24 @@ class DecoderOnly:
 
     def forward(self, params: Params, tokens: jax.Array, prompt_length: jax.Array) -> jax.Array:
         """Scores whole sequences, prompt and answer alike; see `Model.forward`."""
+        return self._whole(params, tokens, scored=True)
+
+    def features(self, params: Params, tokens: jax.Array, prompt_length: jax.Array) -> jax.Array:
+        """Returns what the head reads in `forward`; see `Model.features`."""
+        return self._whole(params, tokens, scored=False)
+
+    def _whole(self, params, tokens, scored):
         positions = jnp.broadcast_to(jnp.arange(tokens.shape[1])[None], tokens.shape)
-        return Transformer(self.config).apply({"params": params}, tokens, positions, None)[0]
+        module = Transformer(self.config)
+        return module.apply({"params": params}, tokens, positions, None, scored)[0]
+
+    def head_logits(
+        self, params: Params, features: jax.Array, ids: jax.Array | None = None
+    ) -> jax.Array:
+        """Scores tokens; see `Model.head_logits`."""
+        c = self.config
+        weight = params["embedding"] if c.tie_embeddings else params["head"]["weight"]
+        return head_logits(weight, features, ids, c.logit_softcap)
 
     def init_cache(self, batch: int, slots: int) -> Cache:
         """Returns an empty cache: a `LayerCache` per layer."""

@@ -18,6 +18,7 @@ ACTIVATIONS = {
     "relu": nn.relu,
 }
 DTYPES = ("float32", "bfloat16")
+WEIGHT_DTYPES = (None, "int8")
 
 
 def check_sizes(config: Any, names: str) -> None:
@@ -26,6 +27,19 @@ def check_sizes(config: Any, names: str) -> None:
         size = getattr(config, name)
         if size is not None and size < 1:
             raise UserError(f"{name}={size} must be at least 1")
+
+
+def check_head(config: Any) -> None:
+    """Raises UserError where a smaller head is larger than the vocabulary, or is the embedding."""
+    check_sizes(config, "head_size")
+    if config.head_size is None:
+        return
+    if config.tie_embeddings:
+        raise UserError(f"head_size={config.head_size} needs tie_embeddings=False")
+    if config.head_size > config.vocab_size:
+        raise UserError(
+            f"head_size={config.head_size} is above the vocabulary of {config.vocab_size} tokens"
+        )
 
 
 def check_choices(config: Any, choices: Mapping[str, Iterable]) -> None:
@@ -50,6 +64,8 @@ class TransformerConfig:
       d_ff: width of the gated feed-forward layer.
       activation: the gate's activation, a name in `ACTIVATIONS`; "gelu" is its tanh approximation.
       tie_embeddings: whether the output head is the embedding.
+      head_size: how many token ids an output head of its own scores, for a drafter; the others are
+        never likely. None for all of them.
       qkv_bias: whether the products that make queries, keys and values have biases.
       output_bias: whether the product that ends attention has one.
       mlp_bias: whether the products of the feed-forward layer have biases.
@@ -70,6 +86,8 @@ class TransformerConfig:
       dtype: dtype of activations and of the operands of matrix products, which accumulate in
         float32.
       param_dtype: dtype in which parameters are made.
+      weight_dtype: dtype in which the embedding and the matrices of products are kept: "int8" for
+        whole numbers with one float32 scale per row; None for `param_dtype`.
       norm_param_dtype: dtype in which the scales of norms are made; None for `param_dtype`. Scales
         stored as their difference from one (Gemma) lose precision as bfloat16 once one is added.
     """
@@ -83,6 +101,7 @@ class TransformerConfig:
     d_ff: int
     activation: str = "silu"
     tie_embeddings: bool = True
+    head_size: int | None = None
     qkv_bias: bool = False
     output_bias: bool = False
     mlp_bias: bool = False
@@ -100,6 +119,7 @@ class TransformerConfig:
     norm_eps: float = 1e-6
     dtype: str = "float32"
     param_dtype: str = "float32"
+    weight_dtype: str | None = None
     norm_param_dtype: str | None = None
 
     def __post_init__(self):
@@ -108,6 +128,7 @@ class TransformerConfig:
         check_sizes(
             self, "vocab_size d_model num_layers num_heads num_kv_heads head_dim d_ff window"
         )
+        check_head(self)
         scales = "query_pre_attn_scalar rope_base local_rope_base attn_softcap logit_softcap"
         for name in scales.split():
             scale = getattr(self, name)
@@ -118,6 +139,7 @@ class TransformerConfig:
             "dtype": DTYPES,
             "param_dtype": DTYPES,
             "norm_param_dtype": (*DTYPES, None),
+            "weight_dtype": WEIGHT_DTYPES,
         }
         check_choices(self, choices)
         if not self.window_pattern:

@@ -10,7 +10,7 @@ from speccascade import models
 from speccascade.errors import UserError
 from speccascade.models.interface import Model, Params
 
-_ROWS = (("embedding",), ("head", "weight"), ("head", "bias"))
+_ROWS = ("embedding", "head/weight", "head/bias")
 
 
 def to_vocabulary(model: Model, params: Params, vocab_size: int) -> tuple[Model, Params]:
@@ -35,7 +35,9 @@ def to_vocabulary(model: Model, params: Params, vocab_size: int) -> tuple[Model,
     smaller = models.build({**models.describe(model), "vocab_size": vocab_size})
 
     def cut(path, leaf):
-        return leaf[:vocab_size] if tuple(part.key for part in path) in _ROWS else leaf
+        key = jax.tree_util.keystr(path, simple=True, separator="/")
+        # The arrays of an `Int8` have as many rows as their matrix.
+        return leaf[:vocab_size] if key.startswith(_ROWS) else leaf
 
     params = jax.tree_util.tree_map_with_path(cut, params)
     wanted = jax.eval_shape(smaller.init, jax.random.key(0))

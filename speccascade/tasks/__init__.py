@@ -6,7 +6,7 @@ from typing import Protocol
 import ml_collections
 
 from speccascade.errors import UserError
-from speccascade.tasks import gsm_symbolic
+from speccascade.tasks import gsm_symbolic, questions
 from speccascade.tasks.example import Example
 
 SPLITS = ("train", "validation", "test")
@@ -30,6 +30,7 @@ class Task(Protocol):
 
 _TASKS: dict[str, Callable[[ml_collections.ConfigDict], Task]] = {
     "gsm_symbolic": gsm_symbolic.GsmSymbolic,
+    "questions": questions.Questions,
 }
 
 

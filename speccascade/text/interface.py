@@ -127,6 +127,23 @@ class Tokenizer(abc.ABC):
             )
         return ids
 
+    def encode_chat_opening(self) -> list[int]:
+        """Returns the ids of a conversation, up to where a user's first message begins.
+
+        A model that was tuned for conversations goes on from there with a message of its own
+        making (Xu et al. 2024, "Magpie").
+
+        Raises:
+          UserError: there is no chat template, or none that shows a user's message.
+        """
+        mark = "9" * 24
+        parts = self._render([{"role": "user", "content": mark}])
+        for i, part in enumerate(parts):
+            if isinstance(part, str) and mark in part:
+                opening = part[: part.index(mark)]
+                return self._encode_segments([*parts[:i], *([opening] if opening else [])])
+        raise UserError("the chat template does not show a user's message")
+
     def chat(self, messages: Sequence[Mapping]) -> str:
         """Returns the text of a conversation, up to where the model's answer begins."""
         names = {index: name for name, index in self.special.items()}

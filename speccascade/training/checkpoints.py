@@ -15,7 +15,6 @@ import json
 import logging
 import os
 import textwrap
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -25,6 +24,7 @@ from etils import epath
 from speccascade import models, text
 from speccascade.errors import UserError
 from speccascade.models.interface import Model, Params
+from speccascade.models.loading import Shardings, default_sharding
 from speccascade.text import Tokenizer
 
 # Orbax reports every save at INFO, which would tear the progress bar apart.
@@ -152,35 +152,37 @@ def restore(
 
 
 def load_model(
-    workdir: str, shardings: Callable[[str, tuple[int, ...]], jax.sharding.Sharding] | None = None
+    workdir: str, shardings: Shardings | None = None, expert: Params | None = None
 ) -> tuple[Model, Params, Tokenizer]:
     """The model of `workdir`, with its newest parameters and its tokenizer.
 
     Args:
       workdir: of a trained or an imported model.
-      shardings: from a parameter's flat key ("attention_0/query/weight") and shape to how it is
-        laid out, however it was when it was saved; None for whole on the default device.
+      shardings: how each parameter is laid out, however it was when it was saved; None for whole
+        on the default device.
+      expert: the parameters of the expert that it drafts for, with which a drafter may share some.
 
     Raises:
-      UserError: something is missing or damaged.
+      UserError: something is missing or damaged, or the drafter is another expert's.
     """
+    from speccascade.training import sharing
+
     model = models.build(read_json(os.path.join(workdir, "model.json")))
     tokenizer = text.load(workdir)
     if not _directory(workdir).is_dir():
         raise UserError(f"{workdir} has no checkpoints; train there first")
-    device = jax.config.jax_default_device or jax.devices()[0]
+    noted = sharing.read(workdir)
+    shared = {} if noted is None else sharing.shared(workdir, noted, expert, model.vocab_size)
 
     def like(path, leaf):
         key = jax.tree_util.keystr(path, simple=True, separator="/")
-        if shardings is None:
-            sharding = jax.sharding.SingleDeviceSharding(device)
-        else:
-            sharding = shardings(key, leaf.shape)
+        sharding = (shardings or default_sharding)(key, leaf.shape)
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
     with manager(workdir, read_only=True) as checkpoints:
         if checkpoints.latest_step() is None:
             raise UserError(f"{workdir} has no complete checkpoint; train there first")
         shapes = jax.eval_shape(model.init, jax.random.key(0))
+        shapes = {key: value for key, value in shapes.items() if key not in shared}
         _, params, _ = restore(checkpoints, jax.tree_util.tree_map_with_path(like, shapes))
-    return model, params, tokenizer
+    return model, {**params, **shared}, tokenizer

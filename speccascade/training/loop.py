@@ -1,24 +1,21 @@
-"""The training loop."""
+"""Trains a model on a task's worked answers."""
 
 import os
-import time
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import optax
-import tqdm
-from optax import contrib
 
 from speccascade import models, tasks, text
 from speccascade.errors import UserError
 from speccascade.models.interface import Model, Params
 from speccascade.text import Tokenizer
-from speccascade.training import checkpoints, data, losses
-from speccascade.training.metrics import MetricsWriter
+from speccascade.training import checkpoints, data, losses, steps
+from speccascade.training.optimizer import make_optimizer
 
 # What a workdir belongs to. Evaluation may change without training anew.
 SECTIONS = ("task", "tokenizer", "model", "train")
@@ -27,43 +24,6 @@ SECTIONS = ("task", "tokenizer", "model", "train")
 class Teacher(NamedTuple):
     model: Model
     params: Params
-
-
-def make_optimizer(config: ml_collections.ConfigDict) -> optax.GradientTransformation:
-    """Clipping, then AdamW or Muon, under a linear warmup and a linear decay to zero."""
-    schedule = optax.join_schedules(
-        [
-            optax.linear_schedule(0.0, config.learning_rate, config.warmup_steps),
-            optax.linear_schedule(
-                config.learning_rate, 0.0, config.num_steps - config.warmup_steps
-            ),
-        ],
-        [config.warmup_steps],
-    )
-
-    def matrices(params: Params) -> Any:
-        # Norm scales and embeddings: no decay, and Adam under Muon.
-        def is_matrix(path, x):
-            return x.ndim == 2 and "embedding" not in jax.tree_util.keystr(path)
-
-        return jax.tree_util.tree_map_with_path(is_matrix, params)
-
-    if config.optimizer == "adamw":
-        update = optax.adamw(schedule, b2=0.98, weight_decay=config.weight_decay, mask=matrices)
-    elif config.optimizer == "muon":
-        dimensions = contrib.MuonDimensionNumbers()
-        update = contrib.muon(
-            schedule,
-            weight_decay=config.weight_decay,
-            consistent_rms=0.2,  # updates as large as Adam's, so that one rate serves both
-            adam_b2=0.98,
-            muon_weight_dimension_numbers=lambda params: jax.tree.map(
-                lambda m: dimensions if m else None, matrices(params)
-            ),
-        )
-    else:
-        raise UserError(f"unknown train.optimizer {config.optimizer!r}; known: adamw, muon")
-    return optax.chain(optax.clip_by_global_norm(config.clip_norm), update)
 
 
 def _loss(params, batch, teacher_params, *, model, teacher_model, config):
@@ -79,7 +39,9 @@ def _loss(params, batch, teacher_params, *, model, teacher_model, config):
     if teacher_model is not None:
         teacher_logits = teacher_model.forward(teacher_params, tokens, batch["prompt_length"])
         teacher_logits = teacher_logits[:, :-1]
-        distance = losses.distillation(config.distill_loss)(logits, teacher_logits)
+        distance = losses.distillation(config.distill_loss)(
+            jax.nn.log_softmax(logits), jax.nn.log_softmax(teacher_logits)
+        )
         logged["distill"] = losses.weighted_mean(distance, answer)
         loss = (1 - config.distill_weight) * loss + config.distill_weight * logged["distill"]
     return loss, {"loss": loss, **logged}
@@ -153,13 +115,14 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, float]:
       The last validation figures.
     """
     c = ml_collections.FrozenConfigDict(config.train)
-    if c.checkpoint_every % c.log_every:
-        raise UserError(
-            f"train.checkpoint_every ({c.checkpoint_every}) must be a multiple of "
-            f"train.log_every ({c.log_every}), or a restart would log other means"
-        )
+    steps.check(c)
     if config.model.get("family") == "encoder_decoder" and c.prompt_weight:
         raise UserError("an encoder-decoder does not predict prompts; set train.prompt_weight to 0")
+    if config.model.get("weight_dtype"):
+        raise UserError(
+            "int8 weights cannot be trained; leave out model.weight_dtype, and round the trained "
+            "ones with the pair's weights=int8"
+        )
     teacher, teacher_tokenizer = None, None
     task = tasks.make(config.task)
     optimizer = make_optimizer(c)
@@ -186,11 +149,6 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, float]:
 
 def _run(c, workdir, saved, model, teacher, optimizer, splits) -> dict[str, float]:
     params = model.init(jax.random.key(c.seed))
-    state = optimizer.init(params)
-    step = 0
-    if saved.latest_step() is not None:
-        step, params, state = checkpoints.restore(saved, params, state)
-    metrics = MetricsWriter(workdir, step)
     advance = partial(
         _train_step,
         model=model,
@@ -199,32 +157,13 @@ def _run(c, workdir, saved, model, teacher, optimizer, splits) -> dict[str, floa
         optimizer=optimizer,
     )
     teacher_params = teacher.params if teacher else None
-    figures = evaluate(model, params, splits["validation"], c.batch_size)
-    bar = tqdm.tqdm(total=c.num_steps, initial=step, unit="step", smoothing=0.05, mininterval=5)
-    pending: list[dict] = []
-    started = time.monotonic()
-    while step < c.num_steps:
+
+    def take(params, state, step):
         rows = data.rows_of_step(step, len(splits["train"]), c.batch_size, c.seed)
-        params, state, logged = advance(params, state, splits["train"].batch(rows), teacher_params)
-        pending.append(logged)
-        step += 1
-        if len(pending) > 1:  # one step ahead is enough, and the bar keeps to the truth
-            jax.block_until_ready(pending[-2])
-        bar.update()
-        last = step == c.num_steps
-        if step % c.log_every == 0 or last:
-            means = {k: float(np.mean([p[k] for p in pending])) for k in pending[0]}
-            seconds = (time.monotonic() - started) / len(pending)
-            metrics.write(step, {**means, "seconds_per_step": seconds})
-            bar.set_postfix(loss=f"{means['loss']:.4f}", whole=figures["validation_whole_answer"])
-            pending = []
-        if step % c.eval_every == 0 or last:
-            figures = evaluate(model, params, splits["validation"], c.batch_size)
-            metrics.write(step, figures)
-        if step % c.checkpoint_every == 0 or last:
-            checkpoints.save(saved, step, params, state)
-        if not pending:
-            started = time.monotonic()
-    bar.close()
-    metrics.close()
-    return figures
+        return advance(params, state, splits["train"].batch(rows), teacher_params)
+
+    def measure(params):
+        return evaluate(model, params, splits["validation"], c.batch_size)
+
+    start = (params, optimizer.init(params))
+    return steps.run(c, workdir, saved, start, take, measure, "validation_whole_answer")

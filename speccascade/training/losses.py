@@ -14,20 +14,26 @@ def cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
     return jax.nn.logsumexp(logits, -1) - chosen
 
 
-def forward_kl(student: jax.Array, teacher: jax.Array) -> jax.Array:
-    """KL(teacher || student) of two logit arrays [..., V] -> [...]."""
-    log_q, log_p = jax.nn.log_softmax(student), jax.nn.log_softmax(teacher)
-    return jnp.sum(jnp.exp(log_p) * (log_p - log_q), -1)
+# Distances of a student's log-probabilities from its teacher's, `[..., K]` each. Where K is part of
+# the vocabulary, the student gives no other token any mass; what the teacher gives them is a
+# constant.
 
 
-def reverse_kl(student: jax.Array, teacher: jax.Array) -> jax.Array:
-    """KL(student || teacher) of two logit arrays [..., V] -> [...]."""
-    return forward_kl(teacher, student)
+def forward_kl(log_q: jax.Array, log_p: jax.Array) -> jax.Array:
+    """KL(teacher || student), [...]; over part of the vocabulary, without what lies outside."""
+    p = jnp.exp(log_p)
+    return jnp.sum(jnp.where(p > 0, p * (log_p - log_q), 0.0), -1)
 
 
-def total_variation(student: jax.Array, teacher: jax.Array) -> jax.Array:
+def reverse_kl(log_q: jax.Array, log_p: jax.Array) -> jax.Array:
+    """KL(student || teacher), [...]."""
+    return forward_kl(log_p, log_q)
+
+
+def total_variation(log_q: jax.Array, log_p: jax.Array) -> jax.Array:
     """Half the L1 distance [...]: the probability that a drafted token is rejected."""
-    return 0.5 * jnp.sum(jnp.abs(jax.nn.softmax(student) - jax.nn.softmax(teacher)), -1)
+    q, p = jnp.exp(log_q), jnp.exp(log_p)
+    return 0.5 * (jnp.sum(jnp.abs(q - p), -1) + 1 - jnp.sum(p, -1))
 
 
 DISTILLATION = {

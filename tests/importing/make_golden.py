@@ -3,16 +3,12 @@
 PYTHONPATH=. python tests/importing/make_golden.py --out=tests/importing
 """
 
-import argparse
-import json
-import tempfile
-from pathlib import Path
-
 import numpy as np
 import torch
 import transformers
 
 from tests.importing import decoder_only_families as families
+from tests.importing import golden
 
 
 def reference(family: str):
@@ -35,18 +31,13 @@ def logits(model, tokens: np.ndarray) -> np.ndarray:
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, required=True, help="directory of the two files")
-    out = parser.parse_args().out
-    configs, found = {}, {}
-    for family in families.FAMILIES:
-        model = reference(family)
-        with tempfile.TemporaryDirectory() as directory:
-            model.save_pretrained(directory)
-            configs[family] = json.loads((Path(directory) / "config.json").read_text())
-        found[family] = logits(model, families.tokens(1))[0]
-    (out / families.GOLDEN_CONFIGS.name).write_text(json.dumps(configs, indent=1) + "\n")
-    np.savez_compressed(out / families.GOLDEN_LOGITS.name, **found)
+    golden.store(
+        __doc__.splitlines()[0],
+        families,
+        families.FAMILIES,
+        reference,
+        lambda model: logits(model, families.tokens(1))[0],
+    )
 
 
 if __name__ == "__main__":

@@ -3,15 +3,11 @@
 PYTHONPATH=. python tests/importing/make_golden_t5.py --out=tests/importing
 """
 
-import argparse
-import json
-import tempfile
-from pathlib import Path
-
 import numpy as np
 import torch
 import transformers
 
+from tests.importing import golden
 from tests.importing import t5_families as families
 
 
@@ -44,18 +40,7 @@ def logits(model) -> np.ndarray:
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, required=True, help="directory of the two files")
-    out = parser.parse_args().out
-    configs, found = {}, {}
-    for version in families.VERSIONS:
-        model = reference(version)
-        with tempfile.TemporaryDirectory() as directory:
-            model.save_pretrained(directory)
-            configs[version] = json.loads((Path(directory) / "config.json").read_text())
-        found[version] = logits(model)
-    (out / families.GOLDEN_CONFIGS.name).write_text(json.dumps(configs, indent=1) + "\n")
-    np.savez_compressed(out / families.GOLDEN_LOGITS.name, **found)
+    golden.store(__doc__.splitlines()[0], families, families.VERSIONS, reference, logits)
 
 
 if __name__ == "__main__":

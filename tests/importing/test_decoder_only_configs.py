@@ -113,7 +113,7 @@ def test_smollm2_as_it_is_published():
     config = models.build(plan.description).config
     assert (config.head_dim, config.rope_base, config.norm_eps) == (64, 100_000, 1e-5)
     assert config.tie_embeddings and config.window is None and not config.qkv_bias
-    assert "lm_head\\.weight" in plan.ignored
+    assert plan.tied_head.name == "lm_head.weight" and "head/weight" not in plan.weights
 
 
 def test_gemma_3_1b_as_it_is_published():

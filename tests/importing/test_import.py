@@ -12,12 +12,14 @@ import ml_dtypes
 import numpy as np
 import pytest
 import tiny_checkpoint as tiny
+import tiny_t5_checkpoint as tiny_t5
 from etils import epath
 
 from speccascade import importing, models, pairs
 from speccascade.errors import UserError
 from speccascade.importing import preparation, sources, writing
 from speccascade.training import checkpoints
+from tests.text import makers
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -75,9 +77,11 @@ def test_large_tensors_are_read_in_pieces(tmp_path, monkeypatch):
     assert_same(importing.load(path).params, whole)
 
 
-def test_norms_of_gemma_and_tied_heads(tmp_path):
+def test_norms_of_gemma(tmp_path):
+    weights = {k: v for k, v in tiny.tensors().items() if k != "lm_head.weight"}
     path = tiny.write(
         tmp_path / "hf",
+        weights,
         architectures=["GemmaForCausalLM"],
         model_type="gemma",
         hidden_act="gelu_pytorch_tanh",
@@ -85,9 +89,47 @@ def test_norms_of_gemma_and_tied_heads(tmp_path):
         head_dim=4,
     )
     params = flat(importing.load(str(path)).params)
-    assert "head/weight" not in params  # the file's own copy of it is of no use
+    assert "head/weight" not in params
     norm = tiny.tensors()["model.norm.weight"]
     np.testing.assert_array_equal(params["final_norm/scale"], norm + np.float32(1))
+
+
+def test_a_head_that_is_stored_again_is_tied_where_it_is_the_embedding(tmp_path, monkeypatch):
+    monkeypatch.setattr(preparation, "_PIECE", 7 * 16 * 4)
+    weights = tiny.tensors(ml_dtypes.bfloat16)
+    embedding = weights["model.embed_tokens.weight"]
+    weights["lm_head.weight"] = embedding.copy()
+    tied = importing.load(str(tiny.write(tmp_path / "same", weights, tie_word_embeddings=True)))
+    assert tied.model.config.tie_embeddings and "head/weight" not in flat(tied.params)
+    weights["lm_head.weight"] = embedding.copy()
+    weights["lm_head.weight"][259, 15] += 1
+    path = str(tiny.write(tmp_path / "other", weights, tie_word_embeddings=True, shards=2))
+    untied = importing.load(path)
+    assert not untied.model.config.tie_embeddings
+    np.testing.assert_array_equal(flat(untied.params)["head/weight"], weights["lm_head.weight"])
+    # Another shape is another tensor, and a wrong one.
+    weights["lm_head.weight"] = embedding[:9]
+    path = tiny.write(tmp_path / "short", weights, tie_word_embeddings=True)
+    with pytest.raises(UserError, match=r"lm_head.weight is \[9, 16\] instead of \[260, 16\]"):
+        importing.load(str(path))
+
+
+def test_the_head_of_a_t5_is_its_embedding_where_it_has_none(tmp_path):
+    weights = tiny_t5.tensors()
+    head = weights.pop("lm_head.weight")
+    path = tiny_t5.write(tmp_path / "without", weights)
+    found = importing.load(str(path))
+    assert not found.model.config.tie_embeddings  # that would scale it
+    params = flat(found.params)
+    np.testing.assert_array_equal(params["head/weight"], weights["shared.weight"])
+    np.testing.assert_array_equal(params["embedding"], weights["shared.weight"])
+    path = tiny_t5.write(tmp_path / "with", {**weights, "lm_head.weight": head})
+    np.testing.assert_array_equal(flat(importing.load(str(path)).params)["head/weight"], head)
+    scaled = {"tie_word_embeddings": True}
+    assert importing.load(str(tiny_t5.write(tmp_path / "scaled", weights, **scaled)))
+    path = tiny_t5.write(tmp_path / "both", {**weights, "lm_head.weight": head}, **scaled)
+    with pytest.raises(UserError, match="the head in the checkpoint is not the embedding: .*scale"):
+        importing.load(str(path))
 
 
 def test_workdir_round_trip(tmp_path):
@@ -108,6 +150,7 @@ def test_workdir_round_trip(tmp_path):
 def test_norms_keep_their_own_dtype_on_disk(tmp_path):
     gemma = {"architectures": ["GemmaForCausalLM"], "model_type": "gemma", "head_dim": 4}
     weights = tiny.tensors(ml_dtypes.bfloat16)
+    del weights["lm_head.weight"]
     source = tiny.write(
         tmp_path / "hf", weights, hidden_act="gelu", tie_word_embeddings=True, **gemma
     )
@@ -248,6 +291,12 @@ def nan(value, dtype):
     return lambda folder: tiny.write(folder, weights)
 
 
+def without_eos(folder):
+    tiny.write(folder)
+    (folder / "tokenizer.json").unlink()
+    return makers.byte_level(folder, eos_token=None)
+
+
 NORM, INDEX, SHARD = np.ones(16, np.float32), "model.safetensors.index.json", "model-00002-of-00003"
 BAD = {
     "missing": (changed(model__norm__weight=None), ["missing: model.norm.weight"]),
@@ -318,6 +367,7 @@ BAD = {
     ),
     "tokenizer": (edited("tokenizer.json", lambda data: None), ["no tokenizer at"]),
     "tokenizer cut": (edited("tokenizer.json", lambda data: data[:99]), ["tokenizer.json"]),
+    "no end of sequence": (without_eos, ["no end-of-sequence token; name one as eos_token"]),
     "nan": (
         nan(np.nan, np.float32),
         ["NaN or infinite values: lm_head.weight, model.layers.1.mlp.up_proj.weight"],

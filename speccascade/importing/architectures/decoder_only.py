@@ -5,7 +5,6 @@ spelling (`rope_parameters`, `layer_types`) or an older one (`rope_theta`, `rope
 `sliding_window_pattern`). SmolLM2 and Llama 2 and 3 are all `llama`; Qwen2.5 is `qwen2`.
 """
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -387,12 +386,11 @@ def _plan(description: dict[str, Any], norm=None) -> Plan:
             for ours, theirs in (("query_norm", "q_norm"), ("key_norm", "k_norm")):
                 key = f"attention_{i}/{ours}/scale"
                 weights[key] = Weight(f"{block}.self_attn.{theirs}.weight", norm)
-    ignored = [r"model\.(layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq"]  # computed here
+    ignored = (r"model\.(layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq",)  # computed here
+    head = Weight("lm_head.weight")
     if description["tie_embeddings"]:
-        ignored.append(re.escape("lm_head.weight"))
-    else:
-        weights["head/weight"] = Weight("lm_head.weight")
-    return Plan(description, weights, tuple(ignored))
+        return Plan(description, weights, ignored, head, {"tie_word_embeddings": False})
+    return Plan(description, {**weights, "head/weight": head}, ignored)
 
 
 ARCHITECTURES = {

@@ -121,9 +121,10 @@ def _plan(description: dict) -> Plan:
                         f"{place}.{their_part}.{theirs}.weight"
                     )
     if description["tie_embeddings"]:
-        ignored.append(r"lm_head\.weight")
-    else:
-        weights["head/weight"] = Weight("lm_head.weight")
+        untied = {"tie_word_embeddings": False, "scale_decoder_outputs": True}
+        return Plan(description, weights, tuple(ignored), Weight("lm_head.weight"), untied)
+    # `transformers` 5 ties the head of every T5, scaled or not, and does not store it twice.
+    weights["head/weight"] = Weight("lm_head.weight", otherwise="shared.weight")
     return Plan(description, weights, tuple(ignored))
 
 

@@ -1,0 +1,278 @@
+"""What an expert itself writes: the texts that its drafter learns from.
+
+A drafter must be right where its expert goes, so it learns on the expert's own text (Zhou et al.
+2024, "DistillSpec"). Prompts come from a file, one a line, or an expert that was tuned for
+conversations makes them up as well (Xu et al. 2024, "Magpie"). A directory of texts has
+
+prompts.json      the prompts, in the order in which they are answered
+00000.npz, ...    a batch of answered prompts each
+
+and every file of it appears whole or not at all.
+"""
+
+import dataclasses
+import json
+from collections.abc import Collection, Sequence
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import tqdm
+from etils import epath
+
+from speccascade import decode
+from speccascade.errors import UserError
+from speccascade.importing import Loaded
+
+SELF = "self"
+
+_READ = 8  # texts that the expert reads at a time
+_ANSWERS = 1 << 29  # flips this bit of the seed with which answers are written
+
+
+@dataclasses.dataclass(frozen=True)
+class Texts:
+    """Texts with what the expert made of them.
+
+    Attributes:
+      tokens: int32 [R, T], prompt, answer, padding.
+      prompt_length: int32 [R].
+      first: int32 [R], where the expert's own text begins: with the answer, or already with a
+        prompt that it made up.
+      length: int32 [R], prompt and answer together.
+      features: uint16 [R, T, D], bits of the bfloat16 that the expert's head reads.
+      log_normaliser: float32 [R, T], of the expert's logits.
+    """
+
+    tokens: np.ndarray
+    prompt_length: np.ndarray
+    first: np.ndarray
+    length: np.ndarray
+    features: np.ndarray
+    log_normaliser: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def batch(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """Returns the fields of some rows."""
+        return {f.name: getattr(self, f.name)[rows] for f in dataclasses.fields(self)}
+
+    def split(self, at: int) -> tuple["Texts", "Texts"]:
+        """Returns the first `at` texts and the others."""
+        return Texts(**self.batch(slice(0, at))), Texts(**self.batch(slice(at, None)))
+
+
+def load(directory: epath.Path, num_texts: int) -> Texts:
+    """Reads the first `num_texts` texts."""
+    parts: dict[str, list[np.ndarray]] = {f.name: [] for f in dataclasses.fields(Texts)}
+    for path in _files(directory):
+        with path.open("rb") as file, np.load(file) as saved:
+            for name, found in parts.items():
+                found.append(saved[name])
+        if sum(map(len, parts["tokens"])) >= num_texts:
+            break
+    return Texts(**{name: np.concatenate(found)[:num_texts] for name, found in parts.items()})
+
+
+def write(
+    expert: Loaded,
+    config: ml_collections.FrozenConfigDict,
+    directory: epath.Path,
+    exclude: Collection[str] = (),
+) -> None:
+    """Lets the expert write until there are `config.num_texts`, going on from what is there.
+
+    Args:
+      expert: the model.
+      config: the config's `texts`.
+      directory: where the files go.
+      exclude: prompts that the drafter must not see, such as those that it is measured on.
+
+    Raises:
+      UserError: a value is out of range, or a prompt does not fit.
+    """
+    c = config
+    writer = _Writer(expert, c)
+    directory.mkdir(parents=True, exist_ok=True)
+    _write_prompts(writer, c.num_texts, directory / "prompts.json", exclude)
+    prompts = json.loads((directory / "prompts.json").read_text())[: c.num_texts]
+    starts = range(0, len(prompts), c.batch_size)
+    done = len(_files(directory))
+    with tqdm.tqdm(total=len(prompts), desc="answers", unit="text") as bar:
+        bar.update(min(done * c.batch_size, len(prompts)))
+        for index, start in list(enumerate(starts))[done:]:
+            part = prompts[start : start + c.batch_size]
+            _save(directory / f"{index:05d}.npz", writer.answer(part, start))
+            bar.update(len(part))
+
+
+def _write_prompts(writer: "_Writer", count: int, path: epath.Path, exclude: Collection[str]):
+    """Makes prompts until there are `count`, each of them once."""
+    prompts = json.loads(path.read_text()) if path.exists() else []
+    excluded = set(map(_plain, exclude))
+    known = excluded | set(map(_plain, prompts))
+    fruitless = 0
+    with tqdm.tqdm(total=count, initial=min(len(prompts), count), desc="prompts") as bar:
+        while len(prompts) < count:
+            before = len(prompts)
+            for prompt in writer.prompts(len(prompts)):
+                if _plain(prompt) not in known and len(prompts) < count:
+                    known.add(_plain(prompt))
+                    prompts.append(prompt)
+            fruitless = 0 if len(prompts) > before else fruitless + 1
+            if fruitless == 10:
+                raise UserError(
+                    f"no more than {len(prompts)} different prompts were found; lower "
+                    "texts.num_texts or give texts.prompts a file with more of them"
+                )
+            partial_path = path.with_suffix(".partial")
+            partial_path.write_text(json.dumps(prompts))
+            partial_path.replace(path)
+            bar.update(len(prompts) - before)
+
+
+def _save(path: epath.Path, arrays: dict[str, np.ndarray]) -> None:
+    partial_path = path.with_suffix(".partial")
+    with partial_path.open("wb") as file:
+        np.savez(file, **arrays)
+    partial_path.replace(path)
+
+
+def _files(directory: epath.Path) -> list[epath.Path]:
+    return sorted(directory.glob("*.npz"))
+
+
+def _plain(prompt: str) -> str:
+    return " ".join(prompt.lower().split())
+
+
+class _Writer:
+    """Makes prompts and answers them, a batch at a time."""
+
+    def __init__(self, expert: Loaded, config):
+        self._expert = expert
+        self._config = c = config
+        for name in ("num_texts", "batch_size", "prompt_slots", "max_new_tokens"):
+            if c[name] < 1:
+                raise UserError(f"texts.{name}={c[name]} must be at least 1")
+        self._size = c.prompt_slots + c.max_new_tokens
+        if self._size > expert.context_length:
+            raise UserError(
+                f"texts.prompt_slots + texts.max_new_tokens is {self._size} and the expert's "
+                f"context {expert.context_length}; lower one of them"
+            )
+        tokenizer = expert.tokenizer
+        self._stops = decode.stop_table(tokenizer.vocab_size, tokenizer.eos_ids)
+        self._batches = 0
+        self._opening = tokenizer.encode_chat_opening() if c.prompts == SELF else None
+        if self._opening and len(self._opening) >= c.prompt_slots:
+            raise UserError(
+                f"texts.prompt_slots={c.prompt_slots} leaves no room for a prompt: the chat "
+                f"template alone has {len(self._opening)} tokens"
+            )
+        self._lines = None if c.prompts == SELF else _read_lines(c.prompts)
+
+    def prompts(self, start: int) -> list[str]:
+        """Returns new prompts that fit, to follow `start` others; perhaps known ones."""
+        found = self._lines if self._lines is not None else self._made_up(start)
+        ids = self._ids(found)
+        return [f for f, i in zip(found, ids, strict=True) if 0 < len(i) <= self._slots]
+
+    @property
+    def _slots(self) -> int:
+        return self._config.prompt_slots
+
+    def _ids(self, prompts: Sequence[str]) -> list[list[int]]:
+        return self._expert.tokenizer.encode_prompts(prompts, chat=self._config.chat)
+
+    def _made_up(self, start: int) -> list[str]:
+        """Lets the expert speak in the user's place; what it did not finish is dropped."""
+        c = self._config
+        room = c.prompt_slots - len(self._opening)
+        # A batch that found nothing new must not be drawn again.
+        example_ids = (start + self._batches) * c.batch_size + np.arange(c.batch_size)
+        self._batches += 1
+        output = self._run(
+            [self._opening] * c.batch_size, len(self._opening), example_ids, room, c.seed, 1.0
+        )
+        rows = zip(output.tokens, output.num_tokens, output.finished, strict=True)
+        texts = [self._expert.tokenizer.decode(ids[:n]).strip() for ids, n, end in rows if end]
+        return [text for text in texts if text]
+
+    def answer(self, prompts: Sequence[str], start: int) -> dict[str, np.ndarray]:
+        """Returns the fields of `Texts`; `start` is the first prompt's number among all."""
+        c, model, ids = self._config, self._expert.model, self._ids(prompts)
+        temperatures = np.resize(np.asarray(c.temperatures, np.float32), c.batch_size)
+        example_ids = start + np.arange(c.batch_size)
+        output = self._run(
+            ids, c.prompt_slots, example_ids, c.max_new_tokens, c.seed ^ _ANSWERS, temperatures
+        )
+        tokens = np.full((c.batch_size, self._size), self._expert.tokenizer.pad_id, np.int32)
+        prompt_length = np.ones(c.batch_size, np.int32)
+        for row, prompt in enumerate(ids):
+            text = [*prompt, *output.tokens[row, : output.num_tokens[row]]]
+            prompt_length[row], tokens[row, : len(text)] = len(prompt), text
+        first = prompt_length
+        if self._opening:
+            first = np.full_like(prompt_length, len(self._opening))
+        parts = [
+            jax.device_get(
+                _read(
+                    model,
+                    self._expert.params,
+                    tokens[at : at + _READ],
+                    prompt_length[at : at + _READ],
+                )
+            )
+            for at in range(0, len(ids), _READ)
+        ]
+        features, log_normaliser = (np.concatenate(part) for part in zip(*parts, strict=True))
+        fields = Texts(
+            tokens=tokens,
+            prompt_length=prompt_length,
+            first=first,
+            length=(prompt_length + output.num_tokens).astype(np.int32),
+            features=features,
+            log_normaliser=log_normaliser,
+        )
+        return fields.batch(slice(0, len(ids)))
+
+    def _run(self, ids, slots: int, example_ids, room: int, seed: int, temperature):
+        missing = self._config.batch_size - len(ids)
+        rows = decode.make_rows(
+            [*ids, *[[0]] * missing],
+            stop_table=self._stops,
+            max_new_tokens=[room] * len(ids) + [0] * missing,
+            prompt_slots=slots,
+            temperature=temperature,
+            seed=seed,
+            example_ids=example_ids,
+        )
+        output = decode.autoregressive(self._expert.model, self._expert.params, rows, room)
+        return jax.device_get(output)
+
+
+@partial(jax.jit, static_argnums=0)
+def _read(model, params, tokens, prompt_length):
+    """What the expert's head reads in texts, and what normalises the logits that it makes."""
+    features = model.features(params, tokens, prompt_length)
+
+    def normaliser(row):  # row by row: all logits at once would be large
+        return jax.nn.logsumexp(model.head_logits(params, row), axis=-1)
+
+    bits = jax.lax.bitcast_convert_type(features.astype(jnp.bfloat16), jnp.uint16)
+    return bits, jax.lax.map(normaliser, features)
+
+
+def _read_lines(path: str) -> list[str]:
+    try:
+        lines = epath.Path(path).read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read texts.prompts={path}: {error}") from None
+    lines = [line.strip() for line in lines if line.strip()]
+    if not lines:
+        raise UserError(f"texts.prompts={path} has no prompts; give it one a line")
+    return lines

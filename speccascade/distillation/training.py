@@ -1,0 +1,194 @@
+"""Trains a drafter that begins as some of its expert's layers on what the expert writes."""
+
+import os
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import optax
+from etils import epath
+
+from speccascade import importing, models, tasks
+from speccascade.distillation import texts
+from speccascade.distillation.texts import Texts
+from speccascade.errors import UserError
+from speccascade.importing import Loaded
+from speccascade.models import trim
+from speccascade.models.shrink import SHARED, shrink
+from speccascade.training import checkpoints, data, losses, sharing, steps
+from speccascade.training.optimizer import make_optimizer
+
+SECTIONS = ("expert", "texts", "drafter", "train")
+
+
+def distill(config: ml_collections.ConfigDict, workdir: str) -> dict[str, float]:
+    """Makes a drafter for an expert, or goes on where an earlier process stopped.
+
+    Args:
+      config: `expert` (its source and dtype), `texts`, `drafter` and `train`; see
+        configs/smollm2.py. Prompts of its `task`, if it has one, are kept out of the texts.
+      workdir: becomes that of a trained model, complete beside its expert.
+
+    Returns:
+      The last validation figures; see `evaluate`.
+
+    Raises:
+      UserError: something is missing or out of range.
+    """
+    sections = {k: config[k].to_dict() for k in SECTIONS if k in config}
+    if missing := [k for k in SECTIONS if k not in sections]:
+        raise UserError(f"the config lacks {', '.join(missing)}; see configs/smollm2.py")
+    c = ml_collections.FrozenConfigDict(sections)
+    steps.check(c.train)
+    losses.distillation(c.train.loss)
+    optimizer = make_optimizer(c.train)
+    if not 0 < c.train.validation_texts < c.texts.num_texts:
+        raise UserError(
+            f"train.validation_texts={c.train.validation_texts} must be at least 1 and below "
+            f"texts.num_texts={c.texts.num_texts}"
+        )
+    exclude = _held_out(config)
+    expert = _without_padding(importing.load(c.expert.source, c.expert.dtype))
+    make = partial(shrink, expert.model, expert.params, **_kept(sections["drafter"]))
+    make()  # says what is wrong with the layers before the expert writes for an hour
+    checkpoints.claim_workdir(workdir, sections)
+    texts.write(expert, c.texts, epath.Path(workdir) / "texts", exclude)
+    found = texts.load(epath.Path(workdir) / "texts", c.texts.num_texts)
+    held_out, learnt = found.split(c.train.validation_texts)
+    model, params = make(head_ids=head_ids(learnt, c.drafter.head_size, expert))
+
+    expert.tokenizer.save(workdir)
+    checkpoints.write_json(os.path.join(workdir, "model.json"), models.describe(model))
+    sharing.record(workdir, expert.params, c.expert.source, expert.context_length)
+    embedding = params.pop(SHARED)
+    fixed = {"embedding": embedding, "expert": expert.params}
+    static = {"model": model, "expert": expert.model, "loss": c.train.loss}
+
+    def advance(params, state, step):
+        rows = data.rows_of_step(step, len(learnt), c.train.batch_size, c.train.seed)
+        return _train_step(params, state, fixed, learnt.batch(rows), optimizer=optimizer, **static)
+
+    def measure(params):
+        return evaluate(model, {**params, SHARED: embedding}, expert, held_out)
+
+    with checkpoints.manager(workdir) as saved:
+        start = params, optimizer.init(_trained(params))
+        return steps.run(c.train, workdir, saved, start, advance, measure, "acceptance")
+
+
+def head_ids(found: Texts, size: int | None, expert: Loaded) -> np.ndarray | None:
+    """Returns the ids that the expert wrote most often, int32 [size], ascending.
+
+    What ends a text is among them. None where `size` is.
+    """
+    if size is None:
+        return None
+    counts = np.zeros(expert.model.vocab_size, np.int64)
+    position = np.arange(found.tokens.shape[1])
+    own = (position >= found.first[:, None]) & (position < found.length[:, None])
+    np.add.at(counts, found.tokens[own], 1)
+    counts[list(expert.tokenizer.eos_ids)] = counts.max() + 1
+    # Of equally frequent ones the lowest: vocabularies are built from frequent to rare.
+    return np.sort(np.argsort(-counts, kind="stable")[:size]).astype(np.int32)
+
+
+def evaluate(model, params, expert: Loaded, found: Texts, batch_size: int = 8) -> dict[str, float]:
+    """Returns figures on texts, means over the tokens that the expert wrote.
+
+    `acceptance` is the chance that lossless verification keeps a draft at temperature 1,
+    `greedy_agreement` the share of positions at which both have the same most likely token, and
+    `head_mass` what the expert gives to the ids that the drafter's head knows: the most that
+    `acceptance` can be.
+    """
+    totals: dict[str, float] = {}
+    for start in range(0, len(found), batch_size):
+        rows = np.arange(start, start + batch_size)
+        batch = found.batch(np.minimum(rows, len(found) - 1))
+        batch["length"] = np.where(rows < len(found), batch["length"], 0)  # counts nowhere
+        sums = _measure(params, expert.params, batch, model=model, expert=expert.model)
+        totals = {k: totals.get(k, 0.0) + float(v) for k, v in sums.items()}
+    tokens = totals.pop("tokens")
+    return {name: total / tokens for name, total in totals.items()}
+
+
+def _without_padding(expert: Loaded) -> Loaded:
+    """Returns the expert without token ids that no token has, so that it never writes one."""
+    model, params = trim.to_vocabulary(expert.model, expert.params, expert.tokenizer.vocab_size)
+    return expert._replace(model=model, params=params)
+
+
+def _held_out(config: ml_collections.ConfigDict) -> list[str]:
+    """Returns the prompts that the drafter will be measured on."""
+    if "task" not in config:
+        return []
+    task = tasks.make(config.task)
+    return [e.prompt for split in ("validation", "test") for e in task.examples(split)]
+
+
+def _kept(drafter: dict[str, Any]) -> dict[str, Any]:
+    """Returns which layers the config keeps; a new model has an encoder only if its expert has."""
+    return {k: v for k, v in drafter.items() if k in ("layers", "encoder_layers")}
+
+
+def _trained(params):
+    """Returns the parameters without the head's token ids, which are no numbers to train."""
+    return {**params, "head": {"weight": params["head"]["weight"]}}
+
+
+def _log_q(model, params, batch):
+    """The drafter's log-probabilities of its head's ids after every token, `[B, T - 1, K]`."""
+    features = model.features(params, batch["tokens"], batch["prompt_length"])[:, :-1]
+    return jax.nn.log_softmax(model.head_logits(params, features))
+
+
+def _expert_features(batch):
+    bits = batch["features"][:, :-1]
+    return jax.lax.bitcast_convert_type(bits, jnp.bfloat16)
+
+
+def _own(batch):
+    """Which of the predicted tokens the expert wrote, `[B, T - 1]`."""
+    size = batch["tokens"].shape[1]
+    return losses.token_weights(size, batch["first"], batch["length"], 0.0)
+
+
+@partial(jax.jit, static_argnames=("model", "expert", "loss", "optimizer"), donate_argnums=(0, 1))
+def _train_step(params, state, fixed, batch, *, model, expert, loss, optimizer):
+    ids = params["head"].get("ids")
+    logits = expert.head_logits(fixed["expert"], _expert_features(batch), ids)
+    log_p = logits - batch["log_normaliser"][:, :-1, None]
+
+    def mean_distance(trained):
+        log_q = _log_q(model, {**trained, SHARED: fixed["embedding"]}, batch)
+        return losses.weighted_mean(losses.distillation(loss)(log_q, log_p), _own(batch))
+
+    trained = _trained(params)
+    value, grads = jax.value_and_grad(mean_distance)(trained)
+    updates, state = optimizer.update(grads, state, trained)
+    trained = optax.apply_updates(trained, updates)
+    head = {**params["head"], **trained["head"]}
+    logged = {"loss": value, "grad_norm": optax.tree.norm(grads)}
+    return {**trained, "head": head}, state, logged
+
+
+@partial(jax.jit, static_argnames=("model", "expert"))
+def _measure(params, expert_params, batch, *, model, expert):
+    """Sums over a batch of what `evaluate` returns means of."""
+    weights = _own(batch)
+    log_q = _log_q(model, params, batch)
+    ids = params["head"].get("ids", jnp.arange(log_q.shape[-1]))
+
+    def row(log_q, features, log_normaliser):  # row by row: the expert's logits are large
+        log_p = expert.head_logits(expert_params, features) - log_normaliser[:, None]
+        p = jnp.exp(log_p[:, ids])
+        agree = ids[jnp.argmax(log_q, -1)] == jnp.argmax(log_p, -1)
+        return jnp.minimum(jnp.exp(log_q), p).sum(-1), agree, p.sum(-1)
+
+    features = _expert_features(batch)
+    found = jax.lax.map(lambda x: row(*x), (log_q, features, batch["log_normaliser"][:, :-1]))
+    names = ("acceptance", "greedy_agreement", "head_mass")
+    sums = {k: jnp.sum(v * weights) for k, v in zip(names, found, strict=True)}
+    return {**sums, "tokens": weights.sum()}

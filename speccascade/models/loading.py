@@ -1,0 +1,14 @@
+"""Where parameters go while they are read from a disk."""
+
+from collections.abc import Callable
+
+import jax
+
+Shardings = Callable[[str, tuple[int, ...]], jax.sharding.Sharding]
+"""From a parameter's flat key ("attention_0/query/weight") and shape to how it is laid out."""
+
+
+def default_sharding(key: str, shape: tuple[int, ...]) -> jax.sharding.Sharding:
+    """Puts every parameter whole on the default device."""
+    del key, shape
+    return jax.sharding.SingleDeviceSharding(jax.config.jax_default_device or jax.devices()[0])

@@ -1,0 +1,82 @@
+"""The loop around training steps: metrics, checkpoints, going on after an interruption."""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import tqdm
+
+from speccascade.errors import UserError
+from speccascade.training import checkpoints
+from speccascade.training.metrics import MetricsWriter
+
+
+def check(c: Mapping[str, Any]) -> None:
+    """Raises UserError where the intervals of the config's `train` do not fit together."""
+    if c["checkpoint_every"] % c["log_every"]:
+        raise UserError(
+            f"train.checkpoint_every ({c['checkpoint_every']}) must be a multiple of "
+            f"train.log_every ({c['log_every']}), or a restart would log other means"
+        )
+
+
+def run(
+    c: Mapping[str, Any],
+    workdir: str,
+    saved: ocp.CheckpointManager,
+    start: tuple[Any, Any],
+    advance: Callable[[Any, Any, int], tuple[Any, Any, dict[str, jax.Array]]],
+    evaluate: Callable[[Any], dict[str, float]],
+    shown: str,
+) -> dict[str, float]:
+    """Trains, or goes on from the newest checkpoint.
+
+    Args:
+      c: the config's `train`: `num_steps`, `log_every`, `eval_every`, `checkpoint_every`.
+      workdir: where metrics go.
+      saved: the workdir's checkpoints.
+      start: parameters and optimiser state before the first step.
+      advance: maps parameters, optimiser state and the step's number, from 0, to the next two and
+        what is logged of it, `loss` among it. A step depends on nothing else.
+      evaluate: maps parameters to figures.
+      shown: the figure that the progress bar shows.
+
+    Returns:
+      The last figures.
+    """
+    params, state = start
+    step = 0
+    if saved.latest_step() is not None:
+        step, params, state = checkpoints.restore(saved, params, state)
+    metrics = MetricsWriter(workdir, step)
+    figures = evaluate(params)
+    bar = tqdm.tqdm(total=c["num_steps"], initial=step, unit="step", smoothing=0.05, mininterval=5)
+    pending: list[dict] = []
+    started = time.monotonic()
+    while step < c["num_steps"]:
+        params, state, logged = advance(params, state, step)
+        pending.append(logged)
+        step += 1
+        if len(pending) > 1:  # one step ahead is enough, and the bar keeps to the truth
+            jax.block_until_ready(pending[-2])
+        bar.update()
+        last = step == c["num_steps"]
+        if step % c["log_every"] == 0 or last:
+            means = {k: float(np.mean([p[k] for p in pending])) for k in pending[0]}
+            seconds = (time.monotonic() - started) / len(pending)
+            metrics.write(step, {**means, "seconds_per_step": seconds})
+            bar.set_postfix({"loss": f"{means['loss']:.4f}", shown: f"{figures[shown]:.4f}"})
+            pending = []
+        if step % c["eval_every"] == 0 or last:
+            figures = evaluate(params)
+            metrics.write(step, figures)
+        if step % c["checkpoint_every"] == 0 or last:
+            checkpoints.save(saved, step, params, state)
+        if not pending:
+            started = time.monotonic()
+    bar.close()
+    metrics.close()
+    return figures

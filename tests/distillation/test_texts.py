@@ -1,0 +1,117 @@
+import json
+import shutil
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import pytest
+from etils import epath
+
+from speccascade import importing
+from speccascade.distillation import texts
+from speccascade.errors import UserError
+from tests.distillation import tiny
+
+
+@pytest.fixture(scope="module")
+def expert(tmp_path_factory):
+    return importing.load(tiny.expert(tmp_path_factory.mktemp("texts") / "expert"))
+
+
+def config(**changes):
+    return ml_collections.FrozenConfigDict({**tiny.get_config().texts.to_dict(), **changes})
+
+
+@pytest.fixture(scope="module")
+def written(expert, tmp_path_factory):
+    directory = epath.Path(tmp_path_factory.mktemp("written"))
+    texts.write(expert, config(), directory)
+    return directory
+
+
+def test_texts_are_prompts_and_answers_of_the_expert(expert, written):
+    found = texts.load(written, 20)
+    assert len(found) == 20
+    prompts = json.loads((written / "prompts.json").read_text())
+    assert len(set(prompts)) == len(prompts) == 20
+    opening = expert.tokenizer.encode_chat_opening()
+    assert expert.tokenizer.chat([{"role": "user", "content": "x"}]).startswith("<|im_start|>user")
+    for i, prompt in enumerate(prompts):
+        ids = expert.tokenizer.encode_prompts([prompt], chat=True)[0]
+        assert ids[: len(opening)] == opening and found.first[i] == len(opening)
+        np.testing.assert_array_equal(found.tokens[i, : found.prompt_length[i]], ids)
+        assert found.prompt_length[i] == len(ids)
+    answers = found.length - found.prompt_length
+    assert answers.min() >= 1 and answers.max() <= 12
+
+
+def test_the_expert_is_read_back_exactly(expert, written):
+    found = texts.load(written, 20)
+    logits = expert.model.forward(expert.params, found.tokens, found.prompt_length)
+    features = jax.lax.bitcast_convert_type(found.features, jnp.bfloat16)
+    again = expert.model.head_logits(expert.params, features.astype(jnp.float32))
+    position = np.arange(found.tokens.shape[1])
+    inside = position < found.length[:, None]
+    got = np.asarray(again - found.log_normaliser[..., None])[inside]
+    want = np.asarray(jax.nn.log_softmax(logits))[inside]
+    np.testing.assert_allclose(got, want, atol=0.02)  # features are kept in bfloat16
+    # Rows of temperature 0 took the likeliest token each time.
+    greedy = position[:-1] >= found.prompt_length[:, None] - 1
+    greedy &= position[:-1] < found.length[:, None] - 1
+    greedy[1::2] = False
+    best = np.asarray(logits).argmax(-1)[:, :-1]
+    np.testing.assert_array_equal(best[greedy], found.tokens[:, 1:][greedy])
+
+
+def test_writing_goes_on_where_it_stopped(expert, written, tmp_path):
+    directory = epath.Path(tmp_path / "again")
+    shutil.copytree(written, directory)
+    before = {p.name: p.read_bytes() for p in directory.iterdir()}
+    prompts = json.loads((directory / "prompts.json").read_text())
+    (directory / "00001.npz").unlink()
+    (directory / "00002.npz").unlink()
+    (directory / "00001.partial").write_bytes(b"cut short")
+    kept = directory / "00000.npz"
+    stamp = kept.stat().mtime
+    texts.write(expert, config(), directory)
+    assert kept.stat().mtime == stamp
+    assert json.loads((directory / "prompts.json").read_text()) == prompts
+    for name in ("00001.npz", "00002.npz"):
+        with np.load(directory / name) as new, np.load(written / name) as old:
+            for field in old.files:
+                np.testing.assert_array_equal(new[field], old[field])
+    assert before.keys() == {p.name for p in directory.iterdir()}
+
+
+def test_prompts_of_a_file_but_for_those_that_are_held_out(expert, tmp_path):
+    lines = [f"What is {i} and {i}?" for i in range(6)]
+    (tmp_path / "prompts.txt").write_text("\n".join([lines[0], "", *lines]) + "\n")
+    where = epath.Path(tmp_path / "texts")
+    c = config(prompts=str(tmp_path / "prompts.txt"), chat=False, num_texts=5)
+    texts.write(expert, c, where, exclude=[lines[2].upper()])
+    assert json.loads((where / "prompts.json").read_text()) == lines[:2] + lines[3:]
+    found = texts.load(where, 5)
+    np.testing.assert_array_equal(found.first, found.prompt_length)
+    with pytest.raises(UserError, match="no more than 5 different prompts were found; lower"):
+        texts.write(
+            expert,
+            ml_collections.FrozenConfigDict({**c.to_dict(), "num_texts": 6}),
+            epath.Path(tmp_path / "more"),
+            exclude=[lines[2]],
+        )
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_texts": 0}, "texts.num_texts=0 must be at least 1"),
+        ({"max_new_tokens": 17}, "is 65 and the expert's context 64; lower one of them"),
+        ({"prompt_slots": 3}, "texts.prompt_slots=3 leaves no room for a prompt"),
+        ({"prompts": "absent.txt"}, "cannot read texts.prompts=absent.txt"),
+    ],
+)
+def test_what_cannot_be_written(expert, tmp_path, changes, message):
+    with pytest.raises(UserError, match=message):
+        texts.write(expert, config(**changes), epath.Path(tmp_path / "texts"))
+    assert not (tmp_path / "texts").exists()
