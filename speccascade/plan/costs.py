@@ -9,11 +9,12 @@ import dataclasses
 import re
 
 from speccascade.models.interface import Cache, Model, Params
-from speccascade.plan.memory import is_product, leaves, local, size, weight_bytes
+from speccascade.plan.memory import is_product, leaves, local, size
 
 # A decoder's step needs neither the encoder nor what has become the cache's keys and values of the
 # prompt.
 _PREFILL_ONLY = re.compile(r"encoder/|decoder/cross_attention_\d+/(key|value)/")
+_EMBEDDING = re.compile(r"embedding($|/)")  # with int8 weights it has two arrays
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,11 +63,12 @@ def read_by_step(model: Model, params: Params) -> list[tuple[str, object]]:
     return [
         (key, leaf)
         for key, leaf in leaves(params)
-        if not _PREFILL_ONLY.match(key) and (key != "embedding" or model.config.tie_embeddings)
+        if not _PREFILL_ONLY.match(key)
+        and (not _EMBEDDING.match(key) or model.config.tie_embeddings)
     ]
 
 
-def forward(model: Model, params: Params, cache: Cache, tokens: int, kind: str) -> Cost:
+def forward(model: Model, params: Params, cache: Cache, tokens: int) -> Cost:
     """Returns the cost of one pass of a model over its cache.
 
     Args:
@@ -75,23 +77,22 @@ def forward(model: Model, params: Params, cache: Cache, tokens: int, kind: str) 
       cache: the same of its cache, whose axis 0 is the batch. All slots count as read: so does the
         program, filled or not.
       tokens: S, of each row.
-      kind: how weights are stored; see `memory.WEIGHTS`.
     """
     keys_and_values = [leaf for _, leaf in leaves(cache) if leaf.ndim == 4]
     rows = local(keys_and_values[0])[0] * tokens
     width = 2 if model.config.dtype == "bfloat16" else 4
     ops, hbm, exchanges = 0, 0, []
     for key, leaf in read_by_step(model, params):
-        hbm += weight_bytes(key, leaf, kind)
+        hbm += size(leaf)
         if not is_product(key, leaf):
             continue
         out, summed = local(leaf)
         ops += 2 * out * summed * rows
         if (ways := leaf.shape[1] // summed) > 1:
             exchanges.append(Exchange(rows * out * width, ways))
-    embedding = params["embedding"]
+    embedding = next(leaf for key, leaf in leaves(params) if _EMBEDDING.match(key))
     if (ways := embedding.shape[0] // local(embedding)[0]) > 1:
-        exchanges.append(Exchange(rows * embedding.shape[1] * width, ways))
+        exchanges.append(Exchange(rows * model.config.d_model * width, ways))
     for leaf in keys_and_values:
         batch, heads, slots, head_dim = local(leaf)
         queries = model.config.num_heads // leaf.shape[1] * heads

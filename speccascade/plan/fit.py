@@ -54,20 +54,19 @@ class Parts:
         return int(_FIXED_SHARE * chip_bytes)
 
 
-def parts(inputs: Inputs, slice_: Topology, kind: str) -> Parts:
+def parts(inputs: Inputs, slice_: Topology) -> Parts:
     """Returns what lies on one device.
 
     Args:
       inputs: the decode loop's.
       slice_: where.
-      kind: how weights are stored; see `memory.WEIGHTS`.
     """
     state = inputs.state
     caches = {"drafter": memory.size(state.drafter), "expert": memory.size(state.expert)}
     logits = 4 * inputs.device_rows * inputs.device_vocab * (inputs.decoder.draft_length + 1)
     fixed = Parts.temporaries_fixed(slice_.chip.hbm_bytes)
     return Parts(
-        weights={role: memory.weights(tree, kind) for role, tree in inputs.params.items()},
+        weights={role: memory.size(tree) for role, tree in inputs.params.items()},
         caches=caches,
         state=memory.size((inputs.rows, state)) - sum(caches.values()),
         temporaries=fixed + _LOGITS_ARRAYS * logits,
@@ -75,41 +74,39 @@ def parts(inputs: Inputs, slice_: Topology, kind: str) -> Parts:
     )
 
 
-def alternatives(subject: Subject, slice_: Topology, kind: str) -> list[str]:
+def alternatives(subject: Subject, slice_: Topology) -> list[str]:
     """Returns the nearest settings that fit where one does not, by arithmetic; may be none."""
     found = []
     inputs = subject.inputs(slice_)
     hbm = slice_.chip.hbm_bytes
-    here = parts(inputs, slice_, kind)
+    here = parts(inputs, slice_)
     if rows := here.largest_rows(hbm):
         found.append(f"--batch_size={rows * subject.batch_size // here.rows}")
-    if kind != "int8":
-        stored = parts(inputs, slice_, "int8")
-        if stored.total <= hbm:
-            found.append("--weights=int8")
+    if subject.weights != "int8" and _fits(subject.stored_as("int8"), slice_):
+        found.append("--weights=int8")
     model = inputs.decoder.layout.ways("model")
     wider = dataclasses.replace(subject, mesh={**subject.mesh, "data": -1, "model": 2 * model})
     more = f"--config.mesh.model={2 * model}"
-    if _fits(wider, slice_, kind):
+    if _fits(wider, slice_):
         found.append(more)
     for candidate, flag in ((subject, ""), (wider, f" {more}")):
-        if (name := _larger(candidate, slice_, kind)) is not None:
+        if (name := _larger(candidate, slice_)) is not None:
             return [*found, f"--topology={name}{flag}"]
     return found
 
 
-def _larger(subject: Subject, slice_: Topology, kind: str) -> str | None:
+def _larger(subject: Subject, slice_: Topology) -> str | None:
     """Returns the smallest larger slice of the same chips that fits."""
     name = slice_.name
     while (name := topology.larger(name)) is not None:
-        if _fits(subject, topology.describe(name), kind):
+        if _fits(subject, topology.describe(name)):
             return name
     return None
 
 
-def _fits(subject: Subject, slice_: Topology, kind: str) -> bool:
+def _fits(subject: Subject, slice_: Topology) -> bool:
     try:
         inputs = subject.inputs(slice_)
     except UserError:  # batch or mesh do not divide there
         return False
-    return parts(inputs, slice_, kind).total <= slice_.chip.hbm_bytes
+    return parts(inputs, slice_).total <= slice_.chip.hbm_bytes

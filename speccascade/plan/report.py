@@ -22,7 +22,6 @@ class Plan:
       subject: the pair.
       slice_: the slice.
       mesh: devices along each axis.
-      weights: how weights are stored.
       parts: a device's memory, by arithmetic.
       program: as compiled; the compiler's refusal; None where it was not asked.
       largest: the largest batch that fits, by arithmetic; 0 for none.
@@ -34,7 +33,6 @@ class Plan:
     subject: Subject
     slice_: Topology
     mesh: dict[str, int]
-    weights: str
     parts: Parts
     program: Program | TooLarge | None
     largest: int
@@ -80,7 +78,7 @@ def _header(plan: Plan) -> str:
             f"### {s.name} on {plan.slice_.name}: {chips} chips, {mesh}\n",
             f"- batch {s.batch_size}, {plan.parts.rows} rows on a device; prompts of up to "
             f"{s.prompt_length} tokens, answers of up to {s.max_new_tokens}",
-            f"- {s.setting}; {plan.weights} weights",
+            f"- {s.setting}; {s.weights} weights",
         ]
     )
 
@@ -106,8 +104,8 @@ def _memory(plan: Plan) -> str:
             f"{program.cached} arrays are overwritten in place. Compiled in "
             f"{program.seconds:.0f} s."
         )
-    elif plan.weights == "int8":
-        lines.append("\nBy arithmetic alone: the models cannot store int8 weights yet.")
+    else:
+        lines.append("\nBy arithmetic alone.")
     return "\n".join(lines)
 
 

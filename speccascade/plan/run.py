@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import ml_collections
 
 from speccascade.errors import UserError
-from speccascade.plan import costs, fit, memory, report, roofline, topology
+from speccascade.plan import costs, fit, report, roofline, topology
 from speccascade.plan.program import Program, TooLarge, compile_loop
 from speccascade.plan.subject import Inputs, Subject, load
 from speccascade.plan.topology import Topology
@@ -30,33 +30,29 @@ def run(
       say: told the Markdown of a slice as soon as it is there.
       slices: topologies with commas between, or "all".
       batch_size: in place of the config's.
-      weights: how weights are stored, one of `memory.WEIGHTS`.
+      weights: how both models keep their matrices, one of `subject.WEIGHTS`.
       acceptance: the probability that a draft token is kept, for the time of a token.
       confirm: whether the largest batch is compiled too.
 
     Raises:
       UserError: the config or an argument is not as it must be, or libtpu is missing.
     """
-    memory.check_weights(weights)
     if not 0 <= acceptance <= 1:
         raise UserError(f"acceptance={acceptance} must be in [0, 1]")
-    subject = load(config, batch_size)
+    subject = load(config, batch_size, weights)
     for slice_ in [topology.describe(name) for name in topology.names(slices)]:
-        found = plan(subject, slice_, weights, acceptance, confirm)
-        others = [] if found.fits else fit.alternatives(subject, slice_, weights)
+        found = plan(subject, slice_, acceptance, confirm)
+        others = [] if found.fits else fit.alternatives(subject, slice_)
         say(report.render(found, others))
 
 
-def plan(
-    subject: Subject, slice_: Topology, kind: str, acceptance: float, confirm: bool
-) -> report.Plan:
+def plan(subject: Subject, slice_: Topology, acceptance: float, confirm: bool) -> report.Plan:
     """Returns the plan of a pair on one slice; see `run`."""
     inputs = subject.inputs(slice_)
-    parts = fit.parts(inputs, slice_, kind)
+    parts = fit.parts(inputs, slice_)
     hbm = slice_.chip.hbm_bytes
     largest = parts.largest_rows(hbm) * (subject.batch_size // parts.rows)
-    # Weights that models cannot store yet are not compiled, nor is what is far too large.
-    asked = inputs if kind == "bfloat16" and parts.total <= 2 * hbm else None
+    asked = inputs if parts.total <= 2 * hbm else None  # what is far too large is not compiled
     most = None
     if asked is not None and confirm and largest:
         most = dataclasses.replace(subject, batch_size=largest).inputs(slice_)
@@ -66,12 +62,11 @@ def plan(
         subject=subject,
         slice_=slice_,
         mesh=dict(inputs.decoder.layout.mesh.shape),
-        weights=kind,
         parts=parts,
         program=program,
         largest=largest,
         largest_program=largest_program,
-        block=block(subject, slice_, inputs, kind),
+        block=block(subject, slice_, inputs),
         acceptance=acceptance,
     )
 
@@ -83,14 +78,14 @@ def _attempt(inputs: Inputs | None) -> Program | TooLarge | None:
         return error
 
 
-def block(subject: Subject, slice_: Topology, inputs: Inputs, kind: str) -> roofline.Block:
+def block(subject: Subject, slice_: Topology, inputs: Inputs) -> roofline.Block:
     """Returns the least times of a block's acts."""
     size = subject.setting.draft_length
 
     def step(role, tokens):
         model, params = subject.models[role], inputs.params[role]
         cache = getattr(inputs.state, role)
-        cost = costs.forward(model, params, cache, tokens, kind)
+        cost = costs.forward(model, params, cache, tokens)
         return roofline.act(cost, slice_)
 
     drafts = size + subject.bonus

@@ -20,6 +20,7 @@ from speccascade.plan.topology import Topology
 from speccascade.rules import Rule
 from speccascade.sharding import from_config
 
+WEIGHTS = ("bfloat16", "int8")
 _NUMBERS = ("batch_size", "prompt_length", "max_new_tokens")
 
 
@@ -56,6 +57,7 @@ class Subject:
       batch_size: B, rows of the whole slice.
       prompt_length: T.
       max_new_tokens: room for an answer.
+      weights: one of `WEIGHTS`.
     """
 
     name: str
@@ -65,6 +67,12 @@ class Subject:
     batch_size: int
     prompt_length: int
     max_new_tokens: int
+    weights: str
+
+    def stored_as(self, weights: str) -> "Subject":
+        """Returns the same with its models' matrices kept in another way."""
+        made = {role: _kept(model, weights) for role, model in self.models.items()}
+        return dataclasses.replace(self, models=made, weights=weights)
 
     @property
     def rule(self) -> Rule:
@@ -111,16 +119,21 @@ class Subject:
         return Inputs(decoder, params, followed, rows, state)
 
 
-def load(config: ml_collections.ConfigDict, batch_size: int | None = None) -> Subject:
+def load(
+    config: ml_collections.ConfigDict, batch_size: int | None = None, weights: str = "bfloat16"
+) -> Subject:
     """Reads what a config says of its pair, without the weights.
 
     Args:
       config: `models`, `mesh` and `plan`; see configs/gemma2_2b_9b.py.
       batch_size: in place of the config's.
+      weights: one of `WEIGHTS`, for both models.
 
     Raises:
       UserError: the config is not as it must be.
     """
+    if weights not in WEIGHTS:
+        raise UserError(f"weights={weights!r} is unknown; choose one of: {', '.join(WEIGHTS)}")
     if missing := [name for name in ("models", "mesh", "plan") if name not in config]:
         raise UserError(f"the config lacks {', '.join(missing)}; see configs/gemma2_2b_9b.py")
     if missing := sorted(set(ROLES) - set(config.models)):
@@ -137,11 +150,19 @@ def load(config: ml_collections.ConfigDict, batch_size: int | None = None) -> Su
     pair = config.get("pair", {role: role for role in ROLES})
     return Subject(
         name=" -> ".join(str(pair[role]) for role in ROLES),
-        models={role: models.build(config.models[role].to_dict()) for role in ROLES},
+        models={
+            role: _kept(models.build(config.models[role].to_dict()), weights) for role in ROLES
+        },
         mesh=config.mesh.to_dict(),
         setting=how,
         **{name: section[name] for name in _NUMBERS},
+        weights=weights,
     )
+
+
+def _kept(model: Model, weights: str) -> Model:
+    kept = {"weight_dtype": "int8"} if weights == "int8" else {"param_dtype": weights}
+    return models.build({**models.describe(model), **kept})
 
 
 def _rows(batch: int, prompt_length: int, vocab_size: int) -> Rows:

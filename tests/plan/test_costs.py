@@ -9,12 +9,12 @@ from speccascade.plan.costs import Cost, Exchange
 from tests.plan import tiny
 
 
-def whole(config, tokens, batch=4, slots=24, prompt=None, kind="bfloat16"):
+def whole(config, tokens, batch=4, slots=24):
     """Returns the cost of a pass on one device."""
     model = models.build(config)
     params = jax.eval_shape(model.init, jax.random.key(0))
     cache = jax.eval_shape(lambda: model.init_cache(batch, slots))
-    return costs.forward(model, params, cache, tokens, kind)
+    return costs.forward(model, params, cache, tokens)
 
 
 def test_a_decoder_only_pass_on_one_device():
@@ -31,7 +31,7 @@ def test_a_decoder_only_pass_on_one_device():
 def test_int8_weights_take_a_byte_and_a_scale_per_channel():
     matrices = 2 * (2 * 64 * 32 + 2 * 32 * 32 + 3 * 48 * 32) + 520 * 32
     channels = 2 * (64 + 32 + 2 * 32 + 2 * 48 + 32) + 520
-    plain, stored = (whole(tiny.MODEL, 1, kind=kind) for kind in memory.WEIGHTS)
+    plain, stored = (whole({**tiny.MODEL, "weight_dtype": kept}, 1) for kept in (None, "int8"))
     assert plain.hbm_bytes - stored.hbm_bytes == matrices - 4 * channels
     assert plain.ops == stored.ops
 
@@ -50,7 +50,7 @@ def test_a_t5_step_reads_neither_encoder_nor_embedding():
 def test_sharded_products_exchange_what_they_sum():
     inputs = subject.load(tiny.config()).inputs(tiny.fake())
     model, params = inputs.decoder.expert, inputs.params["expert"]
-    cost = costs.forward(model, params, inputs.state.expert, 4, "bfloat16")
+    cost = costs.forward(model, params, inputs.state.expert, 4)
     # Two rows on a device: outputs of attention and feed-forward in both layers, and the embedding.
     assert cost.exchanges == (Exchange(2 * 4 * 32 * 2, ways=2),) * 5
     assert cost.ici_bytes == 5 * 2 * 4 * 32 * 2

@@ -15,7 +15,7 @@ def with_memory(slice_, size):
 
 def test_parts_are_what_shapes_say():
     inputs = subject.load(tiny.config()).inputs(tiny.fake())
-    found = fit.parts(inputs, tiny.fake(), "bfloat16")
+    found = fit.parts(inputs, tiny.fake())
     everything = memory.size((inputs.params, inputs.rows, inputs.state))
     assert found.arguments == everything
     assert found.rows == 2
@@ -26,30 +26,30 @@ def test_parts_are_what_shapes_say():
 def test_the_largest_batch_fits_and_one_row_more_does_not():
     slice_ = with_memory(tiny.fake(), 300_000)
     asked = subject.load(tiny.config())
-    rows = fit.parts(asked.inputs(slice_), slice_, "bfloat16").largest_rows(300_000)
+    rows = fit.parts(asked.inputs(slice_), slice_).largest_rows(300_000)
     assert rows > asked.batch_size // 2
     for more, fits in ((0, True), (1, False)):
         # The table of stops is no row's; it counts as one's share here.
         other = dataclasses.replace(asked, batch_size=2 * (rows + more))
-        total = fit.parts(other.inputs(slice_), slice_, "bfloat16").total
+        total = fit.parts(other.inputs(slice_), slice_).total
         assert (total <= 300_000) == fits or abs(total - 300_000) < 4 * 520
 
 
 def test_no_batch_fits_where_the_weights_do_not():
     slice_ = tiny.fake()
     inputs = subject.load(tiny.config()).inputs(slice_)
-    found = fit.parts(inputs, slice_, "bfloat16")
+    found = fit.parts(inputs, slice_)
     assert found.largest_rows(found.weights["expert"]) == 0
 
 
 def test_alternatives_fit(monkeypatch):
     asked = subject.load(tiny.config(batch_size=64))
-    total = fit.parts(asked.inputs(tiny.fake()), tiny.fake(), "bfloat16").total
+    total = fit.parts(asked.inputs(tiny.fake()), tiny.fake()).total
     size = 0.6 * total
     monkeypatch.setattr(topology, "describe", lambda name: with_memory(tiny.fake(name), size))
     monkeypatch.setattr(topology, "larger", {"v5e:2x2": "v5e:2x4", "v5e:2x4": None}.get)
     slice_ = with_memory(tiny.fake(), size)
-    flags = fit.alternatives(asked, slice_, "bfloat16")
+    flags = fit.alternatives(asked, slice_)
     assert len(flags) >= 2
     for flag in flags:
         name, _, value = flag.partition("=")
@@ -57,9 +57,11 @@ def test_alternatives_fit(monkeypatch):
             other, where = dataclasses.replace(asked, batch_size=int(value)), slice_
         elif name == "--topology":
             other, where = asked, with_memory(tiny.fake(value), size)
+        elif name == "--weights":
+            other, where = asked.stored_as(value), slice_
         else:
             continue
-        assert fit.parts(other.inputs(where), where, "bfloat16").total <= size * 1.01
+        assert fit.parts(other.inputs(where), where).total <= size * 1.01
 
 
 def test_a_batch_must_divide():

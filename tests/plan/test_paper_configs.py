@@ -7,6 +7,7 @@ import jax
 import pytest
 
 from speccascade import models, paper
+from speccascade.models import quantisation
 from speccascade.plan import memory, subject
 from speccascade.plan.memory import leaves
 from tests.importing import decoder_only_families, planned
@@ -41,9 +42,10 @@ def test_bytes_of_gemma_2_27b():
     norms = (4 * 46 + 1) * 4608
     model = models.build({**paper.ARCHITECTURES["google/gemma-2-27b"], "param_dtype": "bfloat16"})
     params = jax.eval_shape(model.init, jax.random.key(0))
-    assert memory.weights(params, "bfloat16") == 2 * matrices + 4 * norms
+    assert memory.size(params) == 2 * matrices + 4 * norms
     channels = 46 * (4096 + 4608 + 2 * 2048 + 2 * 36_864 + 4608) + 256_000
-    assert memory.weights(params, "int8") == matrices + 4 * channels + 4 * norms
+    stored = jax.eval_shape(quantisation.quantised(model).init, jax.random.key(0))
+    assert memory.size(stored) == matrices + 4 * channels + 4 * norms
 
 
 @pytest.mark.parametrize("size", ["2b", "9b", "27b"])

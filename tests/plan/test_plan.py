@@ -15,27 +15,32 @@ compiles = pytest.mark.skipif(
 )
 
 
-def planned(slice_, kind="int8", confirm=False, **plan):
-    return run.plan(subject.load(tiny.config(**plan)), slice_, kind, 0.8, confirm)
+def planned(slice_, weights="bfloat16"):
+    return run.plan(subject.load(tiny.config(), weights=weights), slice_, 0.8, confirm=False)
 
 
-def test_int8_is_planned_by_arithmetic_alone():
-    found = planned(tiny.fake())
-    assert found.program is None and found.fits
+def uncompiled():
+    """Returns a plan for chips so small that the compiler is not even asked."""
+    slice_ = tiny.fake()
+    small = dataclasses.replace(slice_.chip, hbm_bytes=1000)
+    return planned(dataclasses.replace(slice_, chip=small))
+
+
+def test_what_does_not_fit_says_by_how_much():
+    found = uncompiled()
+    assert found.program is None and not found.fits
+    over = (found.total - 1000) / GIB
+    text = report.render(found, ["--topology=v5e:2x4"])
+    assert f"**Does not fit**: {over:.2f} GiB" in text and "--topology=v5e:2x4" in text
+
+
+def test_a_plan_by_arithmetic_alone():
+    found = dataclasses.replace(uncompiled(), slice_=tiny.fake())
+    assert found.fits
     text = report.render(found, [])
     assert "By arithmetic alone" in text and "**Fits**" in text
     # A chip's rates divided by what a tiny pair asks for: the hops are all that is left.
     assert found.block.expert.time.bound == "exchange"
-
-
-def test_what_does_not_fit_says_by_how_much():
-    slice_ = tiny.fake()
-    small = dataclasses.replace(slice_.chip, hbm_bytes=1000)
-    found = planned(dataclasses.replace(slice_, chip=small))
-    assert not found.fits
-    over = (found.total - 1000) / GIB
-    text = report.render(found, ["--topology=v5e:2x4"])
-    assert f"**Does not fit**: {over:.2f} GiB" in text and "--topology=v5e:2x4" in text
 
 
 @pytest.mark.parametrize(
@@ -51,9 +56,11 @@ def test_the_compilers_refusal_is_read(message, size):
 
 
 @compiles
-@pytest.mark.parametrize("name", ["v5e:2x2", "v4:2x2x1"])
-def test_compiled_for_a_slice(name):
-    found = planned(topology.describe(name), "bfloat16")
+@pytest.mark.parametrize(
+    ("name", "weights"), [("v5e:2x2", "bfloat16"), ("v4:2x2x1", "bfloat16"), ("v5e:2x2", "int8")]
+)
+def test_compiled_for_a_slice(name, weights):
+    found = planned(topology.describe(name), weights)
     compiled = found.program
     assert found.fits and compiled.temporaries > 0
     assert compiled.aliased == compiled.cached == 2 * 3  # keys and values of three layers
