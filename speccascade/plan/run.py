@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+import jax
 import ml_collections
 
 from speccascade.errors import UserError
@@ -40,6 +41,8 @@ def run(
     if not 0 <= acceptance <= 1:
         raise UserError(f"acceptance={acceptance} must be in [0, 1]")
     subject = load(config, batch_size, weights)
+    # JAX would keep programs for slices that are not there, but cannot read them back.
+    jax.config.update("jax_enable_compilation_cache", False)
     for slice_ in [topology.describe(name) for name in topology.names(slices)]:
         found = plan(subject, slice_, acceptance, confirm)
         others = [] if found.fits else fit.alternatives(subject, slice_)
