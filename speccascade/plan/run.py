@@ -55,7 +55,7 @@ def plan(subject: Subject, slice_: Topology, acceptance: float, confirm: bool) -
     parts = fit.parts(inputs, slice_)
     hbm = slice_.chip.hbm_bytes
     largest = parts.largest_rows(hbm) * (subject.batch_size // parts.rows)
-    asked = inputs if parts.total <= 2 * hbm else None  # what is far too large is not compiled
+    asked = inputs if parts.arguments <= hbm else None  # a compiler could only refuse the rest
     most = None
     if asked is not None and confirm and largest:
         most = dataclasses.replace(subject, batch_size=largest).inputs(slice_)
