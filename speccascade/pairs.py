@@ -20,7 +20,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import safetensors
 from safetensors.flax import load_file, save
 
@@ -30,7 +29,7 @@ from speccascade.models import trim
 from speccascade.models.axes import param_axes
 from speccascade.models.interface import Model, Params
 from speccascade.models.quantisation import is_int8
-from speccascade.sharding import Layout
+from speccascade.sharding import Layout, hosts
 from speccascade.sharding.layout import loading
 from speccascade.text import Tokenizer
 
@@ -88,7 +87,7 @@ class Pair:
             return self
         models_of = {role: getattr(self, role) for role in ROLES}
         where = {role: layout.of(role, model).params(model) for role, model in models_of.items()}
-        return dataclasses.replace(self, params=jax.device_put(self.params, where), layout=layout)
+        return dataclasses.replace(self, params=hosts.put(self.params, where), layout=layout)
 
     @property
     def hash(self) -> str:
@@ -98,7 +97,9 @@ class Pair:
             description = models.describe(getattr(self, role))
             digest.update(json.dumps(description, sort_keys=True).encode())
             for key, leaf in sorted(_flatten(self.params[role]).items()):
-                digest.update(key.encode() + np.asarray(leaf).tobytes())
+                digest.update(key.encode())
+                for piece in hosts.pieces(leaf):
+                    digest.update(piece.tobytes())
         return digest.hexdigest()[:16]
 
 
