@@ -17,6 +17,8 @@ from speccascade.errors import UserError
 GRACE = 10.0
 LAST_GRACE = 5.0
 
+REFUSED = 2  # the exit code of a script that was given something wrong
+
 
 class Ended(NamedTuple):
     """How a process ended: its number, and its exit code, negative for a signal."""
@@ -70,7 +72,8 @@ def launch(command: Sequence[str], num_processes: int) -> None:
             reader.join(LAST_GRACE)
     if first is not None:
         rest = f", stopped {', '.join(map(str, sorted(stopped)))}" if stopped else ""
-        raise UserError(f"{first}{rest}; start the command again to go on")
+        advice = "see above" if first.code == REFUSED else "start again to go on"
+        raise UserError(f"{first}{rest}; {advice}")
 
 
 def _free_port() -> int:

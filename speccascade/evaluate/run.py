@@ -192,7 +192,7 @@ def evaluate(config: ml_collections.ConfigDict, workdir: str, profile: bool = Fa
     Args:
       config: `task`, `pair` and `evaluate`, see configs/quickstart.py; and where wanted `mesh`, the
         devices along each axis, `{"data": 1, "model": 8}`, see `sharding/config.py`.
-      workdir: made if it is missing. One made from another config is refused.
+      workdir: made if it is missing; gs:// works. One made from another config is refused.
       profile: whether to write a trace of one warm answer per program to `workdir`/profile.
 
     Raises:
@@ -206,9 +206,9 @@ def evaluate(config: ml_collections.ConfigDict, workdir: str, profile: bool = Fa
 
         def start() -> list[int]:
             nonlocal store
-            held.enter_context(results.claim(workdir))
+            check = held.enter_context(results.claim(workdir))
             claim_workdir(workdir, sweep.config)
-            store = results.Results(workdir)
+            store = results.Results(workdir, check)
             left = set(missing(sweep, store.rows))
             return [i for i, job in enumerate(sweep.jobs) if job in left]
 
