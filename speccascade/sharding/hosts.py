@@ -57,6 +57,8 @@ def joined(
         raise UserError(f"{', '.join(absent)} not given; give all three or, on Cloud TPU, none")
     if not absent and not 0 <= process_id < num_processes:
         raise UserError(f"--process_id={process_id} must be below --num_processes={num_processes}")
+    # It would keep SIGTERM from ending a process; a sweep goes on from its last row anyway.
+    jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize(address, num_processes, process_id)
     except ValueError as error:  # the platform tells nothing

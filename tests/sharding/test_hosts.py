@@ -104,6 +104,15 @@ def test_when_one_process_is_killed_the_rest_ends_and_it_is_named(victim, tmp_pa
     assert not any(os.path.exists(f"/proc/{pid}") for pid in pids)
 
 
+@pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGINT])
+def test_a_process_that_is_asked_to_end_ends(by, tmp_path):
+    run = program("endless", tmp_path)
+    pids = [wait_for(lambda i=i: (tmp_path / str(i)).read_text(), run) for i in range(2)]
+    os.kill(int(pids[1]), by)
+    code, _, err = finish(run)
+    assert code != 0 and err[-1].startswith("error: process 1 ")
+
+
 def wait_for(read, run):
     """Returns what `read` does once it is something, while the run goes on."""
     while run.poll() is None:
@@ -147,17 +156,17 @@ def one_process(exported, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("one")
     code, _, err = finish(start(*sweep(exported, workdir), devices=4))
     assert code == 0, err
-    assert len(rows(workdir)) == 8
+    assert len(rows(workdir)) == 6
     return rows(workdir)
 
 
 def test_two_processes_measure_what_one_does(exported, one_process, tmp_path):
     code, out, err = finish(start(*LAUNCH, *sweep(exported, tmp_path)))
     assert code == 0, err
-    assert out == [f"[0] 8 rows measured; now run scripts/report.py --workdir={tmp_path}"]
+    assert out == [f"[0] 6 rows measured; now run scripts/report.py --workdir={tmp_path}"]
     assert rows(tmp_path) == one_process
     lines = (tmp_path / results.FILE).read_text().splitlines()
-    assert [json.loads(line)["kind"] for line in lines] == ["quality"] * 4 + ["timing"] * 4
+    assert [json.loads(line)["kind"] for line in lines] == ["quality"] * 3 + ["timing"] * 3
 
 
 @pytest.mark.slow
@@ -171,7 +180,7 @@ def test_a_killed_sweep_is_finished_by_a_restart(victim, exported, one_process, 
     assert code != 0 and time.monotonic() - began < 120
     check_death(run, victim, err)
     before = rows(tmp_path)
-    assert 0 < len(before) < 8
+    assert 0 < len(before) < 6
     code, _, err = finish(start(*LAUNCH, *sweep(exported, tmp_path)))
     assert code == 0, err
     assert rows(tmp_path)[: len(before)] == before
