@@ -40,7 +40,7 @@ def test_ten_lines_of_config_make_a_table(make, tmp_path):
     drafter, expert = make(tmp_path)
     config, workdir = tmp_path / "config.py", str(tmp_path / "run")
     config.write_text(CONFIG.format(root=ROOT, drafter=drafter, expert=expert))
-    assert len(config.read_text().splitlines()) == 10
+    assert len(config.read_text().splitlines()) <= 10
     command = [sys.executable, "scripts/evaluate.py", f"--config={config}", f"--workdir={workdir}"]
     done = subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, env={"PYTHONPATH": str(ROOT)}
