@@ -49,8 +49,8 @@ def get_config(drafter: str = "runs/smollm2_drafter") -> ml_collections.ConfigDi
         "settings": _grid(),
         "splits": {"validation": 64, "test": 64},
         "max_new_tokens": 48,
-        "batch_size": 16,
-        "timing": {"num_examples": 4, "trials": 3},
+        "batch_size": 32,
+        "timing": {"num_examples": 3, "trials": 3},
     }
     config.benchmark = {
         "settings": product(rule="spec", draft_length=(1, 2, 3, 4, 6))
