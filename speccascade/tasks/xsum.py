@@ -1,0 +1,31 @@
+"""One-sentence summaries of BBC news, XSum (Narayan et al. 2018): ROUGE-2."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from speccascade.tasks import overlap
+from speccascade.tasks.benchmark_task import BenchmarkTask, Part, Problem
+from speccascade.tasks.columns import Hub
+from speccascade.tasks.example import Example
+
+
+class XSum(BenchmarkTask):
+    """1 shot (articles are long); ROUGE-2 F1 in percent."""
+
+    name = "xsum"
+    hub = Hub("EdinburghNLP/xsum")
+    parts = {
+        "train": Part("train"),
+        "validation": Part("validation"),
+        "test": Part("test"),
+    }
+    shots = 1
+    template = "Article: {}\nSummary:"
+    prefix = "summarize: "
+
+    def problem(self, row: Mapping[str, Any]) -> Problem | None:
+        article, summary = row["document"].strip(), row["summary"].strip()
+        return Problem(article, summary, summary) if article and summary else None
+
+    def score(self, text: str, example: Example) -> float:
+        return overlap.rouge_2(text, example.reference)
