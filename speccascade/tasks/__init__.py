@@ -45,6 +45,8 @@ _TASKS = {
     "xsum": "xsum.XSum",
     "cnn_dailymail": "cnn_dailymail.CnnDailyMail",
     "gsm8k": "gsm8k.Gsm8k",
+    "mbpp": "mbpp.Mbpp",
+    "human_eval": "human_eval.HumanEval",
     "squad": "squad.Squad",
     "web_questions": "web_questions.WebQuestions",
     "natural_questions": "natural_questions.NaturalQuestions",
