@@ -47,6 +47,8 @@ _TASKS = {
     "gsm8k": "gsm8k.Gsm8k",
     "mbpp": "mbpp.Mbpp",
     "human_eval": "human_eval.HumanEval",
+    "debian_en_de": "debian_task.DebianEnDe",
+    "debian_summaries": "debian_task.DebianSummaries",
     "squad": "squad.Squad",
     "web_questions": "web_questions.WebQuestions",
     "natural_questions": "natural_questions.NaturalQuestions",
