@@ -54,7 +54,10 @@ def read(hub: Hub, path: str | None, revision: str | None, split: str) -> Rows:
         if split not in saved:
             raise UserError(f"task.path={path} has no split {split!r}, only {', '.join(saved)}")
         return saved[split]
-    return _load("load_dataset", path, name=hub.subset, split=split)
+    # A copy of the hub's repository has its subsets; a directory of plain files has none.
+    subsets = _load("get_dataset_config_names", path)
+    subset = hub.subset if hub.subset in subsets else None
+    return _load("load_dataset", path, name=subset, split=split)
 
 
 def _load(function: str, source: str, **arguments: Any) -> Any:
@@ -70,8 +73,8 @@ def _load(function: str, source: str, **arguments: Any) -> Any:
     except Exception as error:  # of many libraries: network, files, formats
         line = " ".join(str(error).split())[:300]
         raise UserError(
-            f"datasets cannot read {source} ({type(error).__name__}: {line}); check the network, "
-            "task.path and task.revision"
+            f"datasets cannot read {source} ({type(error).__name__}: {line}); check task.path or, "
+            "for the hub, the network and task.revision"
         ) from None
 
 

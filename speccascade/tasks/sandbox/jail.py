@@ -239,7 +239,8 @@ def _run(program, limits, root):
         os.dup2(nothing, 2)
         os.closerange(REPORT_FD + 1, errors)
         python = limits["python"]
-        os.execve(python, [python, "-I", "-S", "program.py"], {})
+        # Sets have the same order every time.
+        os.execve(python, [python, "-s", "-S", "-P", "program.py"], {"PYTHONHASHSEED": "0"})
     except BaseException as error:
         os.write(errors, f"{type(error).__name__}: {error}\n".encode())
         os._exit(BROKEN)
