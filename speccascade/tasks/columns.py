@@ -20,10 +20,12 @@ class Hub(NamedTuple):
     Attributes:
       id: "owner/name".
       subset: the name of its configuration, None where it has one only.
+      revision: None for the newest.
     """
 
     id: str
     subset: str | None = None
+    revision: str | None = None
 
 
 def read(hub: Hub, path: str | None, revision: str | None, split: str) -> Rows:
@@ -33,13 +35,14 @@ def read(hub: Hub, path: str | None, revision: str | None, split: str) -> Rows:
       hub: where the rows come from if `path` is None.
       path: a directory: of `<split>.jsonl` (or `.jsonl.gz`), a row's columns as one JSON object per
         line; of `Dataset.save_to_disk`; or of whatever else `datasets.load_dataset` reads.
-      revision: of the hub's data set, None for the newest.
+      revision: of the hub's data set, None for `hub.revision`.
       split: as the data set calls it.
 
     Raises:
       UserError: it cannot be read; the message says why and what to do.
     """
     if path is None:
+        revision = revision or hub.revision
         return _load("load_dataset", hub.id, name=hub.subset, revision=revision, split=split)
     directory = epath.Path(path)
     if not directory.is_dir():
