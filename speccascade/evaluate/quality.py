@@ -11,7 +11,8 @@ from speccascade import decode
 from speccascade.evaluate import metrics
 from speccascade.evaluate.decoding import Engine, Request, program, rule_kind
 from speccascade.evaluate.jobs import Job
-from speccascade.tasks import Example, Task, aggregate
+from speccascade.tasks import Example, Task
+from speccascade.tasks.aggregate import statistic
 
 
 class Prompts(NamedTuple):
@@ -31,9 +32,9 @@ class Prompts(NamedTuple):
 class _Tally:
     """What is known so far of one job."""
 
-    def __init__(self, job: Job, aggregate_name: str):
+    def __init__(self, job: Job, aggregate: str):
         self.job = job
-        self.aggregate = aggregate_name
+        self.aggregate = aggregate
         self.scores: list = [None] * job.num_examples
         self.invalid = 0
         self.seconds = 0.0
@@ -46,10 +47,10 @@ class _Tally:
     def row(self) -> dict[str, Any]:
         setting = self.job.setting
         scores = np.array(self.scores, np.float64)
-        statistic = aggregate.of(self.aggregate)
+        of = statistic(self.aggregate)
         return {
-            "quality": metrics.finite(statistic(scores)),
-            "quality_ci": list(metrics.bootstrap(statistic, scores)),
+            "quality": metrics.finite(of(scores)),
+            "quality_ci": list(metrics.bootstrap(of, scores)),
             **metrics.rates(self.counts, setting.method, setting.verifier),
             "seconds": round(self.seconds, 3),
             "aggregate": self.aggregate,

@@ -125,7 +125,7 @@ def _choice(points, temperature, criterion, label, settings, expert) -> Choice:
     test = points.of(chosen.setting, TEST)
     is_reference = chosen.setting == expert[VALIDATION].setting
     columns = test.scores, expert[TEST].scores
-    difference = metrics.difference(aggregate.of(test.aggregate))
+    difference = metrics.difference(aggregate.statistic(test.aggregate))
     interval = metrics.bootstrap(difference, *columns)
     return Choice(
         criterion=criterion,

@@ -63,12 +63,12 @@ class Point:
     @property
     def quality(self) -> float:
         """The score of all examples: their mean, or BLEU."""
-        return float(aggregate.of(self.aggregate)(self.scores))
+        return float(aggregate.statistic(self.aggregate)(self.scores))
 
     @cached_property
     def interval(self) -> tuple[float, float]:
         """Bootstrap interval of `quality`."""
-        return metrics.bootstrap(aggregate.of(self.aggregate), self.scores)
+        return metrics.bootstrap(aggregate.statistic(self.aggregate), self.scores)
 
     @property
     def speedup(self) -> float | None:

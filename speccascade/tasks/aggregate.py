@@ -40,6 +40,6 @@ def bleu(statistics: np.ndarray) -> np.ndarray:
 _AGGREGATES = {"mean": mean, "bleu": bleu}
 
 
-def of(name: str) -> Callable[[np.ndarray], np.ndarray]:
-    """Returns the aggregate that a task or a row of results names."""
+def statistic(name: str) -> Callable[[np.ndarray], np.ndarray]:
+    """Returns the function that a task, or a row of results, names."""
     return _AGGREGATES[name]

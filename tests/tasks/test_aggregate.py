@@ -77,4 +77,6 @@ def test_rouge_2():
 
 
 def test_mean():
-    np.testing.assert_allclose(aggregate.of("mean")(np.array([[0.0, 1.0], [1.0, 1.0]])), [0.5, 1])
+    np.testing.assert_allclose(
+        aggregate.statistic("mean")(np.array([[0.0, 1.0], [1.0, 1.0]])), [0.5, 1]
+    )

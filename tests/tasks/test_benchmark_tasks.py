@@ -138,7 +138,7 @@ def test_translation_is_scored_as_a_corpus(write):
     said = [" Das ist ein Haus.", " Der Hund schläft auf dem Boden.", " Es regnet seit drei Tagen."]
     scores = np.array([task.score(t, e) for t, e in zip(said, examples, strict=True)])
     wanted = sacrebleu.corpus_bleu([t.strip() for t in said], [german]).score
-    assert aggregate.of(task.aggregate)(scores) == pytest.approx(wanted)
+    assert aggregate.statistic(task.aggregate)(scores) == pytest.approx(wanted)
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,7 @@ def test_every_row_of_the_registry_makes_a_task_of_its_name():
     for name in tasks._TASKS:
         if name not in ("gsm_symbolic", "questions", "mbpp", "human_eval"):
             task = make(name)
-            assert task.name == name and aggregate.of(task.aggregate)
+            assert task.name == name and aggregate.statistic(task.aggregate)
             assert not isinstance(task, BenchmarkTask) or "{}" in task.template
 
 

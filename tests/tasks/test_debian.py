@@ -156,7 +156,7 @@ def test_splits_share_nothing(directory):
     texts = [e.reference.replace("Werkzeug", "Programm") for e in examples]
     statistics = np.array([task.score(t, e) for t, e in zip(texts, examples, strict=True)])
     wanted = sacrebleu.corpus_bleu(texts, [[e.reference for e in examples]]).score
-    assert aggregate.of(task.aggregate)(statistics) == pytest.approx(wanted)
+    assert aggregate.statistic(task.aggregate)(statistics) == pytest.approx(wanted)
 
 
 def test_summaries(directory):

@@ -18,10 +18,12 @@ It exits with 0 if the program did, with `BROKEN` and a line on standard error i
 not be had (the program has not run then), and with 1 otherwise.
 """
 
+import contextlib
 import ctypes
 import json
 import os
 import resource
+import select
 import signal
 import struct
 import sys
@@ -113,6 +115,12 @@ def _write_maps(pid, root):
 
 def _die_with_parent():
     _call("prctl", _PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+
+
+def _be_first_to_go():
+    """Should the machine run out of memory, this is what the kernel ends."""
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
+        file.write("1000")
 
 
 def _make_root(limits, root):
@@ -253,12 +261,18 @@ def main():
         os.dup2(limits["report"], REPORT_FD)
         os.close(limits["report"])
     root = os.geteuid() == 0
+    _be_first_to_go()
     try:
         _enter_namespaces()
         _die_with_parent()
+        alive, kept = os.pipe()
         first = os.fork()
         if first == 0:
             _die_with_parent()
+            os.close(kept)
+            if select.select([alive], [], [], 0)[0]:
+                os._exit(1)  # the parent had died before
+            os.close(alive)
             _make_root(limits, limits["root"])
             os._exit(os.waitstatus_to_exitcode(_run(program, limits, root)) & 0xFF)
     except (_Unavailable, OSError) as error:
