@@ -1,7 +1,8 @@
 """Measures a sweep: `python scripts/evaluate.py --config=CONFIG.py --workdir=DIR`.
 
 Rows are appended to DIR/results.jsonl as settings finish; started again, it does only what is
-missing.
+missing. Several processes, over hosts or on one, measure as one program with --distributed: see
+scripts/launch.py.
 """
 
 import sys
@@ -15,18 +16,24 @@ _CONFIG = config_flags.DEFINE_config_file("config", None, "What to measure; see 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where results go.")
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Check everything and say what is to do.")
 _PROFILE = flags.DEFINE_bool("profile", False, "Write a profiler trace to WORKDIR/profile.")
+app.define_distributed()
 flags.mark_flags_as_required(["config", "workdir"])
 
 
 def main(argv):
     del argv
     from speccascade.evaluate import run
+    from speccascade.sharding import hosts
 
     if _DRY_RUN.value:
-        print(run.describe(run.prepare(_CONFIG.value), _WORKDIR.value))
+        described = run.describe(run.prepare(_CONFIG.value), _WORKDIR.value)
+        if hosts.is_first():
+            print(described)
         return
     outcome = run.evaluate(_CONFIG.value, _WORKDIR.value, profile=_PROFILE.value)
-    print(f"{outcome.measured} rows measured; now run scripts/report.py --workdir={_WORKDIR.value}")
+    workdir = _WORKDIR.value
+    if hosts.is_first():
+        print(f"{outcome.measured} rows measured; now run scripts/report.py --workdir={workdir}")
     if outcome.failed:
         sys.exit("\n".join([f"error: {len(outcome.failed)} rows failed:", *outcome.failed]))
 

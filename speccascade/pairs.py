@@ -21,9 +21,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-import jax
-import numpy as np
-
 from speccascade import models, parameter_files, text
 from speccascade.errors import UserError
 from speccascade.models import trim
@@ -31,7 +28,7 @@ from speccascade.models.axes import param_axes
 from speccascade.models.interface import Model, Params
 from speccascade.models.shrink import SHARED
 from speccascade.parameter_files import flat
-from speccascade.sharding import Layout
+from speccascade.sharding import Layout, hosts
 from speccascade.sharding.layout import loading
 from speccascade.text import Tokenizer
 
@@ -89,7 +86,7 @@ class Pair:
             return self
         models_of = {role: getattr(self, role) for role in ROLES}
         where = {role: layout.of(role, model).params(model) for role, model in models_of.items()}
-        return dataclasses.replace(self, params=jax.device_put(self.params, where), layout=layout)
+        return dataclasses.replace(self, params=hosts.put(self.params, where), layout=layout)
 
     @property
     def hash(self) -> str:
@@ -99,7 +96,9 @@ class Pair:
             description = models.describe(getattr(self, role))
             digest.update(json.dumps(description, sort_keys=True).encode())
             for key, leaf in sorted(flat(self.params[role]).items()):
-                digest.update(key.encode() + np.asarray(leaf).tobytes())
+                digest.update(key.encode())
+                for piece in hosts.pieces(leaf):
+                    digest.update(piece.tobytes())
         return digest.hexdigest()[:16]
 
 

@@ -8,6 +8,7 @@ from jax.sharding import PartitionSpec as P
 from speccascade.decode.rows import Rows
 from speccascade.decode.state import State
 from speccascade.decode.step import Decoder
+from speccascade.sharding import hosts
 
 
 def param_shardings(decoder: Decoder) -> dict[str, Any]:
@@ -47,7 +48,7 @@ def place(decoder: Decoder, rules: Any, rows: Rows) -> tuple[Any, Rows]:
     if decoder.layout is None:
         return rules, rows
     shardings = rule_shardings(decoder, rules), rows_shardings(decoder, rows)
-    return jax.device_put((rules, rows), shardings)
+    return hosts.put((rules, rows), shardings)
 
 
 def constrain(decoder: Decoder, state: State) -> State:

@@ -25,7 +25,7 @@ from speccascade.models.interface import Model
 from speccascade.randomness import Role, row_keys, uniforms
 from speccascade.rules import Rule
 from speccascade.sampling import confidence, distribution, draw
-from speccascade.sharding import Layout
+from speccascade.sharding import Layout, hosts
 from speccascade.sharding.active import constrain, over_vocabulary, pad_vocabulary, use
 
 CATCH_UP = 8  # tokens that the expert reads in one pass to see what the drafter wrote
@@ -257,6 +257,7 @@ def sequence_cascade(
     draft = autoregressive(
         drafter, params["drafter"], draft_rows, max_new_tokens, logprobs=True, layout=alone
     )
+    draft = hosts.whole(draft)
     own = np.arange(draft.tokens.shape[1]) < np.asarray(draft.num_tokens)[:, None]
     total = np.where(own, np.asarray(draft.expert_logprob), 0.0).sum(1)
     mean = total / np.maximum(np.asarray(draft.num_tokens), 1)
@@ -275,6 +276,7 @@ def sequence_cascade(
             logprobs=True,
             layout=layout,
         )
+        again = hosts.whole(again)
 
     def merge(a, b):
         return jnp.where(defers.reshape(-1, *(1,) * (a.ndim - 1)), b, a)

@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from speccascade import decode, rules
@@ -13,6 +12,7 @@ from speccascade.errors import UserError
 from speccascade.evaluate.settings import TRUNCATIONS, Pairs, Setting
 from speccascade.pairs import Pair
 from speccascade.sampling import Truncation
+from speccascade.sharding import hosts
 
 
 class Request(NamedTuple):
@@ -148,7 +148,7 @@ class Engine:
             drafter_truncation=_truncation([s.drafter_truncation for s in settings]),
             expert_truncation=_truncation([s.expert_truncation for s in settings]),
         )
-        rows = jax.device_put(rows)
+        rows = hosts.ready(rows)
         method, pair, room = settings[0].method, self.pair, self.max_new_tokens
         if method == "speculative":
             drafter = decode.ModelDrafter(pair.drafter)
@@ -156,7 +156,7 @@ class Engine:
             decoder = decode.Decoder(
                 pair.expert, drafter, first.draft_length, room, first.verifier, layout=pair.layout
             )
-            made = jax.device_put(tuple(_rule(kind, settings) for kind in kinds))
+            made = hosts.ready(tuple(_rule(kind, settings) for kind in kinds))
             return lambda: run(decoder, pair.params, made, rows)
         if method == "autoregressive_expert":
             return lambda: decode.autoregressive(

@@ -16,6 +16,7 @@ _NO_PART = (
     "app.py",
     "api.py",
     "generate.py",
+    "launch.py",
     "benchmark",
     "compilation_cache.py",
     "__init__.py",
@@ -46,7 +47,10 @@ def _sources(root: str) -> list[str]:
 
 @cache
 def numerics() -> str:
-    """Returns what rounding depends on: the version of JAX and the kind of device."""
+    """Returns what rounding depends on beside the config's mesh: JAX and the kind of device.
+
+    Not the number of processes: the same mesh computes the same however many drive it.
+    """
     return f"jax {jax.__version__}, {jax.devices()[0].device_kind}"
 
 
@@ -54,7 +58,8 @@ def numerics() -> str:
 def machine() -> str:
     """Returns what time depends on."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{_processor()}, {count} cores, {jax.device_count()} {jax.devices()[0].device_kind}"
+    name = f"{_processor()}, {count} cores, {jax.device_count()} {jax.devices()[0].device_kind}"
+    return name if jax.process_count() == 1 else f"{name} of {jax.process_count()} processes"
 
 
 def _processor() -> str:

@@ -11,6 +11,7 @@ from speccascade import decode
 from speccascade.evaluate import metrics
 from speccascade.evaluate.decoding import Engine, Request, program, rule_kind
 from speccascade.evaluate.jobs import Job
+from speccascade.sharding import hosts
 from speccascade.tasks import Example, Task
 from speccascade.tasks.aggregate import statistic
 
@@ -124,12 +125,10 @@ def _decode(engine, prompts, kinds, part, batch_size) -> decode.Output:
     settings += settings[:1] * missing
     requests += [requests[0]._replace(max_new_tokens=0)] * missing
     output = engine.prepare(settings, requests, kinds)()
-    return output._replace(
-        tokens=np.asarray(output.tokens),
-        num_tokens=np.asarray(output.num_tokens),
-        invalid=np.asarray(output.invalid),
-        stats=decode.Stats(*(np.asarray(field) for field in output.stats)),
+    tokens, num_tokens, invalid, stats = hosts.gather(
+        (output.tokens, output.num_tokens, output.invalid, output.stats)
     )
+    return output._replace(tokens=tokens, num_tokens=num_tokens, invalid=invalid, stats=stats)
 
 
 def _count(engine, task, example, tally, index, output, row) -> None:

@@ -1,25 +1,36 @@
-"""`results.jsonl`: rows appended as they are made, which survive whatever kills the process."""
+"""`results.jsonl`: rows added as they are made, which survive whatever kills the process."""
 
 import contextlib
 import fcntl
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
+from etils import epath
+
 from speccascade.errors import UserError
+from speccascade.evaluate import bucket
+from speccascade.importing.sources import storage
 
 Row = dict[str, Any]
 FILE = "results.jsonl"
 
 
 @contextlib.contextmanager
-def claim(workdir: str) -> Iterator[None]:
+def claim(workdir: str) -> Iterator[Callable[[], None]]:
     """Keeps other processes out of `workdir` for as long as the context lasts.
+
+    Yields:
+      What raises UserError where the claim was lost, which can be in a bucket alone.
 
     Raises:
       UserError: another process works there, or the directory cannot be made.
     """
+    if bucket.is_bucket(workdir):
+        with bucket.claim(workdir) as check:
+            yield check
+        return
     try:
         os.makedirs(workdir, exist_ok=True)
         lock = open(os.path.join(workdir, ".lock"), "w")
@@ -34,7 +45,7 @@ def claim(workdir: str) -> Iterator[None]:
             raise UserError(
                 f"another process works in {workdir}; wait for it or choose another workdir"
             ) from None
-        yield  # the lock goes with the file, however the process ends
+        yield lambda: None  # the lock goes with the file, however the process ends
 
 
 def read(workdir: str) -> list[Row]:
@@ -43,15 +54,16 @@ def read(workdir: str) -> list[Row]:
     Raises:
       UserError: a line that is not the last cannot be read.
     """
-    return _read(os.path.join(workdir, FILE))[0]
+    with storage(os.fspath(workdir)):
+        return _read(os.path.join(workdir, FILE))[0]
 
 
-def _read(path: str) -> tuple[list[Row], int]:
-    """Returns the rows and the number of bytes that hold them."""
-    if not os.path.exists(path):
-        return [], 0
-    with open(path, "rb") as file:
-        data = file.read()
+def _read(path: str) -> tuple[list[Row], bytes]:
+    """Returns the rows and the bytes that hold them."""
+    try:
+        data = epath.Path(path).read_bytes()
+    except FileNotFoundError:
+        return [], b""
     rows, end = [], 0
     for number, line in enumerate(data.splitlines(keepends=True), 1):
         try:
@@ -64,32 +76,51 @@ def _read(path: str) -> tuple[list[Row], int]:
             rows.pop()
             break
         end += len(line)
-    return rows, end
+    return rows, data[:end]
 
 
 class Results:
     """The rows of a workdir that this process has claimed.
 
+    On a disk rows are appended; in a bucket, where that cannot be, the whole is written anew.
+
     Attributes:
       rows: all rows, by key.
     """
 
-    def __init__(self, workdir: str):
-        """Opens the file for appending, without a last line that was cut short."""
+    def __init__(self, workdir: str, check: Callable[[], None] = lambda: None):
+        """Reads the rows so far, without a last line that was cut short.
+
+        Args:
+          workdir: where they are.
+          check: from `claim`; called before every row.
+        """
         self._path = os.path.join(workdir, FILE)
-        rows, end = _read(self._path)
+        self._check = check
+        rows, data = _read(self._path)
         self.rows = {row["key"]: row for row in rows}
-        if os.path.exists(self._path):
-            os.truncate(self._path, end)
+        self._data = data if bucket.is_bucket(workdir) else None
+        if self._data is None and os.path.exists(self._path):
+            os.truncate(self._path, len(data))
 
     def append(self, row: Row) -> None:
-        """Adds one row; when this returns it is on the disk.
+        """Adds one row; when this returns it is on the disk, or in the bucket.
 
         Raises:
           UserError: it could not be written; the rows before it are intact.
           ValueError: it holds NaN or an infinity, which JSON has no word for.
         """
         line = json.dumps(row, allow_nan=False) + "\n"
+        self._check()
+        if self._data is None:
+            self._append(line)
+        else:
+            data = self._data + line.encode()
+            bucket.write(epath.Path(self._path), data)
+            self._data = data
+        self.rows[row["key"]] = row
+
+    def _append(self, line: str) -> None:
         start = os.path.getsize(self._path) if os.path.exists(self._path) else 0
         try:
             with open(self._path, "a") as file:
@@ -103,4 +134,3 @@ class Results:
                 f"cannot write to {self._path}: {error.strerror}; the rows before are kept, "
                 "make room and start again"
             ) from None
-        self.rows[row["key"]] = row

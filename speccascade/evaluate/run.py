@@ -1,5 +1,6 @@
 """A whole sweep: everything is checked, then what is missing in the workdir is measured."""
 
+import contextlib
 import json
 import os
 import sys
@@ -16,6 +17,7 @@ from speccascade.evaluate import provenance, quality, results, timing
 from speccascade.evaluate.decoding import Engine, program, rule_kind
 from speccascade.evaluate.jobs import QUALITY, Job, plan
 from speccascade.evaluate.settings import Setting, digest, expand
+from speccascade.sharding import hosts
 from speccascade.training.checkpoints import claim_workdir
 
 SECTIONS = ("task", "pair", "evaluate")
@@ -73,6 +75,11 @@ def prepare(config: ml_collections.ConfigDict) -> Sweep:
     settings = expand(section["settings"])
     _check(section)
     layout = sharding.from_config(plain.get("mesh"))
+    if layout is None and jax.process_count() > 1:
+        raise UserError(
+            f"{jax.process_count()} processes share no mesh: give the config one, such as "
+            "--config.mesh='{\"data\": -1}'"
+        )
     task = tasks.make(config.task)
     examples = {}
     for split, count in section["splits"].items():
@@ -199,29 +206,48 @@ def evaluate(config: ml_collections.ConfigDict, workdir: str, profile: bool = Fa
     Args:
       config: `task`, `pair` and `evaluate`, see configs/quickstart.py; and where wanted `mesh`, the
         devices along each axis, `{"data": 1, "model": 8}`, see `sharding/config.py`.
-      workdir: made if it is missing. One made from another config is refused.
+      workdir: made if it is missing; gs:// works. One made from another config is refused.
       profile: whether to write a trace of one warm answer per program to `workdir`/profile.
 
     Raises:
       UserError: bad input; nothing in the workdir is changed then.
     """
-    sweep = prepare(config)
-    with results.claim(workdir):
-        claim_workdir(workdir, sweep.config)
-        store = results.Results(workdir)
-        left = missing(sweep, store.rows)
+    with hosts.agreed():
+        sweep = prepare(config)
+    hosts.check_alike(_fingerprint(sweep), "code, config or checkpoint")
+    with contextlib.ExitStack() as held:
+        store = None
+
+        def start() -> list[int]:
+            nonlocal store
+            check = held.enter_context(results.claim(workdir))
+            claim_workdir(workdir, sweep.config)
+            store = results.Results(workdir, check)
+            left = set(missing(sweep, store.rows))
+            return [i for i, job in enumerate(sweep.jobs) if job in left]
+
+        left = [sweep.jobs[i] for i in hosts.from_first(start)]
         if profile:
             _profile(sweep, os.path.join(workdir, "profile"))
         failed = []
         total = sum(_answers(j) * (1 if j.kind == QUALITY else TIMED_COST) for j in left)
-        with tqdm.tqdm(total=total, unit="answer", smoothing=0.05, disable=not left) as bar:
+        shown = left and hosts.is_first()
+        with tqdm.tqdm(total=total, unit="answer", smoothing=0.05, disable=not shown) as bar:
             for job, outcome in _measure(sweep, left, bar):
                 if isinstance(outcome, str):
                     failed.append(f"{job} failed: {outcome}")
-                    bar.write(failed[-1], file=sys.stderr)
-                else:
-                    store.append({**_identity(sweep, job), **outcome})
+                    if shown:
+                        bar.write(failed[-1], file=sys.stderr)
+                    continue
+                with hosts.agreed():
+                    if store is not None:
+                        store.append({**_identity(sweep, job), **outcome})
     return Outcome(len(left) - len(failed), failed)
+
+
+def _fingerprint(sweep: Sweep) -> str:
+    """Returns what all processes of a run must have alike."""
+    return digest([job.identity(sweep.provenance)["key"] for job in sweep.jobs])
 
 
 def _measure(sweep: Sweep, jobs: Sequence[Job], bar: tqdm.tqdm):

@@ -1,4 +1,8 @@
-"""How long decoding takes: batch 1, warmed up, in turn with the expert's own decoding."""
+"""How long decoding takes: batch 1, warmed up, in turn with the expert's own decoding.
+
+One row does not spread over a mesh's `data` axis: every device along it computes the same answer,
+and the time is that of one slice of the axis.
+"""
 
 import time
 from collections import defaultdict
@@ -13,6 +17,7 @@ from speccascade.evaluate.decoding import Engine, Request, program, rule_kind
 from speccascade.evaluate.jobs import Job
 from speccascade.evaluate.quality import Prompts
 from speccascade.evaluate.settings import Setting
+from speccascade.sharding import hosts
 
 # Settings that are timed in turn, together with the expert. Each trial of an example passes over
 # all of them within seconds, so what else the machine does meanwhile falls on all alike.
@@ -82,7 +87,8 @@ def _answer(engine: Engine, setting: Setting, request: Request) -> tuple[float, 
     began = time.perf_counter()
     output = jax.block_until_ready(decode())
     ms = 1000 * (time.perf_counter() - began)
-    return ms, int(output.num_tokens[0]), bool(output.invalid[0])
+    num_tokens, invalid = hosts.gather((output.num_tokens, output.invalid))
+    return ms, int(num_tokens[0]), bool(invalid[0])
 
 
 def _row(ms, tokens, expert_ms, expert_tokens) -> dict[str, Any]:

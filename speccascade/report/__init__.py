@@ -2,8 +2,11 @@
 
 import os
 
+from etils import epath
+
 from speccascade.errors import UserError
 from speccascade.evaluate import results
+from speccascade.importing.sources import storage
 from speccascade.report import plots, table
 from speccascade.report.choice import CRITERIA, TEST, VALIDATION, choose, complete_temperatures
 from speccascade.report.points import Points, collect
@@ -20,7 +23,9 @@ def report(workdir: str) -> tuple[str, list[str]]:
       UserError: the workdir lacks what a table needs; the message says which command measures it.
     """
     command = f"python scripts/evaluate.py --config=CONFIG.py --workdir={workdir}"
-    if not os.path.exists(os.path.join(workdir, "config.json")):
+    with storage(os.fspath(workdir)):
+        measured = (epath.Path(workdir) / "config.json").exists()
+    if not measured:
         raise UserError(f"{workdir} holds no evaluation; run {command}")
     config = read_json(os.path.join(workdir, "config.json"))
     if "evaluate" not in config:
@@ -38,7 +43,7 @@ def report(workdir: str) -> tuple[str, list[str]]:
     notes = _notes(points)
     text = table.markdown(tables, notes)
     directory = os.path.join(workdir, "report")
-    os.makedirs(directory, exist_ok=True)
+    epath.Path(directory).mkdir(parents=True, exist_ok=True)
     written = []
     for name, content in {
         "table.md": text,
@@ -46,8 +51,7 @@ def report(workdir: str) -> tuple[str, list[str]]:
         "table.tex": table.latex(tables, notes),
     }.items():
         written.append(os.path.join(directory, name))
-        with open(written[-1], "w") as file:
-            file.write(content)
+        epath.Path(written[-1]).write_text(content)
     for name, draw in {
         "quality_latency.png": plots.quality_latency,
         "quality_rejection.png": plots.quality_rejection,

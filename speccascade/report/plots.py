@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 
 import matplotlib
 import numpy as np
+from etils import epath
 
 matplotlib.use("Agg")  # files only: no display is needed
 from matplotlib import pyplot as plt  # noqa: E402
@@ -92,7 +93,8 @@ def _draw(points: Points, split: str, path: str, axis: _Axis) -> None:
         frameon=False,
         fontsize=9,
     )
-    figure.savefig(path, dpi=150)
+    with epath.Path(path).open("wb") as file:
+        figure.savefig(file, format="png", dpi=150)
     plt.close(figure)
 
 

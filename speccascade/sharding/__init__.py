@@ -4,6 +4,7 @@ mesh.py    devices as a grid with named axes
 rules.py   from logical axis names to mesh axes
 layout.py  a mesh with rules for each model, and the shardings that follow
 config.py  a layout from a config's section
+hosts.py   the processes of a run: how they start, exchange, agree and end
 active.py  what code that is traced for a layout asks of it
 hlo.py     the collectives of a compiled program, to check all of it
 """

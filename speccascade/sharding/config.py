@@ -1,7 +1,9 @@
 """The `mesh` section of a config: `{"data": 1, "model": 8, "drafter": "replicated"}`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+import jax
 
 from speccascade.errors import UserError
 from speccascade.sharding.layout import Layout
@@ -11,12 +13,15 @@ from speccascade.sharding.rules import REPLICATED, SHARDED
 _DRAFTERS = {"sharded": SHARDED, "replicated": REPLICATED}
 
 
-def from_config(section: Mapping[str, Any] | None) -> Layout | None:
+def from_config(
+    section: Mapping[str, Any] | None, devices: Sequence[jax.Device] | None = None
+) -> Layout | None:
     """Returns the layout that a config's section asks for.
 
     Args:
       section: the mesh's axes with their sizes, and where wanted `drafter`: "sharded" as the expert
         is, or "replicated", whole on every device along `model`. None for one device.
+      devices: which; None for all there are.
 
     Raises:
       UserError: an axis or a choice is unknown, or the sizes do not use up the devices.
@@ -28,4 +33,4 @@ def from_config(section: Mapping[str, Any] | None) -> Layout | None:
     if drafter not in _DRAFTERS:
         known = ", ".join(_DRAFTERS)
         raise UserError(f"mesh.drafter={drafter!r} is unknown; choose one of: {known}")
-    return Layout(make_mesh(sizes), drafter=_DRAFTERS[drafter])
+    return Layout(make_mesh(sizes, devices), drafter=_DRAFTERS[drafter])

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 import jax
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh
 
 from speccascade.errors import UserError
@@ -45,9 +46,8 @@ def make_mesh(
             "of its sizes that number"
         )
     shape = {axis: sizes.get(axis, 1) for axis in AXES if axis in sizes or axis != "fsdp"}
-    return jax.make_mesh(
-        tuple(shape.values()),
-        tuple(shape),
-        axis_types=(AxisType.Auto,) * len(shape),
-        devices=devices,
+    # Slices are grids of their own: eight along `model` are two rows of a 4x4.
+    grid = mesh_utils.create_device_mesh(
+        tuple(shape.values()), devices, allow_split_physical_axes=True
     )
+    return Mesh(grid, tuple(shape), axis_types=(AxisType.Auto,) * len(shape))

@@ -16,7 +16,7 @@ def config(name):
     return runpy.run_path(str(CONFIGS / f"{name}.py"))["get_config"]()
 
 
-@pytest.mark.parametrize("name", ["quickstart", "gsm_symbolic"])
+@pytest.mark.parametrize("name", ["quickstart", "gsm_symbolic", "smollm2"])
 def test_grids_are_valid_and_have_what_a_table_needs(name):
     section = config(name).evaluate
     settings = expand(section.settings)

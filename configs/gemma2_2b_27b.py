@@ -1,0 +1,20 @@
+"""Gemma-2 2B drafts for 27B: one of the paper's pairs, N = 1.
+
+python scripts/tpu_plan.py --config=configs/gemma2_2b_27b.py --topology=v5e:4x4
+"""
+
+import ml_collections
+
+from speccascade import paper
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """Few-shot prompts of up to 2,048 tokens."""
+    return paper.config(
+        "google/gemma-2-2b",
+        "google/gemma-2-27b",
+        mesh={"data": -1, "model": 8},
+        draft_length=1,
+        prompt_length=2048,
+        max_new_tokens=256,
+    )

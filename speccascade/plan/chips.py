@@ -1,0 +1,55 @@
+"""Published rates of TPU chips."""
+
+import dataclasses
+
+GIB = 2**30
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """What one chip is published to reach.
+
+    Attributes:
+      name: the generation, as topologies name it.
+      flops: bfloat16 operations per second, a multiplication and an addition being two.
+      int8_ops: the same for int8 operands.
+      hbm_bytes: memory that a program may use: published less what the runtime keeps, as the
+        compiler itself tells when a program exceeds it.
+      hbm_bandwidth: bytes per second.
+      link_bandwidth: bytes per second of one inter-chip link in one direction.
+      ring: chips along an axis of a slice from which on (and at whose multiples) that axis is
+        closed to a ring and both directions of it can be used; shorter ones are lines.
+      slice: a slice of 16 chips, as a topology is written.
+    """
+
+    name: str
+    flops: float
+    int8_ops: float
+    hbm_bytes: int
+    hbm_bandwidth: float
+    link_bandwidth: float
+    ring: int
+    slice: str
+
+    def share(self, size: float) -> float:
+        """Returns what share of the memory `size` bytes take."""
+        return size / self.hbm_bytes
+
+
+# Rates per chip: the Cloud TPU documentation (https://cloud.google.com/tpu/docs/v4, v5e, v5p, v6e).
+# Links and rings: Austin et al., "How to Scale Your Model"
+# (https://jax-ml.github.io/scaling-book/tpus). Memory: libtpu 0.0.50, whose message for a program
+# that is too large names what is available.
+CHIPS = {
+    chip.name: chip
+    for chip in (
+        Chip("v4", 275e12, 275e12, int(30.75 * GIB), 1228e9, 4.5e10, 4, "v4:2x2x4"),
+        Chip("v5e", 197e12, 394e12, int(15.75 * GIB), 819e9, 5e10, 16, "v5e:4x4"),
+        Chip("v5p", 459e12, 918e12, int(95.73 * GIB), 2765e9, 1e11, 4, "v5p:2x2x4"),
+        Chip("v6e", 918e12, 1836e12, int(31.24 * GIB), 1640e9, 1e11, 16, "v6e:4x4"),
+    )
+}
+
+# A collective also takes this long per chip that it crosses, whatever it carries: "about 1 us" in
+# the same book. No vendor publishes it, and small batches are bound by it.
+HOP_SECONDS = 1e-6

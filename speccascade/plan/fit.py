@@ -1,0 +1,112 @@
+"""The largest batch that fits into a device's memory, and what else would."""
+
+import dataclasses
+import math
+
+from speccascade.errors import UserError
+from speccascade.plan import memory, topology
+from speccascade.plan.subject import Inputs, Subject
+from speccascade.plan.topology import Topology
+
+# What compiled programs of the paper's pairs were seen to need beside their arguments: this share
+# of the memory, and for each row of a device so many float32 arrays of its block's logits.
+_FIXED_SHARE = 0.02
+_LOGITS_ARRAYS = 6
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """Bytes that lie on one device, by arithmetic.
+
+    Attributes:
+      weights: of each model, by role.
+      caches: of each model, by role.
+      state: rows, tokens and counts.
+      temporaries: an estimate.
+      rows: rows of the batch that the device holds.
+    """
+
+    weights: dict[str, int]
+    caches: dict[str, int]
+    state: int
+    temporaries: int
+    rows: int
+
+    @property
+    def arguments(self) -> int:
+        """What the program is given."""
+        return sum(self.weights.values()) + sum(self.caches.values()) + self.state
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.arguments + self.temporaries
+
+    def largest_rows(self, chip_bytes: int) -> int:
+        """Returns how many rows fit on a device, 0 for none."""
+        fixed = sum(self.weights.values()) + self.temporaries_fixed(chip_bytes)
+        per_row = (self.total - fixed) / self.rows
+        return max(0, math.floor((chip_bytes - fixed) / per_row))
+
+    @staticmethod
+    def temporaries_fixed(chip_bytes: int) -> int:
+        """Returns the part of the temporaries that does not grow with the batch."""
+        return int(_FIXED_SHARE * chip_bytes)
+
+
+def parts(inputs: Inputs, slice_: Topology) -> Parts:
+    """Returns what lies on one device.
+
+    Args:
+      inputs: the decode loop's.
+      slice_: where.
+    """
+    state = inputs.state
+    caches = {"drafter": memory.size(state.drafter), "expert": memory.size(state.expert)}
+    logits = 4 * inputs.device_rows * inputs.device_vocab * (inputs.decoder.draft_length + 1)
+    fixed = Parts.temporaries_fixed(slice_.chip.hbm_bytes)
+    return Parts(
+        weights={role: memory.size(tree) for role, tree in inputs.params.items()},
+        caches=caches,
+        state=memory.size((inputs.rows, state)) - sum(caches.values()),
+        temporaries=fixed + _LOGITS_ARRAYS * logits,
+        rows=inputs.device_rows,
+    )
+
+
+def alternatives(subject: Subject, slice_: Topology) -> list[str]:
+    """Returns the nearest settings that fit where one does not, by arithmetic; may be none."""
+    found = []
+    inputs = subject.inputs(slice_)
+    hbm = slice_.chip.hbm_bytes
+    here = parts(inputs, slice_)
+    if rows := here.largest_rows(hbm):
+        found.append(f"--batch_size={rows * subject.batch_size // here.rows}")
+    if subject.weights != "int8" and _fits(subject.stored_as("int8"), slice_):
+        found.append("--weights=int8")
+    model = inputs.decoder.layout.ways("model")
+    wider = dataclasses.replace(subject, mesh={**subject.mesh, "data": -1, "model": 2 * model})
+    more = f"--config.mesh.model={2 * model}"
+    if _fits(wider, slice_):
+        found.append(more)
+    for candidate, flag in ((subject, ""), (wider, f" {more}")):
+        if (name := _larger(candidate, slice_)) is not None:
+            return [*found, f"--topology={name}{flag}"]
+    return found
+
+
+def _larger(subject: Subject, slice_: Topology) -> str | None:
+    """Returns the smallest larger slice of the same chips that fits."""
+    name = slice_.name
+    while (name := topology.larger(name)) is not None:
+        if _fits(subject, topology.describe(name)):
+            return name
+    return None
+
+
+def _fits(subject: Subject, slice_: Topology) -> bool:
+    try:
+        inputs = subject.inputs(slice_)
+    except UserError:  # batch or mesh do not divide there
+        return False
+    return parts(inputs, slice_).total <= slice_.chip.hbm_bytes

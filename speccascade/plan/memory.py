@@ -1,0 +1,28 @@
+"""What lies in a device's memory, by arithmetic over shapes and shardings."""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+
+
+def leaves(tree: Any) -> Iterator[tuple[str, jax.ShapeDtypeStruct]]:
+    """Yields flat key, "attention_0/query/weight", and leaf of a pytree of shapes."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        yield jax.tree_util.keystr(path, simple=True, separator="/"), leaf
+
+
+def local(leaf: jax.ShapeDtypeStruct) -> tuple[int, ...]:
+    """Returns the shape that one device holds of a leaf, all of it where it has no sharding."""
+    return leaf.shape if leaf.sharding is None else leaf.sharding.shard_shape(leaf.shape)
+
+
+def size(tree: Any) -> int:
+    """Returns the bytes that one device holds of a pytree of shapes."""
+    return sum(math.prod(local(leaf)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def is_product(key: str, leaf: jax.ShapeDtypeStruct) -> bool:
+    """Returns whether a parameter is the matrix of a product, or an embedding table."""
+    return leaf.ndim == 2 and not key.endswith("relative/embedding")

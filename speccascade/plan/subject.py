@@ -1,0 +1,183 @@
+"""What is planned: a config's pair, its mesh and the shapes of a batch."""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+
+from speccascade import decode, models, rules
+from speccascade.decode import loop, placing
+from speccascade.decode.rows import Rows
+from speccascade.decode.state import State
+from speccascade.errors import UserError
+from speccascade.evaluate.settings import Setting, setting
+from speccascade.models.interface import Model
+from speccascade.pairs import ROLES
+from speccascade.plan.memory import local
+from speccascade.plan.topology import Topology
+from speccascade.rules import Rule
+from speccascade.sharding import from_config
+
+WEIGHTS = ("bfloat16", "int8")
+_NUMBERS = ("batch_size", "prompt_length", "max_new_tokens")
+
+
+class Inputs(NamedTuple):
+    """What the decode loop takes, as shapes with shardings; see `decode.loop.run`."""
+
+    decoder: decode.Decoder
+    params: dict[str, Any]
+    rules: tuple[Rule, ...]
+    rows: Rows
+    state: State
+
+    @property
+    def device_rows(self) -> int:
+        """Rows of the batch that one device holds."""
+        return local(self.state.last)[0]
+
+    @property
+    def device_vocab(self) -> int:
+        """Token ids whose logits one device holds, padding included."""
+        layout = self.decoder.layout
+        return -(-self.decoder.expert.vocab_size // layout.ways(layout.vocab_axis))
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """A pair in the shapes in which it would run.
+
+    Attributes:
+      name: for people.
+      models: by role.
+      mesh: as configs write it; see `sharding.from_config`.
+      setting: the rule, its knobs and N.
+      batch_size: B, rows of the whole slice.
+      prompt_length: T.
+      max_new_tokens: room for an answer.
+      weights: one of `WEIGHTS`.
+    """
+
+    name: str
+    models: dict[str, Model]
+    mesh: dict[str, Any]
+    setting: Setting
+    batch_size: int
+    prompt_length: int
+    max_new_tokens: int
+    weights: str
+
+    def stored_as(self, weights: str) -> "Subject":
+        """Returns the same with its models' matrices kept in another way."""
+        made = {role: _kept(model, weights) for role, model in self.models.items()}
+        return dataclasses.replace(self, models=made, weights=weights)
+
+    @property
+    def rule(self) -> Rule:
+        """The rule that every row follows."""
+        return rules.make(self.setting.rule, **dict(self.setting.knobs))
+
+    @property
+    def bonus(self) -> bool:
+        """Whether the drafter takes one pass more than it has tokens."""
+        return rules.uses_q(self.rule)
+
+    def inputs(self, topology: Topology) -> Inputs:
+        """Returns the decode loop's arguments on a slice, as shapes.
+
+        Raises:
+          UserError: mesh or batch do not fit the slice.
+        """
+        layout = from_config(self.mesh, topology.devices)
+        data = layout.ways(layout.expert.batch)
+        if self.batch_size % data:
+            raise UserError(
+                f"a batch of {self.batch_size} does not divide over the {data} devices along "
+                f"{layout.expert.batch} on {topology.name}; give --batch_size a multiple of that"
+            )
+        decoder = decode.Decoder(
+            self.models["expert"],
+            decode.ModelDrafter(self.models["drafter"]),
+            self.setting.draft_length,
+            self.max_new_tokens,
+            self.setting.verifier,
+            layout=layout,
+        )
+        loop.check(decoder, (self.rule,))
+        params = {
+            role: jax.eval_shape(m.init, jax.random.key(0)) for role, m in self.models.items()
+        }
+        params = _lay(params, placing.param_shardings(decoder))
+        rows = _rows(self.batch_size, self.prompt_length, decoder.expert.vocab_size)
+        rows = _lay(rows, placing.rows_shardings(decoder, rows))
+        state = jax.eval_shape(lambda p, r: loop.prefill(decoder, p, r), params, rows)
+        state = _lay(state, placing.state_shardings(decoder, state))
+        followed = jax.eval_shape(lambda: (self.rule,))
+        followed = _lay(followed, placing.rule_shardings(decoder, followed))
+        return Inputs(decoder, params, followed, rows, state)
+
+
+def load(
+    config: ml_collections.ConfigDict, batch_size: int | None = None, weights: str = "bfloat16"
+) -> Subject:
+    """Reads what a config says of its pair, without the weights.
+
+    Args:
+      config: `models`, `mesh` and `plan`; see configs/gemma2_2b_9b.py.
+      batch_size: in place of the config's.
+      weights: one of `WEIGHTS`, for both models.
+
+    Raises:
+      UserError: the config is not as it must be.
+    """
+    if weights not in WEIGHTS:
+        raise UserError(f"weights={weights!r} is unknown; choose one of: {', '.join(WEIGHTS)}")
+    if missing := [name for name in ("models", "mesh", "plan") if name not in config]:
+        raise UserError(f"the config lacks {', '.join(missing)}; see configs/gemma2_2b_9b.py")
+    if missing := sorted(set(ROLES) - set(config.models)):
+        raise UserError(f"models lacks {', '.join(missing)}")
+    section = config.plan.to_dict()
+    if batch_size is not None:
+        section["batch_size"] = batch_size
+    for name in _NUMBERS:
+        if not isinstance(section.get(name), int) or section[name] < 1:
+            raise UserError(f"plan.{name}={section.get(name)} must be a whole number, at least 1")
+    how = setting(section["setting"])
+    if how.method != "speculative":
+        raise UserError(f"plan.setting has {how.method}; only a rule's decode loop is planned")
+    pair = config.get("pair", {role: role for role in ROLES})
+    return Subject(
+        name=" -> ".join(str(pair[role]) for role in ROLES),
+        models={
+            role: _kept(models.build(config.models[role].to_dict()), weights) for role in ROLES
+        },
+        mesh=config.mesh.to_dict(),
+        setting=how,
+        **{name: section[name] for name in _NUMBERS},
+        weights=weights,
+    )
+
+
+def _kept(model: Model, weights: str) -> Model:
+    kept = {"weight_dtype": "int8"} if weights == "int8" else {"param_dtype": weights}
+    return models.build({**models.describe(model), **kept})
+
+
+def _rows(batch: int, prompt_length: int, vocab_size: int) -> Rows:
+    def per_row(dtype, *more):
+        return jax.ShapeDtypeStruct((batch, *more), dtype)
+
+    rows = Rows(*(per_row(jnp.int32) for _ in range(8)))
+    return rows._replace(
+        prompt=per_row(jnp.int32, prompt_length),
+        temperature=per_row(jnp.float32),
+        stop_table=jax.ShapeDtypeStruct((1, vocab_size), jnp.int32),
+    )
+
+
+def _lay(shapes: Any, shardings: Any) -> Any:
+    return jax.tree.map(
+        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings
+    )

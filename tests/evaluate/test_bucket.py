@@ -1,0 +1,144 @@
+import os
+import threading
+import time
+
+import pytest
+
+from speccascade import pairs
+from speccascade.errors import UserError
+from speccascade.evaluate import bucket, results, run
+from speccascade.report import report
+from tests import tiny_pair
+from tests.evaluate.bucket import install
+
+WORKDIR = "gs://bucket/runs/w"
+
+
+@pytest.fixture
+def made(monkeypatch):
+    for name, seconds in {"RENEWS": 0.05, "EXPIRES": 0.4, "SETTLES": 0.1}.items():
+        monkeypatch.setattr(bucket, name, seconds)
+    return install(monkeypatch)
+
+
+def names(made):
+    return {path.removeprefix("/bucket/runs/w/") for path in made.store}
+
+
+def test_rows_are_added_and_read_back(made):
+    store = results.Results(WORKDIR)
+    assert store.rows == {} and results.read(WORKDIR) == []
+    for key in "abc":
+        store.append({"key": key})
+    assert [row["key"] for row in results.read(WORKDIR)] == ["a", "b", "c"]
+    again = results.Results(WORKDIR)
+    assert set(again.rows) == {"a", "b", "c"}
+    again.append({"key": "d"})
+    assert made.cat("/bucket/runs/w/results.jsonl").count(b"\n") == 4
+    assert names(made) == {"results.jsonl"}
+
+
+def test_a_line_cut_short_is_dropped_with_the_next_row(made):
+    made.pipe("/bucket/runs/w/results.jsonl", b'{"key": "a"}\n{"key": "b", "qua')
+    store = results.Results(WORKDIR)
+    assert set(store.rows) == {"a"}
+    store.append({"key": "c"})
+    assert [row["key"] for row in results.read(WORKDIR)] == ["a", "c"]
+
+
+def test_a_failing_write_leaves_the_rows_so_far(made):
+    store = results.Results(WORKDIR)
+    store.append({"key": "a"})
+    made.full = True
+    with pytest.raises(UserError) as caught:
+        store.append({"key": "b"})
+    assert str(caught.value) == (
+        "cannot write to gs://bucket/runs/w/results.jsonl: 429: quota exceeded; what was there is "
+        "kept, see to it and start again"
+    )
+    assert set(store.rows) == {"a"}
+    made.full = False
+    store.append({"key": "c"})
+    assert [row["key"] for row in results.read(WORKDIR)] == ["a", "c"]
+
+
+def test_a_renewed_lock_is_refused_and_a_free_one_taken(made):
+    with bucket.claim(WORKDIR) as check:
+        with pytest.raises(UserError, match="another process works in gs://bucket/runs/w; wait"):
+            with bucket.claim(WORKDIR):
+                pass
+        check()
+        assert names(made) == {".lock"}
+    assert not names(made)
+    with results.claim(WORKDIR):
+        pass
+
+
+def test_the_lock_of_a_process_that_died_expires(made):
+    made.pipe("/bucket/runs/w/.lock", b"host 1 abc 7")
+    began = time.monotonic()
+    with bucket.claim(WORKDIR) as check:
+        assert time.monotonic() - began >= bucket.EXPIRES
+        check()
+
+
+def test_of_two_that_claim_at_once_one_gives_way(made):
+    outcomes = []
+
+    def claim():
+        try:
+            with bucket.claim(WORKDIR):
+                time.sleep(0.5)
+            outcomes.append("held")
+        except UserError:
+            outcomes.append("refused")
+
+    threads = [threading.Thread(target=claim) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(outcomes) == ["held", "refused"]
+
+
+def test_a_lock_that_was_taken_over_stops_the_rows(made):
+    with bucket.claim(WORKDIR) as check:
+        store = results.Results(WORKDIR, check)
+        store.append({"key": "a"})
+        made.pipe("/bucket/runs/w/.lock", b"host 2 def 0")
+        time.sleep(4 * bucket.RENEWS)
+        with pytest.raises(UserError, match="another process has taken over gs://bucket/runs/w"):
+            store.append({"key": "b"})
+    assert [row["key"] for row in results.read(WORKDIR)] == ["a"]
+    assert made.cat("/bucket/runs/w/.lock") == b"host 2 def 0"
+
+
+def test_without_a_client_package_one_line_says_so(monkeypatch):
+    def missing(*_):
+        raise ImportError("No module named 'gcsfs'")
+
+    from etils.epath import backend
+
+    monkeypatch.setattr(backend._FileSystemSpecBackend, "_get_filesystem", missing)
+    for use in (results.read, lambda w: results.claim(w).__enter__(), report):
+        with pytest.raises(UserError, match="gs://bucket/runs/w needs a package .*gcsfs"):
+            use(WORKDIR)
+
+
+def test_a_sweep_in_a_bucket(made, tmp_path):
+    pairs.export(tiny_pair.make(), tmp_path / "pair", {})
+    config = tiny_pair.get_config(str(tmp_path / "pair"))
+    config.evaluate.settings = ({"method": "autoregressive_expert"},)
+    config.evaluate.timing = {"num_examples": 1, "trials": 1}
+    assert run.evaluate(config, WORKDIR).measured == 4
+    assert names(made) == {"results.jsonl", "config.json"}
+    assert run.evaluate(config, WORKDIR).measured == 0
+    local = tmp_path / "w"
+    run.evaluate(config, str(local))
+    assert [row["key"] for row in results.read(local)] == [r["key"] for r in results.read(WORKDIR)]
+    text, paths = report(WORKDIR)
+    assert "| autoregressive_expert | " in text
+    for path in paths:
+        name = path.removeprefix(WORKDIR + "/report/")
+        assert made.cat("/bucket/runs/w/report/" + name), name
+    assert not os.path.exists("gs:")
