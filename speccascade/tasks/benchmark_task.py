@@ -2,7 +2,9 @@
 
 import functools
 import hashlib
+import itertools
 import random
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -14,6 +16,7 @@ from speccascade.tasks.example import Example
 
 _FIELDS = ("format", "path", "revision", "seed", "shots")
 _FORMATS = ("few_shot", "t5")
+_WORD = re.compile(r"\S+")
 _SPLIT_IDS = 10**8  # more than any split has rows
 
 
@@ -50,7 +53,8 @@ class BenchmarkTask:
     Config fields, none of them needed: `path`, a directory to read in place of the hub, see
     `columns.read`; `revision` of the hub's data set; `format`, "few_shot" (the default) or "t5",
     the bare question behind T5's prefix for it; `shots`, how many worked examples come first,
-    drawn from the training rows by `seed` (0).
+    drawn from the training rows by `seed` (0); where the task has it, `max_words`, after which a
+    text to be summarised is cut off.
 
     A task is a class that sets the attributes and defines `problem` and `score`.
 
@@ -65,6 +69,7 @@ class BenchmarkTask:
       separator: between a worked example and what follows it.
       stops: where an answer to a few-shot prompt ends.
       prefix: T5's, None where it has none.
+      max_words: if the config does not say; None where a question must stay whole.
     """
 
     name: str
@@ -77,11 +82,13 @@ class BenchmarkTask:
     separator = "\n\n"
     stops: tuple[str, ...] = ("\n",)
     prefix: str | None = None
+    max_words: int | None = None
 
     def __init__(self, config: ml_collections.ConfigDict):
-        if unknown := sorted(set(config) - {"name", *_FIELDS}):
+        fields = _FIELDS if self.max_words is None else (*_FIELDS, "max_words")
+        if unknown := sorted(set(config) - {"name", *fields}):
             raise UserError(
-                f"task has unknown fields {', '.join(unknown)}; known: {', '.join(_FIELDS)}"
+                f"task has unknown fields {', '.join(unknown)}; known: {', '.join(fields)}"
             )
         self._path = config.get("path")
         self._revision = config.get("revision")
@@ -97,6 +104,11 @@ class BenchmarkTask:
             raise UserError(f"task.shots={self._num_shots} must be a whole number, at least 0")
         if self._format == "t5" and self._num_shots:
             raise UserError("task.shots must be 0 with T5's format")
+        self._max_words = config.get("max_words", self.max_words)
+        if self._max_words is not None and (
+            type(self._max_words) is not int or self._max_words < 1
+        ):
+            raise UserError(f"task.max_words={self._max_words} must be a whole number, at least 1")
         self.stop_strings = self.stops if self._format == "few_shot" else ()
 
     def problem(self, row: Mapping[str, Any]) -> Problem | None:
@@ -125,16 +137,23 @@ class BenchmarkTask:
         return found
 
     def prompt(self, question: str) -> str:
+        question = self._cut(question)
         if self._format == "t5":
             return self.prefix + question
         return self._head + self.template.format(question)
+
+    def _cut(self, question: str) -> str:
+        if self._max_words is None:
+            return question
+        ends = [word.end() for word in itertools.islice(_WORD.finditer(question), self._max_words)]
+        return question[: ends[-1]] if ends else question
 
     @functools.cached_property
     def _head(self) -> str:
         """All of a few-shot prompt that comes before the question."""
         shots = [
-            self.template.format(problem.question) + self._lead() + problem.answer + self.separator
-            for problem in self._shots()
+            self.template.format(self._cut(question)) + self._lead() + answer + self.separator
+            for question, answer, _ in self._shots()
         ]
         return self.instruction + "".join(shots)
 

@@ -22,6 +22,7 @@ class CnnDailyMail(BenchmarkTask):
     shots = 1
     template = "Article: {}\nSummary:"
     prefix = "summarize: "
+    max_words = 400  # about T5's 512 tokens
 
     def problem(self, row: Mapping[str, Any]) -> Problem | None:
         article = row["article"].strip()

@@ -23,6 +23,7 @@ class XSum(BenchmarkTask):
     shots = 1
     template = "Article: {}\nSummary:"
     prefix = "summarize: "
+    max_words = 400  # about T5's 512 tokens
 
     def problem(self, row: Mapping[str, Any]) -> Problem | None:
         article, summary = row["document"].strip(), row["summary"].strip()

@@ -158,6 +158,21 @@ def test_t5_gets_its_prefix_and_nothing_else(name, prefix, write):
     assert not example.answer.startswith(" ")
 
 
+def test_long_articles_are_cut(write):
+    long = {**ROWS["xsum"], "document": "one  two\nthree " * 200}
+    path = write(train=[long], test=[long])
+    (example,) = make("xsum", path=path, format="t5").examples("test")
+    assert example.prompt == "summarize: " + ("one  two\nthree " * 200)[: 133 * 15 + 3]
+    (example,) = make("xsum", path=path, max_words=3).examples("test")
+    shot = "Article: one  two\nthree\nSummary: Dog bites man in Ulm."
+    assert example.prompt == f"{shot}\n\nArticle: one  two\nthree\nSummary:"
+    assert example.answer == " Dog bites man in Ulm."
+    with pytest.raises(UserError, match="task.max_words=0 must be a whole number"):
+        make("xsum", max_words=0)
+    with pytest.raises(UserError, match="unknown fields max_words"):
+        make("squad", max_words=10)
+
+
 def test_every_row_of_the_registry_makes_a_task_of_its_name():
     for name in tasks._TASKS:
         if name not in ("gsm_symbolic", "questions", "mbpp", "human_eval"):

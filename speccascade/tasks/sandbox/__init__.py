@@ -37,8 +37,8 @@ class Limits:
     disk_bytes: int = 1 << 24
 
 
-class Unavailable(Exception):
-    """The isolation cannot be had here; the message says what failed."""
+class Unavailable(UserError):
+    """The isolation cannot be had; the message says what failed, and the program has not run."""
 
 
 def passes(program: str, limits: Limits = Limits()) -> bool:
