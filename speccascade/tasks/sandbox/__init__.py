@@ -152,9 +152,7 @@ def _trouble() -> str | None:
     trial = trial.replace("@DISK@", str(limits.disk_bytes))
     try:
         return None if passes(trial, limits) else "a program on trial could leave its limits"
-    except Unavailable as error:
-        return str(error)
-    except OSError as error:
+    except (Unavailable, OSError) as error:
         return str(error)
 
 
