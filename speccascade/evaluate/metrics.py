@@ -16,8 +16,9 @@ def bootstrap(
     """Returns the percentile bootstrap interval of a statistic of paired columns.
 
     Args:
-      statistic: maps arrays `[..., n]`, one per column, to `[...]`.
-      *columns: n values each; the same examples are drawn from all of them, with replacement.
+      statistic: maps arrays `[..., n]` or `[..., n, k]`, one per column, to `[...]`.
+      *columns: n values, or n rows of k, each; the same examples are drawn from all of them, with
+        replacement.
       resamples: number of resamples. Their seed is fixed: the same scores give the same interval.
     """
     arrays = [np.asarray(column, np.float64) for column in columns]
@@ -32,14 +33,9 @@ def bootstrap(
     return float(low), float(high)
 
 
-def mean(values: np.ndarray) -> np.ndarray:
-    """Returns the mean over examples."""
-    return values.mean(-1)
-
-
-def mean_difference(values: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Returns the mean of the paired differences `values - others`."""
-    return (values - others).mean(-1)
+def difference(statistic: Callable[[np.ndarray], np.ndarray]) -> Callable[..., np.ndarray]:
+    """Returns the function from two paired columns to the difference of a statistic of each."""
+    return lambda values, others: statistic(values) - statistic(others)
 
 
 def speedup(

@@ -13,6 +13,7 @@ from speccascade.evaluate.decoding import Engine, Request, program, rule_kind
 from speccascade.evaluate.jobs import Job
 from speccascade.sharding import hosts
 from speccascade.tasks import Example, Task
+from speccascade.tasks.aggregate import statistic
 
 
 class Prompts(NamedTuple):
@@ -32,25 +33,29 @@ class Prompts(NamedTuple):
 class _Tally:
     """What is known so far of one job."""
 
-    def __init__(self, job: Job):
+    def __init__(self, job: Job, aggregate: str):
         self.job = job
-        self.scores = np.full(job.num_examples, np.nan)
+        self.aggregate = aggregate
+        self.scores: list = [None] * job.num_examples
         self.invalid = 0
         self.seconds = 0.0
         self.counts: dict[str, float] = dict.fromkeys(decode.Stats._fields, 0.0)
 
     @property
     def done(self) -> bool:
-        return not np.isnan(self.scores).any()
+        return None not in self.scores
 
     def row(self) -> dict[str, Any]:
         setting = self.job.setting
+        scores = np.array(self.scores, np.float64)
+        of = statistic(self.aggregate)
         return {
-            "quality": metrics.finite(self.scores.mean()),
-            "quality_ci": list(metrics.bootstrap(metrics.mean, self.scores)),
+            "quality": metrics.finite(of(scores)),
+            "quality_ci": list(metrics.bootstrap(of, scores)),
             **metrics.rates(self.counts, setting.method, setting.verifier),
             "seconds": round(self.seconds, 3),
-            "scores": self.scores.tolist(),
+            "aggregate": self.aggregate,
+            "scores": scores.tolist(),
         }
 
 
@@ -85,7 +90,7 @@ def run(
       line that says why it failed.
     """
     kinds = list({rule_kind(job.setting): job.setting for job in jobs}.values())
-    tallies = [_Tally(job) for job in jobs]
+    tallies = [_Tally(job, task.aggregate) for job in jobs]
     stream = [(tally, i) for tally in tallies for i in _by_length(tally.job, prompts)]
     for start in range(0, len(stream), batch_size):
         part = stream[start : start + batch_size]

@@ -7,6 +7,7 @@ from speccascade import rules
 from speccascade.evaluate import metrics
 from speccascade.evaluate.settings import Setting
 from speccascade.report.points import Point, Points
+from speccascade.tasks import aggregate
 
 VALIDATION, TEST = "validation", "test"
 
@@ -124,7 +125,8 @@ def _choice(points, temperature, criterion, label, settings, expert) -> Choice:
     test = points.of(chosen.setting, TEST)
     is_reference = chosen.setting == expert[VALIDATION].setting
     columns = test.scores, expert[TEST].scores
-    interval = metrics.bootstrap(metrics.mean_difference, *columns)
+    difference = metrics.difference(aggregate.statistic(test.aggregate))
+    interval = metrics.bootstrap(difference, *columns)
     return Choice(
         criterion=criterion,
         temperature=temperature,
@@ -132,7 +134,7 @@ def _choice(points, temperature, criterion, label, settings, expert) -> Choice:
         setting=chosen.setting,
         validation=chosen,
         test=test,
-        difference=float(metrics.mean_difference(*columns)),
+        difference=float(difference(*columns)),
         difference_interval=interval,
         quality_verdict=None if is_reference else metrics.verdict(interval),
         speed_verdict=None if is_reference else _speed_verdict(test),

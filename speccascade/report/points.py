@@ -13,6 +13,7 @@ from speccascade.errors import UserError
 from speccascade.evaluate import metrics
 from speccascade.evaluate.jobs import QUALITY, TIMING, plan
 from speccascade.evaluate.settings import Setting, expand
+from speccascade.tasks import aggregate
 
 # What all rows of a report must share; timings the machine besides.
 SHARED = ("task", "config", "pair", "tokenizer", "code", "numerics")
@@ -46,7 +47,8 @@ class Point:
     Attributes:
       setting: with seed 0, whatever the seeds were.
       split: the examples' split.
-      scores: float64 [n], each example's score, its mean over seeds.
+      scores: float64 [n] or [n, k], each example's score or statistics, their mean over seeds.
+      aggregate: what makes one figure of them, see `tasks.aggregate`.
       rates: means over seeds of the row's rates; None where a method has none.
       timing: None where it was not timed.
     """
@@ -54,18 +56,19 @@ class Point:
     setting: Setting
     split: str
     scores: np.ndarray
+    aggregate: str
     rates: Mapping[str, float | None]
     timing: Timing | None
 
     @property
     def quality(self) -> float:
-        """Mean score."""
-        return float(self.scores.mean())
+        """The score of all examples: their mean, or BLEU."""
+        return float(aggregate.statistic(self.aggregate)(self.scores))
 
     @cached_property
     def interval(self) -> tuple[float, float]:
-        """Bootstrap interval of the mean score."""
-        return metrics.bootstrap(metrics.mean, self.scores)
+        """Bootstrap interval of `quality`."""
+        return metrics.bootstrap(aggregate.statistic(self.aggregate), self.scores)
 
     @property
     def speedup(self) -> float | None:
@@ -164,6 +167,8 @@ def _pool(grid, quality, timed) -> dict[tuple[Setting, str], Point]:
             setting=key[0],
             split=key[1],
             scores=np.mean([row["scores"] for row in by_setting[key]], axis=0),
+            # Rows had only means before they said so.
+            aggregate=by_setting[key][0].get("aggregate", "mean"),
             rates={name: _mean([row[name] for row in by_setting[key]]) for name in RATES},
             timing=timings.get(key),
         )

@@ -1,22 +1,28 @@
 """Tasks by name: where prompts, worked answers and scores come from."""
 
-from collections.abc import Callable
+import importlib
 from typing import Protocol
 
 import ml_collections
 
 from speccascade.errors import UserError
-from speccascade.tasks import gsm_symbolic, questions
 from speccascade.tasks.example import Example
 
 SPLITS = ("train", "validation", "test")
 
 
 class Task(Protocol):
-    """What training and evaluation need of a task."""
+    """What training and evaluation need of a task.
+
+    Attributes:
+      name: what results are filed under.
+      stop_strings: where an answer ends, besides at EOS.
+      aggregate: the function of `tasks.aggregate` that makes one figure of all examples' scores.
+    """
 
     name: str
     stop_strings: tuple[str, ...]
+    aggregate: str
 
     def examples(self, split: str, limit: int | None = None) -> list[Example]:
         """The examples of `split` in a fixed order, the first `limit` of them if given."""
@@ -24,13 +30,29 @@ class Task(Protocol):
     def prompt(self, question: str) -> str:
         """What a model reads when it is asked `question`, just as in `examples`."""
 
-    def score(self, text: str, example: Example) -> float:
-        """Quality of the generated `text` (without the prompt) as an answer to `example`."""
+    def score(self, text: str, example: Example) -> float | tuple[float, ...]:
+        """How good the generated `text` (without the prompt) is as an answer to `example`.
+
+        One number where `aggregate` is the mean, else the statistics that it sums over examples.
+        """
 
 
-_TASKS: dict[str, Callable[[ml_collections.ConfigDict], Task]] = {
-    "gsm_symbolic": gsm_symbolic.GsmSymbolic,
-    "questions": questions.Questions,
+# A task is one file and one row here: its module and class.
+_TASKS = {
+    "gsm_symbolic": "gsm_symbolic.GsmSymbolic",
+    "questions": "questions.Questions",
+    "wmt14": "wmt14.Wmt14",
+    "xsum": "xsum.XSum",
+    "cnn_dailymail": "cnn_dailymail.CnnDailyMail",
+    "gsm8k": "gsm8k.Gsm8k",
+    "mbpp": "mbpp.Mbpp",
+    "human_eval": "human_eval.HumanEval",
+    "debian_en_de": "debian_task.DebianEnDe",
+    "debian_summaries": "debian_task.DebianSummaries",
+    "squad": "squad.Squad",
+    "web_questions": "web_questions.WebQuestions",
+    "natural_questions": "natural_questions.NaturalQuestions",
+    "trivia_qa": "trivia_qa.TriviaQa",
 }
 
 
@@ -38,7 +60,8 @@ def make(config: ml_collections.ConfigDict) -> Task:
     """The task that `config.name` names, built from the rest of `config`."""
     if config.name not in _TASKS:
         raise UserError(f"unknown task {config.name!r}; known: {', '.join(sorted(_TASKS))}")
-    return _TASKS[config.name](config)
+    module, name = _TASKS[config.name].split(".")
+    return getattr(importlib.import_module(f"{__name__}.{module}"), name)(config)
 
 
 __all__ = ["SPLITS", "Example", "Task", "make"]

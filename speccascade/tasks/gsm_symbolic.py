@@ -42,6 +42,7 @@ class GsmSymbolic:
 
     name = "gsm_symbolic"
     stop_strings = ()
+    aggregate = "mean"
 
     def __init__(self, config: ml_collections.ConfigDict):
         self._templates = tuple(config.templates)

@@ -48,6 +48,7 @@ class Questions:
     """
 
     name = "questions"
+    aggregate = "mean"
 
     def __init__(self, config: ml_collections.ConfigDict):
         if unknown := sorted(set(config) - _FIELDS):

@@ -5,11 +5,12 @@ import numpy as np
 import pytest
 
 from speccascade.evaluate import metrics
+from speccascade.tasks.aggregate import mean
 
 
 def test_bootstrap_of_a_mean_agrees_with_the_normal_interval():
     scores = np.random.default_rng(1).random(400)
-    low, high = metrics.bootstrap(metrics.mean, scores, resamples=4000)
+    low, high = metrics.bootstrap(mean, scores, resamples=4000)
     half = 1.96 * scores.std() / math.sqrt(len(scores))
     assert low == pytest.approx(scores.mean() - half, abs=0.1 * half)
     assert high == pytest.approx(scores.mean() + half, abs=0.1 * half)
@@ -19,7 +20,7 @@ def test_bootstrap_of_paired_differences_agrees_with_the_normal_interval():
     rng = np.random.default_rng(2)
     base = (rng.random(500) < 0.6).astype(float)
     other = np.where(rng.random(500) < 0.1, 1 - base, base)  # they differ on a tenth
-    low, high = metrics.bootstrap(metrics.mean_difference, other, base, resamples=4000)
+    low, high = metrics.bootstrap(metrics.difference(mean), other, base, resamples=4000)
     difference = other - base
     half = 1.96 * difference.std() / math.sqrt(500)
     assert (low + high) / 2 == pytest.approx(difference.mean(), abs=0.15 * half)
@@ -30,9 +31,21 @@ def test_bootstrap_of_paired_differences_agrees_with_the_normal_interval():
 
 def test_bootstrap_is_repeatable_and_exact_for_equal_scores():
     scores = np.random.default_rng(3).random(20)
-    assert metrics.bootstrap(metrics.mean, scores) == metrics.bootstrap(metrics.mean, scores)
-    assert metrics.bootstrap(metrics.mean_difference, scores, scores) == (0.0, 0.0)
-    assert metrics.bootstrap(metrics.mean, [1.0]) == (1.0, 1.0)
+    assert metrics.bootstrap(mean, scores) == metrics.bootstrap(mean, scores)
+    assert metrics.bootstrap(metrics.difference(mean), scores, scores) == (0.0, 0.0)
+    assert metrics.bootstrap(mean, [1.0]) == (1.0, 1.0)
+
+
+def test_bootstrap_draws_whole_examples():
+    # The ratio of two counts is 2 whichever examples are drawn, and only if they stay together.
+    counts = np.random.default_rng(4).integers(1, 9, size=(30, 1)) * [2.0, 1.0]
+
+    def ratio(values):
+        total = values.sum(-2)
+        return total[..., 0] / total[..., 1]
+
+    assert metrics.bootstrap(ratio, counts) == (2.0, 2.0)
+    assert metrics.bootstrap(metrics.difference(ratio), counts, counts) == (0.0, 0.0)
 
 
 def test_speedup_is_a_ratio_of_times_per_token():

@@ -30,6 +30,7 @@ def quality(entry: dict, split: str, scores: list[float], rejection=0.2, **prove
         "expert_calls": 1,
         "tokens": 1,
         "seconds": 0.1,
+        "aggregate": "mean",
         "scores": scores,
     }
 

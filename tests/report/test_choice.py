@@ -159,3 +159,23 @@ def test_missing_rows_become_a_note_with_the_command():
     assert points.notes == ["1 of 8 rows are missing; to add them run COMMAND"]
     with pytest.raises(UserError, match="no results yet; run COMMAND"):
         collect([], config, "COMMAND")
+
+
+def test_a_corpus_score_is_that_of_the_examples_drawn():
+    # Ten words of ten: each method has the same matches in every answer, the expert half of them.
+    found = [10.0, 9.0, 8.0, 7.0]
+    right = [10.0, 10.0, *found, *found]
+    half = [10.0, 10.0, 5.0, 4.0, 3.0, 2.0, *found]
+    rows, config = sweep((EXPERT, HALF, HALF, 1.0), (v3(0.1), MORE, MORE, 0.8))
+    for row in rows:
+        if "scores" in row:
+            row["aggregate"] = "bleu"
+            row["scores"] = [half if row["method"] == "autoregressive_expert" else right] * 40
+    choices = choose(collect(rows, config, "COMMAND"), 0.0, FASTEST)
+    expert, cascade = choices
+    wanted = 100 * (5 / 10 * 4 / 9 * 3 / 8 * 2 / 7) ** 0.25
+    assert expert.test.quality == pytest.approx(wanted)
+    assert expert.test.interval == pytest.approx((wanted, wanted))
+    assert cascade.test.quality == pytest.approx(100.0)
+    assert cascade.difference == pytest.approx(100 - wanted)
+    assert cascade.quality_verdict == "better" and expert.quality_verdict is None

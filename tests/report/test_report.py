@@ -10,6 +10,7 @@ from speccascade.evaluate import metrics
 from speccascade.report import plots, report, table
 from speccascade.report.choice import CRITERIA, choose
 from speccascade.report.points import collect
+from speccascade.tasks.aggregate import mean
 from tests.report.synthetic import DRAFTER, EXPERT, speculative, sweep
 
 HALF = [1.0, 0.0] * 20
@@ -42,7 +43,7 @@ def write(workdir, rows, config):
 def test_markdown(tables):
     text = table.markdown(tables, ["a note"])
     assert "**Largest speed-up at no loss of quality, temperature 0**" in text
-    low, high = metrics.bootstrap(metrics.mean, HALF)
+    low, high = metrics.bootstrap(mean, HALF)
     assert (
         f"| token_v3 | alpha=0.3 N=3 token | 2.00 [1.95, 2.05] faster | 0.500 [{low:.3f}, "
         f"{high:.3f}] | +0.000 [+0.000, +0.000] not told apart | 2.50 | 0.200 |"

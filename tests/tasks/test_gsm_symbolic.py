@@ -85,7 +85,7 @@ def test_every_working_template_gives_problems():
 
 
 def test_errors():
-    with pytest.raises(UserError, match="unknown task 'sums'; known: gsm_symbolic, questions"):
+    with pytest.raises(UserError, match="unknown task 'sums'; known: .*gsm_symbolic, .*questions"):
         tasks.make(config(name="sums"))
     with pytest.raises(UserError, match="not \\[1000\\]"):
         tasks.make(config(templates=(10, 1000)))

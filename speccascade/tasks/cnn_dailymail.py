@@ -1,0 +1,33 @@
+"""Highlights of news, CNN/DailyMail without anonymised names (See et al. 2017): ROUGE-2."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from speccascade.tasks import overlap
+from speccascade.tasks.benchmark_task import BenchmarkTask, Part, Problem
+from speccascade.tasks.columns import Hub
+from speccascade.tasks.example import Example
+
+
+class CnnDailyMail(BenchmarkTask):
+    """1 shot (articles are long); ROUGE-2 F1 in percent. The highlights stand in one line."""
+
+    name = "cnn_dailymail"
+    hub = Hub("abisee/cnn_dailymail", "3.0.0")
+    parts = {
+        "train": Part("train"),
+        "validation": Part("validation"),
+        "test": Part("test"),
+    }
+    shots = 1
+    template = "Article: {}\nSummary:"
+    prefix = "summarize: "
+    max_words = 400  # about T5's 512 tokens
+
+    def problem(self, row: Mapping[str, Any]) -> Problem | None:
+        article = row["article"].strip()
+        highlights = " ".join(row["highlights"].split())
+        return Problem(article, highlights, highlights) if article and highlights else None
+
+    def score(self, text: str, example: Example) -> float:
+        return overlap.rouge_2(text, example.reference)

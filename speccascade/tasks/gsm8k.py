@@ -1,0 +1,38 @@
+"""School mathematics, GSM8K (Cobbe et al. 2021): the number after "####" must be right.
+
+The data set has no validation split: it is a sixteenth of the training rows, which neither training
+nor worked examples then use.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from speccascade.tasks.benchmark_task import BenchmarkTask, Part, Problem
+from speccascade.tasks.columns import Hub
+from speccascade.tasks.example import Example
+from speccascade.tasks.gsm_symbolic import final_number
+
+_CALCULATOR = re.compile(r"<<[^>]*>>")
+
+
+class Gsm8k(BenchmarkTask):
+    """8 shots with their worked answers; 1.0 for the right number, else 0.0."""
+
+    name = "gsm8k"
+    hub = Hub("openai/gsm8k", "main")
+    parts = {
+        "train": Part("train", range(15)),
+        "validation": Part("train", range(15, 16)),
+        "test": Part("test"),
+    }
+    shots = 8
+    stops = ("\n\n", "Question:")
+
+    def problem(self, row: Mapping[str, Any]) -> Problem | None:
+        worked = _CALCULATOR.sub("", row["answer"]).strip()
+        number = final_number(worked)
+        return None if number is None else Problem(row["question"].strip(), worked, number)
+
+    def score(self, text: str, example: Example) -> float:
+        return float(final_number(text) == example.reference)

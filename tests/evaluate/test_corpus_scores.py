@@ -1,0 +1,52 @@
+"""BLEU, which is no mean of examples' scores, from decoded texts to rows."""
+
+import json
+
+import ml_collections
+import numpy as np
+import pytest
+import sacrebleu
+
+from speccascade import pairs
+from speccascade.evaluate import results, run
+from speccascade.evaluate.settings import setting
+from tests import tiny_pair
+
+EXPERT = {"method": "autoregressive_expert"}
+
+
+def config(pair, path, references):
+    rows = [{"translation": {"en": f"No. {i}", "de": text}} for i, text in enumerate(references)]
+    (path / "test.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    made = tiny_pair.get_config(pair)
+    made.task = ml_collections.ConfigDict({"name": "wmt14", "path": str(path), "format": "t5"})
+    made.evaluate.settings = (EXPERT,)
+    made.evaluate.splits = ml_collections.ConfigDict({"test": len(references)})
+    made.evaluate.timing.num_examples = 0
+    made.evaluate.max_new_tokens = 24
+    return made
+
+
+def decoded(made):
+    sweep = run.prepare(made)
+    requests = sweep.prompts["test"].requests
+    chosen = [setting(EXPERT)] * 8
+    output = sweep.engine.prepare(chosen, requests, chosen[:1])()
+    found = zip(np.asarray(output.tokens), np.asarray(output.num_tokens), strict=True)
+    return [sweep.engine.text(tokens[:n]).strip() for tokens, n in found]
+
+
+def test_a_rows_quality_is_sacrebleus(tmp_path):
+    directory = str(tmp_path / "pair")
+    pairs.export(tiny_pair.make(), directory, {})
+    texts = decoded(config(directory, tmp_path, ["not yet known"] * 8))
+    references = [f"{text} and {i} more words" for i, text in enumerate(texts)]
+    outcome = run.evaluate(config(directory, tmp_path, references), str(tmp_path / "w"))
+    assert outcome == run.Outcome(measured=1, failed=[])
+    (row,) = results.read(str(tmp_path / "w"))
+    wanted = sacrebleu.corpus_bleu(texts, [references]).score
+    assert 0 < wanted < 100 and row["aggregate"] == "bleu"
+    assert row["quality"] == pytest.approx(wanted)
+    assert np.shape(row["scores"]) == (8, 10)
+    low, high = row["quality_ci"]
+    assert low < wanted < high

@@ -1,0 +1,237 @@
+"""The benchmarks, read from JSON lines of the columns that the hub has."""
+
+import json
+import sys
+
+import ml_collections
+import numpy as np
+import pytest
+import sacrebleu
+
+from speccascade import tasks
+from speccascade.errors import UserError
+from speccascade.tasks import aggregate
+from speccascade.tasks.benchmark_task import BenchmarkTask
+
+# A row of each, what its question looks like in a prompt, a good answer and its score, a bad one
+# and its score.
+ROWS = {
+    "xsum": {"document": "A dog bit a man in Ulm.", "summary": "Dog bites man in Ulm.", "id": "7"},
+    "cnn_dailymail": {
+        "article": "It rained.",
+        "highlights": "Rain fell .\nIt was wet .",
+        "id": "7",
+    },
+    "gsm8k": {"question": "Two and two?", "answer": "2+2=<<2+2=4>>4\n#### 4"},
+    "squad": {
+        "id": "x",
+        "title": "T",
+        "context": "Ulm lies on the Danube.",
+        "question": "Where is Ulm?",
+        "answers": {"text": ["on the Danube", "Danube"], "answer_start": [9, 16]},
+    },
+    "web_questions": {"url": "u", "question": "who is he?", "answers": ["Bob", "Robert"]},
+    "natural_questions": {"question": "who is he", "answer": ["Bob", "Robert"]},
+    "trivia_qa": {
+        "question": "Who is he?",
+        "question_id": "q",
+        "answer": {
+            "value": "Bob",
+            "aliases": ["Bob", "Robert"],
+            "normalized_aliases": ["bob", "robert"],
+        },
+    },
+}
+GOOD = {
+    "xsum": (" Dog bites man in Ulm.", 100.0),
+    "cnn_dailymail": (" Rain fell . It was wet .", 100.0),
+    "gsm8k": (" It is\n#### 4.0", 1.0),
+    "squad": (" the Danube", 1.0),
+    "web_questions": (" robert.", 1.0),
+    "natural_questions": (" The Bob", 1.0),
+    "trivia_qa": (" ROBERT!", 1.0),
+}
+
+
+def numbered(row, number):
+    """A row of another question."""
+    first = next(k for k in ("document", "article", "question") if k in row)
+    return {**row, first: f"{row[first]} ({number})"}
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(**splits):
+        for split, rows in splits.items():
+            lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
+            (tmp_path / f"{split}.jsonl").write_text("\n".join(lines) + "\n")
+        return str(tmp_path)
+
+    return write
+
+
+def make(name, **fields):
+    return tasks.make(ml_collections.ConfigDict({"name": name, **fields}))
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_a_task_reads_prompts_and_scores(name, write):
+    rows = [numbered(ROWS[name], i) for i in range(64)]
+    path = write(train=rows, validation=rows[:50], test=rows[50:])
+    task = make(name, path=path)
+    assert task.aggregate == "mean"
+    every = {split: task.examples(split) for split in tasks.SPLITS}
+    for split, found in every.items():
+        assert found and task.examples(split, 2) == found[:2]
+        assert make(name, path=path).examples(split) == found
+        for example in found:
+            assert example.answer.startswith(" ") and not example.prompt.endswith(" ")
+            assert task.score(example.answer, example) == pytest.approx(GOOD[name][1])
+            json.dumps(example.reference)
+    ids = [example.id for found in every.values() for example in found]
+    assert len(set(ids)) == len(ids) and max(ids) < 2**31
+    example = every["test"][0]
+    assert task.score(GOOD[name][0], example) == pytest.approx(GOOD[name][1])
+    assert task.score(" Nothing of the sort", example) == 0.0
+    # As many worked examples as the task says, each wholly there, and then the question.
+    head = task.prompt("?!")
+    assert head.count(every["train"][0].answer + task.separator) == task.shots
+    assert head.endswith(task.template.format("?!"))
+    bare = make(name, path=path, shots=0).prompt("?!")
+    assert bare == task.instruction + task.template.format("?!") and head.endswith(bare[-9:])
+    assert make(name, path=path, seed=1, shots=3).prompt("?!") != make(
+        name, path=path, shots=3
+    ).prompt("?!")
+
+
+def test_parts_of_a_split_share_no_question(write):
+    rows = [numbered(ROWS["squad"], i) for i in range(200)]
+    task = make("squad", path=write(train=rows, validation=rows))
+    halves = [{e.prompt for e in task.examples(split)} for split in ("validation", "test")]
+    assert not halves[0] & halves[1] and len(halves[0] | halves[1]) == 200
+    assert all(70 < len(half) < 130 for half in halves)
+
+
+def test_squad_without_an_answer(write):
+    none = {**ROWS["squad"], "answers": {"text": [], "answer_start": []}}
+    path = write(train=[none], validation=[numbered(none, i) for i in range(16)])
+    task = make("squad", path=path, shots=0)
+    example = task.examples("test")[0]
+    assert example.answer == " unanswerable"
+    assert [task.score(t, example) for t in (" unanswerable", "", " Ulm")] == [1.0, 1.0, 0.0]
+    assert "on the Danube" in example.prompt and "Question: Where is Ulm?" in example.prompt
+
+
+def test_translation_is_scored_as_a_corpus(write):
+    german = [
+        "Das ist ein kleines Haus.",
+        "Der Hund schläft auf dem Sofa.",
+        "Es regnet seit drei Tagen.",
+    ]
+    rows = [{"translation": {"en": f"Sentence {i}.", "de": d}} for i, d in enumerate(german)]
+    rows.append({"translation": {"en": "No German.", "de": " "}})
+    path = write(train=rows, validation=rows, test=rows)
+    task = make("wmt14", path=path, shots=2)
+    examples = task.examples("validation")
+    assert [e.reference for e in examples] == german
+    assert examples[0].prompt.count("German:") == 3 and task.stop_strings == ("\n",)
+    said = [" Das ist ein Haus.", " Der Hund schläft auf dem Boden.", " Es regnet seit drei Tagen."]
+    scores = np.array([task.score(t, e) for t, e in zip(said, examples, strict=True)])
+    wanted = sacrebleu.corpus_bleu([t.strip() for t in said], [german]).score
+    assert aggregate.statistic(task.aggregate)(scores) == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize(
+    ("name", "prefix"),
+    [
+        ("wmt14", "translate English to German: "),
+        ("xsum", "summarize: "),
+        ("cnn_dailymail", "summarize: "),
+    ],
+)
+def test_t5_gets_its_prefix_and_nothing_else(name, prefix, write):
+    row = ROWS.get(name, {"translation": {"en": "A house.", "de": "Ein Haus."}})
+    task = make(name, path=write(validation=[row]), format="t5")
+    (example,) = task.examples("validation")
+    question = {"wmt14": "A house."}.get(name) or row.get("document") or row["article"]
+    assert (example.prompt, task.stop_strings) == (prefix + question, ())
+    assert not example.answer.startswith(" ")
+
+
+def test_long_articles_are_cut(write):
+    long = {**ROWS["xsum"], "document": "one  two\nthree " * 200}
+    path = write(train=[long], test=[long])
+    (example,) = make("xsum", path=path, format="t5").examples("test")
+    assert example.prompt == "summarize: " + ("one  two\nthree " * 200)[: 133 * 15 + 3]
+    (example,) = make("xsum", path=path, max_words=3).examples("test")
+    shot = "Article: one  two\nthree\nSummary: Dog bites man in Ulm."
+    assert example.prompt == f"{shot}\n\nArticle: one  two\nthree\nSummary:"
+    assert example.answer == " Dog bites man in Ulm."
+    with pytest.raises(UserError, match="task.max_words=0 must be a whole number"):
+        make("xsum", max_words=0)
+    with pytest.raises(UserError, match="unknown fields max_words"):
+        make("squad", max_words=10)
+
+
+def test_every_row_of_the_registry_makes_a_task_of_its_name():
+    for name in tasks._TASKS:
+        if name not in ("gsm_symbolic", "questions", "mbpp", "human_eval"):
+            task = make(name)
+            assert task.name == name and aggregate.statistic(task.aggregate)
+            assert not isinstance(task, BenchmarkTask) or "{}" in task.template
+
+
+def test_errors(write, tmp_path, monkeypatch):
+    path = write(train=[ROWS["gsm8k"], "{"], test=[{"question": "?"}, "[]"])
+    with pytest.raises(UserError, match="train.jsonl line 2 is no JSON"):
+        make("gsm8k", path=path, shots=0).examples("train")
+    with pytest.raises(UserError, match="test.jsonl line 2 must be a JSON object"):
+        make("gsm8k", path=path, shots=0).examples("test")
+    path = write(train=[ROWS["gsm8k"]], test=[{"question": "?"}])
+    with pytest.raises(UserError, match="row 0 of .*test. does not have the columns.*'answer'"):
+        make("gsm8k", path=path, shots=0).examples("test")
+    with pytest.raises(UserError, match="worked examples; lower task.shots .now 8. to that"):
+        make("gsm8k", path=path).prompt("?")
+    with pytest.raises(UserError, match="has no validation.jsonl"):
+        make("squad", path=path, shots=0).examples("test")
+    with pytest.raises(UserError, match="is no directory; leave it out to read openai/gsm8k"):
+        make("gsm8k", path=str(tmp_path / "none"), shots=0).examples("test")
+    with pytest.raises(UserError, match="has no split 'dev'; choose from: train, validation, test"):
+        make("gsm8k").examples("dev")
+    with pytest.raises(UserError, match="unknown fields shot; known: format"):
+        make("gsm8k", shot=8)
+    with pytest.raises(UserError, match="task.shots=-1 must be"):
+        make("gsm8k", shots=-1)
+    with pytest.raises(UserError, match="gsm8k has no T5 prefix"):
+        make("gsm8k", format="t5")
+    with pytest.raises(UserError, match="must be few_shot or t5"):
+        make("xsum", format="T5")
+    with pytest.raises(UserError, match="task.shots must be 0"):
+        make("xsum", format="t5", shots=1)
+    monkeypatch.setitem(sys.modules, "datasets", None)  # as where it is not installed
+    with pytest.raises(UserError, match="openai/gsm8k needs the package datasets: pip install"):
+        make("gsm8k", shots=0).examples("test")
+
+
+def test_parquet_and_saved_data_sets(write, tmp_path):
+    datasets = pytest.importorskip("datasets", reason="needs datasets (requirements-tasks.txt)")
+    import pyarrow
+    import pyarrow.parquet
+
+    rows = [numbered(ROWS["gsm8k"], i) for i in range(40)]
+    wanted = make("gsm8k", path=write(train=rows, test=rows))
+    plain = tmp_path / "plain"
+    plain.mkdir()
+    for split in ("train", "test"):
+        table = pyarrow.Table.from_pylist(rows)
+        pyarrow.parquet.write_table(table, plain / f"{split}.parquet")
+    saved = tmp_path / "saved"
+    datasets.load_dataset(str(plain), cache_dir=str(tmp_path / "cache")).save_to_disk(saved)
+    for directory in (plain, saved):
+        task = make("gsm8k", path=str(directory))
+        for split in tasks.SPLITS:
+            assert task.examples(split) == wanted.examples(split)
+    with pytest.raises(UserError, match="has no split 'validation', only train, test"):
+        make("squad", path=str(saved), shots=0).examples("test")
+    with pytest.raises(UserError, match="datasets cannot read .*plain .ValueError: Unknown split"):
+        make("squad", path=str(plain), shots=0).examples("test")
