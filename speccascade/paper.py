@@ -1,12 +1,16 @@
 """The pairs of the paper's experiments: what their models are made of, and what configs share.
 
 Sizes are those that the models' config.json files publish. A config that names them can be planned
-(`scripts/tpu_plan.py`) without the weights.
+(`scripts/tpu_plan.py`) without the weights. T5 is fine-tuned for each task there: a config's pair
+then names workdirs or checkpoints of your own.
 """
 
 from typing import Any
 
 import ml_collections
+
+from speccascade.errors import UserError
+from speccascade.evaluate.sweep import product
 
 _GEMMA2 = {
     "family": "decoder_only",
@@ -66,10 +70,21 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
 }
 
 
+TASKS = {
+    "few_shot": (
+        "wmt14 cnn_dailymail gsm8k mbpp squad web_questions natural_questions trivia_qa".split()
+    ),
+    "t5": "wmt14 xsum cnn_dailymail".split(),
+}
+"""The tasks of the paper's experiments: Gemma sees examples of them, T5 is tuned for each."""
+
+
 def config(
     drafter: str,
     expert: str,
+    task: str = "",
     *,
+    form: str,
     mesh: dict[str, int],
     draft_length: int,
     prompt_length: int,
@@ -81,15 +96,22 @@ def config(
     Args:
       drafter: its hub id.
       expert: its hub id.
+      task: one of `TASKS[form]` to measure the pair on; empty to plan it only.
+      form: how prompts are made, "few_shot" or "t5".
       mesh: devices along each axis.
       draft_length: N, as in the paper.
       prompt_length: room for a prompt, tokens.
       max_new_tokens: room for an answer, tokens.
       dtype: of weights and activations.
+
+    Raises:
+      UserError: the task is none of the paper's for such a pair.
     """
+    if task and task not in TASKS[form]:
+        raise UserError(f"unknown task {task!r}; choose one of: {', '.join(TASKS[form])}")
     hub = {"drafter": drafter, "expert": expert}
     kinds = {"dtype": dtype, "param_dtype": dtype}
-    return ml_collections.ConfigDict(
+    made = ml_collections.ConfigDict(
         {
             "pair": hub,
             "models": {role: {**ARCHITECTURES[name], **kinds} for role, name in hub.items()},
@@ -101,4 +123,39 @@ def config(
                 "setting": {"rule": "token_v3", "alpha": 0.3, "draft_length": draft_length},
             },
         }
+    )
+    if task:
+        made.task = {"name": task, "format": form}
+        made.evaluate = {
+            "settings": grid(draft_length),
+            "splits": {"validation": 500, "test": 500},
+            "max_new_tokens": max_new_tokens,
+            "batch_size": 8,
+            "timing": {"num_examples": 20, "trials": 3},
+        }
+    return made
+
+
+def grid(draft_length: int) -> tuple[dict[str, Any], ...]:
+    """Returns the paper's methods, and lossless decoding of a truncated expert, at one N.
+
+    Args:
+      draft_length: N.
+    """
+    hot = {"temperature": (0.0, 0.5, 1.0)}
+    block = {"draft_length": draft_length, **hot}
+    sampled = {"draft_length": draft_length, "temperature": (0.5, 1.0)}
+    shares = (0.1, 0.3, 0.5, 0.7, 0.9)
+    return (
+        product(method=("autoregressive_expert", "autoregressive_drafter"), **hot)
+        + product(rule="spec", **block)
+        + product(rule=("chow", "diff"), alpha=shares, **block)
+        + product(rule="opt", alpha=(-0.5, 0.0, 0.25, 0.5, 1.0), **block)
+        + product(rule=("token_v1", "token_v2", "token_v3"), alpha=shares, **block)
+        + product(rule="bild", alpha=(2.0, 3.0, 5.0), fallback=0.6, draft_length=10, **hot)
+        # At temperature 0 it is spec.
+        + product(rule="lossy", alpha=shares, **sampled)
+        + product(rule="spec", expert_top_p=(0.5, 0.9), **sampled)
+        + product(method="token_cascade", rule="chow", alpha=shares, **hot)
+        + product(method="sequence_cascade", threshold=(-1.0, -0.5, -0.3, -0.1), **hot)
     )

@@ -6,10 +6,14 @@ import runpy
 import jax
 import pytest
 
-from speccascade import models, paper
+from speccascade import models, paper, tasks
+from speccascade.errors import UserError
+from speccascade.evaluate import run
+from speccascade.evaluate.settings import expand
 from speccascade.models import quantisation
 from speccascade.plan import memory, subject
 from speccascade.plan.memory import leaves
+from speccascade.tasks import sandbox
 from tests.importing import decoder_only_families, planned
 
 CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
@@ -110,3 +114,28 @@ def test_configs_name_what_they_plan(path):
 
 def test_flat_keys_are_those_of_imports():
     assert "decoder/cross_attention_0/key/weight" in dict(leaves(shapes("google/t5-v1_1-small")))
+
+
+@pytest.mark.parametrize(
+    ("name", "form"),
+    [
+        ("gemma2_2b_9b", "few_shot"),
+        ("gemma2_2b_27b", "few_shot"),
+        ("t5_small_large", "t5"),
+        ("t5_small_xl", "t5"),
+    ],
+)
+def test_a_task_makes_it_a_sweep(name, form, monkeypatch):
+    monkeypatch.setattr(sandbox, "require", lambda: None)
+    get_config = runpy.run_path(str(CONFIGS / f"{name}.py"))["get_config"]
+    assert "evaluate" not in get_config()
+    for task in paper.TASKS[form]:
+        config = get_config(task)
+        made = tasks.make(config.task)
+        assert made.name == task
+        run._check(config.evaluate.to_dict())
+    found = expand(config.evaluate.settings)
+    assert {s.temperature for s in found} == {0.0, 0.5, 1.0}
+    assert {s.draft_length for s in found if s.rule == "spec"} == {config.plan.setting.draft_length}
+    with pytest.raises(UserError, match="unknown task 'chess'; choose one of: wmt14"):
+        get_config("chess")
