@@ -155,11 +155,15 @@ def test_failed_install_is_tried_again(tree):
         fails(done, "pip could not install requirements-dev.txt")
 
 
-@pytest.mark.parametrize(("status", "ruff_status"), [(0, 0), (3, 0), (0, 1)])
-def test_ci_fails_if_anything_fails(tree, status, ruff_status):
+@pytest.mark.parametrize(
+    ("status", "tpu_status", "ruff_status"), [(0, 0, 0), (3, 0, 0), (0, 1, 0), (0, 0, 1)]
+)
+def test_ci_fails_if_anything_fails(tree, status, tpu_status, ruff_status):
     (tree / "scripts/test.sh").write_text(
-        f"""mkdir -p "$SPECCASCADE_VENVS/py/bin" && ruff="$SPECCASCADE_VENVS/py/bin/ruff"
-        echo 'exit {ruff_status}' >"$ruff" && chmod +x "$ruff"
+        f"""bin="$SPECCASCADE_VENVS/$(basename "$PYTHON")/bin" && mkdir -p "$bin"
+        echo 'exit {ruff_status}' >"$bin/ruff" && chmod +x "$bin/ruff"
+        echo 'echo "$(basename "$(dirname "$(dirname "$0")")") $*" >>log
+        [ "$2" != pytest ] || exit {tpu_status}' >"$bin/python" && chmod +x "$bin/python"
         echo "$PYTHON [$*]" >>log
         [ "$*" != "-m slow" ] || exit {status}"""
     )
@@ -167,9 +171,11 @@ def test_ci_fails_if_anything_fails(tree, status, ruff_status):
         fake(tree / "bin", f"python3.{minor}", version=(3, minor, 0))
     path = f"{tree / 'bin'}:{os.environ['PATH']}"
     done = bash(".ci/run", cwd=tree, PATH=path)
-    assert done.returncode == int(status != 0 or ruff_status != 0)
-    runs = (tree / "log").read_text().splitlines()
+    assert done.returncode == int((status, tpu_status, ruff_status) != (0, 0, 0))
+    *runs, install, plan = (tree / "log").read_text().splitlines()
     assert runs == [f"python3.{v} [{a}]" for v in (11, 12) for a in ("", "-m slow")]
+    assert install.startswith("python3.12 -m pip install") and "requirements-tpu.txt" in install
+    assert plan.startswith("python3.12 -m pytest tests/plan")
 
 
 def pinned(name):
