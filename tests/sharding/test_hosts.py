@@ -19,6 +19,7 @@ from tests import tiny_pair
 
 ROOT = pathlib.Path(__file__).parents[2]
 LAUNCH = [sys.executable, "scripts/launch.py", "--processes=2", "--"]
+LONGEST = 300  # seconds; more is a hang
 DEVICES = "--xla_force_host_platform_device_count"
 
 
@@ -30,12 +31,18 @@ def start(*command, devices=2) -> subprocess.Popen:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # What starts the tests in the background may have SIGINT ignored, and so would they.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
 
 
 def finish(process) -> tuple[int, list[str], list[str]]:
     """Returns the exit code and the lines of both outputs, without what gloo reports."""
-    out, err = process.communicate()
+    try:
+        out, err = process.communicate(timeout=LONGEST)
+    except subprocess.TimeoutExpired:
+        process.terminate()  # a launcher ends what it started
+        raise
     lines = [line for line in out.splitlines() if "[Gloo]" not in line]
     return process.returncode, lines, err.splitlines()
 
@@ -115,7 +122,10 @@ def test_a_process_that_is_asked_to_end_ends(by, tmp_path):
 
 def wait_for(read, run):
     """Returns what `read` does once it is something, while the run goes on."""
+    deadline = time.monotonic() + LONGEST
     while run.poll() is None:
+        if time.monotonic() > deadline:
+            run.terminate()
         try:
             if found := read():
                 return found
