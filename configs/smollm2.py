@@ -8,8 +8,8 @@ measure the drafter that is shipped, in half an hour. It was made by
 
     python scripts/distill.py --config=configs/smollm2.py --workdir=runs/smollm2_drafter
 
-in an hour and a half on two shared cores of an AMD EPYC; expected: acceptance 0.466 at temperature 1
-and 0.449 of the most likely tokens in common, on held-out texts. To measure one of your own:
+in an hour and a half on two shared cores of an AMD EPYC; expected: acceptance 0.466 at temperature
+1 and 0.449 of the most likely tokens in common, on held-out texts. To measure one of your own:
 `--config=configs/smollm2.py:runs/smollm2_drafter`.
 """
 
