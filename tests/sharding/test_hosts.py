@@ -24,6 +24,8 @@ DEVICES = "--xla_force_host_platform_device_count"
 
 
 def start(*command, devices=2) -> subprocess.Popen:
+    # What starts the tests in the background may have SIGINT ignored, and children inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     return subprocess.Popen(
         command,
         cwd=ROOT,
@@ -31,8 +33,6 @@ def start(*command, devices=2) -> subprocess.Popen:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # What starts the tests in the background may have SIGINT ignored, and so would they.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
 
 
