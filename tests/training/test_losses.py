@@ -40,7 +40,7 @@ def test_extreme_logits_stay_finite():
 
 
 def test_unknown_distillation():
-    with pytest.raises(UserError, match="unknown train.distill_loss 'mse'; known: forward_kl"):
+    with pytest.raises(UserError, match="unknown distillation loss 'mse'; known: forward_kl"):
         losses.distillation("mse")
 
 
