@@ -13,6 +13,7 @@ and every file of it appears whole or not at all.
 
 import dataclasses
 import json
+import os
 from collections.abc import Collection, Sequence
 from functools import partial
 from typing import Any
@@ -27,6 +28,7 @@ from etils import epath
 from speccascade import decode
 from speccascade.errors import UserError
 from speccascade.importing import Loaded
+from speccascade.training import checkpoints
 
 SELF = "self"
 
@@ -132,9 +134,7 @@ def _write_prompts(writer: "_Writer", count: int, path: epath.Path, exclude: Col
                     f"no more than {len(prompts)} different prompts were found; lower "
                     "texts.num_texts or give texts.prompts a file with more of them"
                 )
-            partial_path = path.with_suffix(".partial")
-            partial_path.write_text(json.dumps(found))
-            partial_path.replace(path)
+            checkpoints.write_json(os.fspath(path), found)
             bar.update(len(prompts) - before)
 
 
