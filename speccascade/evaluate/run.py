@@ -13,9 +13,9 @@ import tqdm
 
 from speccascade import pairs, sharding, tasks
 from speccascade.errors import UserError
-from speccascade.evaluate import provenance, quality, results, timing
+from speccascade.evaluate import provenance, quality, results, teacher_forced, timing
 from speccascade.evaluate.decoding import Engine, program, rule_kind
-from speccascade.evaluate.jobs import QUALITY, Job, plan
+from speccascade.evaluate.jobs import QUALITY, TEACHER_FORCED, TIMING, Job, plan
 from speccascade.evaluate.settings import Setting, digest, expand
 from speccascade.sharding import hosts
 from speccascade.training.checkpoints import claim_workdir
@@ -23,9 +23,10 @@ from speccascade.training.checkpoints import claim_workdir
 SECTIONS = ("task", "pair", "evaluate")
 OPTIONAL = ("mesh",)
 
-# One answer timed at batch 1 takes about as long as this many answers of a batch. Only the time
-# left on the progress bar depends on it.
+# One answer timed at batch 1 takes about as long as this many answers of a batch; scoring
+# references takes next to nothing. Only the time left on the progress bar depends on it.
 TIMED_COST = 4
+_COSTS = {QUALITY: 1, TEACHER_FORCED: 0, TIMING: TIMED_COST}
 
 
 class Sweep(NamedTuple):
@@ -135,8 +136,7 @@ def _tokenize(
             for prompt, example in zip(ids[split], found, strict=True)
         ]
         answers = pair.tokenizer.encode_batch([e.answer for e in found])
-        lengths = [len(answer) for answer in answers]
-        prompts[split] = quality.Prompts(found, requests, lengths)
+        prompts[split] = quality.Prompts(found, requests, answers)
     return engine, prompts
 
 
@@ -152,7 +152,7 @@ def _provenance(config: Mapping[str, Any], task: tasks.Task, pair: pairs.Pair) -
 
 
 def _identity(sweep: Sweep, job: Job) -> dict[str, Any]:
-    extra = {} if job.kind == QUALITY else {"machine": provenance.machine()}
+    extra = {} if job.kind != TIMING else {"machine": provenance.machine()}
     return job.identity({**sweep.provenance, **extra})
 
 
@@ -164,9 +164,10 @@ def missing(sweep: Sweep, rows: Mapping[str, Any]) -> list[Job]:
 def describe(sweep: Sweep, workdir: str) -> str:
     """Returns what `evaluate` would do, without doing it."""
     left = missing(sweep, {row["key"]: row for row in results.read(workdir)})
-    by_batch = [job for job in left if job.kind == QUALITY]
-    timed = [job for job in left if job.kind != QUALITY]
-    settings = {job.setting for job in sweep.jobs}
+    by_batch, forced, timed = (
+        [job for job in left if job.kind == kind] for kind in (QUALITY, TEACHER_FORCED, TIMING)
+    )
+    settings = {job.setting for job in sweep.jobs if job.kind == QUALITY}
     section = sweep.config["evaluate"]
     room = sweep.engine.max_new_tokens
     return "\n".join(
@@ -176,6 +177,8 @@ def describe(sweep: Sweep, workdir: str) -> str:
             f"quality: {len(by_batch)} rows, {sum(j.num_examples for j in by_batch)} answers of at "
             f"most {room} tokens in batches of {section['batch_size']}, "
             f"{len(quality.groups(by_batch))} compiled programs",
+            f"teacher-forced: {len(forced)} rows, one pass of both models over the references of "
+            f"{len(teacher_forced.groups(forced))} splits",
             f"timing: {len(timed)} rows, {sum(_answers(j) for j in timed)} answers at batch 1, "
             f"beside those of the expert in {len(timing.groups(timed))} groups",
             *_mesh(sweep.engine.pair),
@@ -230,7 +233,7 @@ def evaluate(config: ml_collections.ConfigDict, workdir: str, profile: bool = Fa
         if profile:
             _profile(sweep, os.path.join(workdir, "profile"))
         failed = []
-        total = sum(_answers(j) * (1 if j.kind == QUALITY else TIMED_COST) for j in left)
+        total = sum(_answers(j) * _COSTS[j.kind] for j in left)
         shown = left and hosts.is_first()
         with tqdm.tqdm(total=total, unit="answer", smoothing=0.05, disable=not shown) as bar:
             for job, outcome in _measure(sweep, left, bar):
@@ -258,7 +261,10 @@ def _measure(sweep: Sweep, jobs: Sequence[Job], bar: tqdm.tqdm):
         yield from quality.run(
             sweep.engine, sweep.task, sweep.prompts, group, section["batch_size"], bar.update
         )
-    for group in timing.groups([job for job in jobs if job.kind != QUALITY]):
+    for group in teacher_forced.groups([job for job in jobs if job.kind == TEACHER_FORCED]):
+        bar.set_description("teacher-forced", refresh=True)
+        yield from teacher_forced.run(sweep.engine, sweep.prompts, group, section["batch_size"])
+    for group in timing.groups([job for job in jobs if job.kind == TIMING]):
         bar.set_description(f"timing, {group[0].setting.label}", refresh=False)
         yield from timing.run(
             sweep.engine, sweep.prompts, group, lambda n: bar.update(n * TIMED_COST)
@@ -271,6 +277,8 @@ def _profile(sweep: Sweep, directory: str) -> None:
     request = sweep.prompts[split].requests[0]
     by_program: dict[tuple, Setting] = {}
     for job in sweep.jobs:
+        if job.kind != QUALITY:
+            continue
         by_program.setdefault((program(job.setting), rule_kind(job.setting)), job.setting)
     settings = list(by_program.values())
     ready = [sweep.engine.prepare([s], [request], [s]) for s in settings]
