@@ -34,8 +34,8 @@ from speccascade.sharding.active import over_vocabulary, pad_vocabulary, use
 # Logits of one model that are held at a time: a batch has as many rows as fit, at least one.
 MOST_LOGITS = 2**25
 
-# Shares of the positions that the oracle's curve defers.
-BUDGETS = tuple(round(0.05 * i, 2) for i in range(21))
+# Shares of the positions that the oracle's curve defers: close together where it rises.
+BUDGETS = tuple(i / 100 for i in (*range(10), *range(10, 101, 5)))
 
 
 class References(NamedTuple):

@@ -8,6 +8,7 @@ tradeoffs.py references.py slices.py   figures, in one style.py
 table.py        Markdown, LaTeX and CSV
 """
 
+import dataclasses
 import os
 from collections.abc import Callable
 
@@ -92,6 +93,7 @@ def report(workdir: str) -> tuple[str, list[str]]:
         "comparisons.csv": table.comma_separated(
             [verdicts.record(c) for c in questions + comparisons]
         ),
+        "correlation.csv": table.comma_separated([dataclasses.asdict(c) for c in related]),
         "correlation.tex": table.latex([correlation.table(related)]) if related else "",
         "references.csv": table.comma_separated(references.records(points)),
     }.items():
@@ -157,7 +159,7 @@ def _figures(points: Points) -> dict[str, Figure]:
             "Quality against deferral rate, decoded",
             plain(tradeoffs.quality_deferral),
             "The share of the drafter's mass that is deferred, over the positions of the emitted "
-            "tokens.",
+            "tokens; of the sequential cascades, the share of tokens that the expert wrote.",
         )
     if references.has_figure(points, TEST):
         figures["references_deferral.png"] = (
@@ -175,7 +177,8 @@ def _figures(points: Points) -> dict[str, Figure]:
             "Over temperature",
             slices.by_temperature(points),
             "temperature",
-            "Every method at its best quality within the expert's latency.",
+            "Every method at its best quality within the expert's latency, the drafter alone left "
+            "out.",
         ),
         "top_p_expert.png": (
             "Over the expert's top-p",
@@ -212,7 +215,7 @@ _BESIDE = (
     "",
     "Each method's choice of the main tables against `spec` at the same temperature, draft length "
     "and verifier, or where that was not measured at its fastest. Differences of quality are "
-    "paired over examples; speed is the ratio of the two speed-ups, paired over the timed examples.",
+    "paired over examples; speed is the ratio of the two speed-ups, paired over the timed ones.",
 )
 _RELATED = (
     "",
@@ -232,7 +235,8 @@ def _notes(points: Points) -> list[str]:
     notes.append(
         "Speed-up: wall-clock per token of whole answers at batch 1, prefill included, against the "
         "expert's own decoding of the same prompts in the same process. The expert's row is its "
-        "decoding timed twice: what differs from 1 there is noise."
+        "decoding timed twice: what differs from 1 there is noise. Over fewer than about twenty "
+        "timed examples such intervals are too narrow."
     )
     notes.append(
         "Compute: multiply-adds of both models' matrix products per generated token, over those of "

@@ -43,8 +43,7 @@ def _line(axes, line: list[Forced], label: str, index: int) -> None:
     xs = [f.deferral[0] for f in line]
     ys = [f.quality[0] for f in line]
     look = style.line(index)
-    errors = np.abs(np.transpose([f.interval[0] for f in line]) - ys)
-    axes.errorbar(xs, ys, errors, fmt="none", ecolor=look["color"], alpha=0.25, linewidth=1)
+    style.intervals(axes, xs, ys, [f.interval[0] for f in line], look["color"])
     axes.plot(xs, ys, label=label, **look)
 
 

@@ -10,10 +10,11 @@ from speccascade.report.choice import BEST, TEST, choose, complete_temperatures
 from speccascade.report.comparison import name
 from speccascade.report.points import Point, Points
 
-_PANELS: tuple[tuple[str, Callable[[Point], float | None]], ...] = (
-    ("quality", lambda p: p.quality),
-    ("speed-up", lambda p: p.speedup),
-    ("tokens per expert call", lambda p: p.rates["tokens_per_expert_call"]),
+# What a panel shows, and its interval.
+_PANELS: tuple[tuple[str, Callable[[Point], float | None], Callable], ...] = (
+    ("quality", lambda p: p.quality, lambda p: p.interval),
+    ("speed-up", lambda p: p.speedup, lambda p: p.timing.interval),
+    ("tokens per expert call", lambda p: p.rates["tokens_per_expert_call"], lambda p: None),
 )
 
 Lines = Mapping[str, Sequence[tuple[float, Point]]]
@@ -21,12 +22,15 @@ Lines = Mapping[str, Sequence[tuple[float, Point]]]
 
 
 def by_temperature(points: Points) -> dict[str, Lines]:
-    """Returns every method at its best within the expert's latency, over temperatures."""
+    """Returns every method at its best within the expert's latency, over temperatures.
+
+    The drafter alone is left out: its speed would hide what the others differ in.
+    """
     lines = defaultdict(list)
     temperatures = complete_temperatures(points)
     for temperature in temperatures:
         for choice in choose(points, temperature, BEST):
-            if choice.setting is not None:
+            if choice.setting is not None and choice.setting.method != "autoregressive_drafter":
                 lines[choice.label].append((temperature, choice.test))
     return _panels({"": lines})
 
@@ -89,12 +93,15 @@ def draw(found: Mapping[str, Lines], below: str, path: str) -> None:
     order = list(dict.fromkeys(name for lines in found.values() for name in lines))
     figure, grid = style.panels(len(found), len(_PANELS), sharex=True)
     for row, (title, lines) in zip(grid, found.items(), strict=True):
-        for axes, (what, value) in zip(row, _PANELS, strict=True):
+        for axes, (what, value, bounds) in zip(row, _PANELS, strict=True):
             for label, line in lines.items():
-                placed = [(x, value(p)) for x, p in line if value(p) is not None]
+                placed = [(x, value(p), bounds(p)) for x, p in line if value(p) is not None]
                 if placed:
-                    xs, ys = zip(*placed, strict=True)
-                    axes.plot(xs, ys, label=label, **style.line(order.index(label)))
+                    xs, ys, intervals = zip(*placed, strict=True)
+                    look = style.line(order.index(label))
+                    if all(intervals):
+                        style.intervals(axes, xs, ys, intervals, look["color"])
+                    axes.plot(xs, ys, label=label, **look)
             axes.set_ylabel(what, fontsize=9)
             axes.set_xticks(sorted({x for line in lines.values() for x, _ in line}))
             axes.set_title(title, fontsize=10)

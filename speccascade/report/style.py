@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import matplotlib
+import numpy as np
 from etils import epath
 
 matplotlib.use("Agg")  # files only: no display is needed
@@ -86,6 +87,13 @@ def star(axes: Axes, x: float, height: float, name: str) -> None:
         label=name,
         zorder=5,
     )
+
+
+def intervals(axes: Axes, xs, ys, bounds, colour: str) -> None:
+    """Draws intervals, pairs of bounds, faintly behind a line; rounding may put one past y."""
+    low, high = np.transpose(bounds)
+    errors = np.maximum([np.subtract(ys, low), np.subtract(high, ys)], 0.0)
+    axes.errorbar(xs, ys, errors, fmt="none", ecolor=colour, alpha=0.25, linewidth=1)
 
 
 def line_name(setting: Setting) -> str:

@@ -3,7 +3,6 @@
 import dataclasses
 from collections.abc import Callable, Sequence
 
-import numpy as np
 from matplotlib.axes import Axes
 
 from speccascade.evaluate.settings import Setting
@@ -94,9 +93,8 @@ def _panel(axes: Axes, panel: Sequence[Point], axis: _Axis, styles: dict[str, in
         if not line:
             continue
         xs, ys, line_points = zip(*line, strict=True)
-        errors = np.abs(np.transpose([p.interval for p in line_points]) - ys)
         look = style.line(index)
-        axes.errorbar(xs, ys, errors, fmt="none", ecolor=look["color"], alpha=0.25, linewidth=1)
+        style.intervals(axes, xs, ys, [p.interval for p in line_points], look["color"])
         axes.plot(xs, ys, label=label, **look)
     for method, name in _REFERENCES.items():
         for p in panel:

@@ -51,17 +51,15 @@ def question_section(points: Points) -> tuple[list[str], list[str], list[Compari
                 answers.append(f"- {head}: not measured.")
                 continue
             found, impossible = matched(points, temperature, TOKEN_RULE, rivals)
-            answers.append(f"- {head}: {_summary(found)}")
+            answers.append(f"- {head}: {_summary(found, len(impossible))}")
             lines += ["", f"**{head}**", ""]
             lines += [f"- {c.question}: {c}" for c in found] + [f"- {line}" for line in impossible]
             made += found
     return answers, lines, made
 
 
-def _summary(found: Sequence[Comparison]) -> str:
+def _summary(found: Sequence[Comparison], impossible: int) -> str:
     """Returns how often the token rule won, in the quantity that was not matched."""
-    if not found:
-        return "no comparison could be made."
     parts = []
     for what, gain, loss, verdicts in (
         ("latency", "better", "worse", [c.quality_verdict for c in found if _by_latency(c)]),
@@ -73,6 +71,8 @@ def _summary(found: Sequence[Comparison]) -> str:
                 f"at matched {what} {gain} in {counts[gain]}, {loss} in {counts[loss]}, not told "
                 f"apart in {counts['not told apart']} of {sum(counts.values())} comparisons"
             )
+    if impossible:
+        parts.append(f"in {impossible} more none of its settings is as fast, or as good")
     return "; ".join(parts) + "."
 
 
