@@ -1,6 +1,7 @@
-"""Tables and plots of a sweep: `python scripts/report.py --workdir=DIR`.
+"""Tables and figures of a sweep: `python scripts/report.py --workdir=DIR`.
 
-Prints the table and writes it, as Markdown, CSV and LaTeX, beside the plots to DIR/report.
+Prints the main tables and what they say. DIR/report/report.md has the details and figures too;
+beside it lie the tables as CSV and LaTeX. See docs/report.md.
 """
 
 from absl import flags

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -58,14 +59,18 @@ def pair():
     return dataclasses.replace(made, **exact)
 
 
+forward = jax.jit(lambda model, *args: model.forward(*args), static_argnums=0)
+
+
 def distributions(pair, role):
     """Both answers' positions, one after the other, each scored by itself: [4, V]."""
     model, rows = getattr(pair, role), []
     for prompt, answer in zip(PROMPTS, ANSWERS, strict=True):
         for i in range(len(answer)):
-            tokens = jnp.asarray([prompt + answer[:i]])
-            logits = model.forward(pair.params[role], tokens, jnp.asarray([len(prompt)]))
-            rows.append(logits[0, -1])
+            tokens = prompt + answer[:i]
+            padded = jnp.asarray([tokens + [0] * (8 - len(tokens))])  # one shape for all
+            logits = forward(model, pair.params[role], padded, jnp.asarray([len(prompt)]))
+            rows.append(logits[0, len(tokens) - 1])
     return np.asarray(confidence(jnp.stack(rows)), np.float64)
 
 
@@ -112,6 +117,56 @@ def test_the_oracles_ends_are_the_two_models(pair):
     best = np.maximum(q, p)[np.arange(4), ids].mean()
     assert max(row["quality"]) == pytest.approx(best, abs=1e-5)
     assert len(row["reference_sums"]) == len(BUDGETS) == len(row["quality_ci"])
+
+
+def t5_pair(pair):
+    """The same pair with encoder-decoders in place of its models."""
+    shape = {"family": "encoder_decoder", "num_heads": 2, "head_dim": 4}
+    shape |= {"num_layers": 1, "num_decoder_layers": 1}
+    built, params = {}, {}
+    for i, role in enumerate(pairs.ROLES):
+        built[role] = models.build(
+            {
+                **shape,
+                "d_model": tiny_pair.WIDTHS[role],
+                "d_ff": 16,
+                "dtype": "float32",
+                "vocab_size": pair.tokenizer.vocab_size,
+            }
+        )
+        params[role] = jax.jit(built[role].init)(jax.random.key(i))
+    return dataclasses.replace(pair, **built, params=params)
+
+
+@partial(jax.jit, static_argnums=0)
+def while_decoding(model, params, prompt, answer):
+    """What a model that decodes says of each token of the answer, the ones before it given."""
+    size = answer.shape[1]
+    cache = model.init_cache(1, prompt.shape[1] + size + 4)
+    read = model.prefill(params, prompt, jnp.asarray([prompt.shape[1]]), cache)
+    fed = jnp.concatenate([read.last[:, None], answer[:, :-1]], axis=1)
+    logits, _ = model.apply(params, fed, read.position[:, None] + jnp.arange(size), read.cache)
+    return jnp.take_along_axis(confidence(logits), answer[..., None], axis=-1)[0, :, 0]
+
+
+@pytest.mark.parametrize("family", ["decoder_only", "encoder_decoder"])
+def test_references_are_scored_as_decoding_would(pair, family):
+    chosen = pair if family == "decoder_only" else t5_pair(pair)
+    [row] = measure(chosen, Setting(ORACLE, temperature=1.0))
+    ends = zip(
+        ("drafter", "expert"), (row["reference_sums"][0], row["reference_sums"][-1]), strict=True
+    )
+    for role, sums in ends:
+        model = getattr(chosen, role)
+        expected = [
+            while_decoding(
+                model, chosen.params[role], *map(jnp.asarray, ([prompt], [answer]))
+            ).sum()
+            if answer
+            else 0.0
+            for prompt, answer in zip(PROMPTS, ANSWERS, strict=True)
+        ]
+        np.testing.assert_allclose(sums, expected, atol=1e-5)
 
 
 def hand_made(q, p):
