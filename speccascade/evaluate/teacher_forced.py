@@ -128,15 +128,18 @@ def run(
     size = found.tokens.shape[1] * engine.pair.expert.vocab_size
     rows = max(1, min(batch_size, MOST_LOGITS // size, len(found.length)))
     own = np.arange(found.ids.shape[1]) < found.length[:, None]
-    parts: dict[Job, list[Figures]] = {job: [] for job in jobs}
+    parts: dict[Job, list[np.ndarray]] = {job: [] for job in jobs}
     finite = []
     for start in range(0, len(found.length), rows):
         batch = _filled(found, start, rows)
         logits = _both(engine, batch)
         count = min(rows, len(found.length) - start)
         finite.append(hosts.gather(_finite(*logits))[:count])
+        here = own[start : start + count]
         for job, figures in _figures(engine, jobs, logits, batch.ids).items():
-            parts[job].append(Figures(*(values[:count] for values in figures)))
+            # Of many examples and rules, only what the rows need is kept.
+            kept = _gains if job.setting.method == ORACLE else _sums
+            parts[job].append(kept(Figures(*(values[:count] for values in figures)), here))
     invalid = int(np.sum((own & ~np.concatenate(finite)).any(1)))
     for job in jobs:
         if invalid:
@@ -146,9 +149,8 @@ def run(
                 "at the checkpoints and the dtype",
             )
             continue
-        columns = zip(*parts[job], strict=True)
-        figures = Figures(*(np.concatenate(column).astype(np.float64) for column in columns))
-        yield job, (_oracle_row if job.setting.method == ORACLE else _row)(figures, own)
+        values = np.concatenate(parts[job], axis=1)
+        yield job, (_oracle_row if job.setting.method == ORACLE else _row)(values, own)
 
 
 def _filled(found: References, start: int, rows: int) -> References:
@@ -250,44 +252,56 @@ def _rounded(values: np.ndarray) -> list:
     return np.round(values, 6).tolist()
 
 
-def _row(figures: Figures, own: np.ndarray) -> dict[str, Any]:
+def _sums(figures: Figures, own: np.ndarray) -> np.ndarray:
+    """Returns each example's sums of pi, deferral and TV over its positions, float64 [3, B]."""
+    columns = figures.pi, figures.deferral, figures.distance
+    return np.array([np.where(own, x, 0.0).sum(1, dtype=np.float64) for x in columns])
+
+
+def _gains(figures: Figures, own: np.ndarray) -> np.ndarray:
+    """Returns q and p at the positions, zero elsewhere, float32 [2, B, A]."""
+    return np.array([np.where(own, x, 0.0) for x in (figures.q, figures.p)])
+
+
+def _row(sums: np.ndarray, own: np.ndarray) -> dict[str, Any]:
     """Returns a rule's row.
 
     Args:
-      figures: of all examples, [n, A].
+      sums: of all examples, see `_sums`, [3, n].
       own: bool [n, A], where an example's answer has a token.
     """
     if not own.any():
         return {"positions": 0, "quality": None, "deferral_rate": None, "rejection_rate": None}
     length = own.sum(1).astype(np.float64)
-    sums = {
-        "reference": np.where(own, figures.pi, 0.0).sum(1),
-        "deferral": np.where(own, figures.deferral, 0.0).sum(1),
-        "tv": np.where(own, figures.distance, 0.0).sum(1),
-    }
-    defers = bool(np.isfinite(sums["deferral"]).all())
+    reference, deferral, distance = sums
+    defers = bool(np.isfinite(deferral).all())
     return {
         "positions": int(own.sum()),
-        "quality": float(_ratio(sums["reference"], length)),
-        "quality_ci": _interval(sums["reference"], length),
-        "deferral_rate": float(_ratio(sums["deferral"], length)) if defers else None,
-        "rejection_rate": float(_ratio(sums["tv"], length)),
+        "quality": float(_ratio(reference, length)),
+        "quality_ci": _interval(reference, length),
+        "deferral_rate": float(_ratio(deferral, length)) if defers else None,
+        "rejection_rate": float(_ratio(distance, length)),
         "lengths": own.sum(1).tolist(),
-        "reference_sums": _rounded(sums["reference"]),
-        "deferral_sums": _rounded(sums["deferral"]) if defers else None,
-        "tv_sums": _rounded(sums["tv"]),
+        "reference_sums": _rounded(reference),
+        "deferral_sums": _rounded(deferral) if defers else None,
+        "tv_sums": _rounded(distance),
     }
 
 
-def _oracle_row(figures: Figures, own: np.ndarray) -> dict[str, Any]:
+def _oracle_row(gains: np.ndarray, own: np.ndarray) -> dict[str, Any]:
     """Returns the oracle's row: a point of its curve for each of `BUDGETS`.
 
     Of positions with equal gain as many are deferred as the budget leaves room for, each in equal
     part: its quality is the same whichever they are.
+
+    Args:
+      gains: of all examples, see `_gains`, [2, n, A].
+      own: bool [n, A], where an example's answer has a token.
     """
     if not own.any():
         return {"positions": 0, "quality": None, "deferral_rate": None}
-    gain = np.where(own, figures.p - figures.q, -np.inf)
+    q, p = gains.astype(np.float64)
+    gain = np.where(own, p - q, -np.inf)
     ordered = np.sort(gain[own])[::-1]
     qualities, intervals, sums = [], [], []
     length = own.sum(1).astype(np.float64)
@@ -297,7 +311,7 @@ def _oracle_row(figures: Figures, own: np.ndarray) -> dict[str, Any]:
         above = int(np.sum(ordered > edge))
         part = (wanted - above) / int(np.sum(ordered == edge))
         deferral = np.where(gain > edge, 1.0, np.where(gain == edge, part, 0.0))
-        reference = np.where(own, figures.q + deferral * (figures.p - figures.q), 0.0).sum(1)
+        reference = (q + deferral * (p - q)).sum(1)
         qualities.append(float(_ratio(reference, length)))
         intervals.append(_interval(reference, length))
         sums.append(_rounded(reference))

@@ -179,7 +179,7 @@ def hand_made(q, p):
         return out
 
     q, p = spread(q), spread(p)
-    return Figures(p, q, p, q * np.nan, q * np.nan), own
+    return teacher_forced._gains(Figures(p, q, p, q * np.nan, q * np.nan), own), own
 
 
 @pytest.mark.parametrize(
@@ -215,8 +215,8 @@ def test_a_token_rule_can_pass_the_oracle():
     by_token = (q * ~defers + p * (q * defers).sum())[0]
     figures = Figures(*(np.full((4, 1), x) for x in (by_token, 0.5, 1.0, 0.5, 0.5)))
     own = np.ones((4, 1), bool)
-    row = teacher_forced._row(figures, own)
-    oracle = teacher_forced._oracle_row(figures, own)
+    row = teacher_forced._row(teacher_forced._sums(figures, own), own)
+    oracle = teacher_forced._oracle_row(teacher_forced._gains(figures, own), own)
     assert row["deferral_rate"] == 0.5 and row["quality"] == 1.0
     assert oracle["quality"][BUDGETS.index(0.5)] == 0.75
 
