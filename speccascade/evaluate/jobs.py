@@ -99,7 +99,7 @@ def teacher_forced(settings: Iterable[Setting]) -> list[Setting]:
             expert_truncation=s.expert_truncation,
         )
         for s in settings
-        if s.rule is not None
+        if s.method in ("speculative", "token_cascade")
     ]
     oracles = [Setting(ORACLE, temperature=s.temperature) for s in rules]
     return list(dict.fromkeys(oracles + rules))

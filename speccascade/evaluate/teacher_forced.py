@@ -2,12 +2,8 @@
 
 At every token of a reference, given the prompt and the reference before it, stand q and p, and with
 them the target pi of every rule. The quality of a rule is here the mean probability of the
-reference's token under pi; its deferral rate is the mean of the mass `sum_v q(v) r(v)`.
-
-The *oracle* knows the reference: it defers the positions at which p of the reference's token
-exceeds q of it by most. No rule that decides by position has a higher quality at the same deferral
-rate, whatever it looks at. It does not bound rules that decide by token, which can defer a part of
-q's mass at one position.
+reference's token under pi; its deferral rate is the mean of the mass `sum_v q(v) r(v)`. Rows, and
+the oracle beside the rules, are made in `reference_rows.py`.
 """
 
 from collections import defaultdict
@@ -21,10 +17,11 @@ import numpy as np
 
 from speccascade import rules as rules_lib
 from speccascade.decode.drafters import AT_POSITIONS, ROWS
-from speccascade.evaluate import metrics
+from speccascade.evaluate import reference_rows
 from speccascade.evaluate.decoding import Engine, prompt_slots, rule_kind
 from speccascade.evaluate.jobs import ORACLE, Job
 from speccascade.evaluate.quality import Prompts
+from speccascade.evaluate.reference_rows import Figures
 from speccascade.evaluate.settings import Setting
 from speccascade.rules import Distributions, Rule
 from speccascade.sampling import Truncation, confidence, distribution
@@ -33,9 +30,6 @@ from speccascade.sharding.active import over_vocabulary, pad_vocabulary, use
 
 # Logits of one model that are held at a time: a batch has as many rows as fit, at least one.
 MOST_LOGITS = 2**25
-
-# Shares of the positions that the oracle's curve defers: close together where it rises.
-BUDGETS = tuple(i / 100 for i in (*range(10), *range(10, 101, 5)))
 
 
 class References(NamedTuple):
@@ -52,24 +46,6 @@ class References(NamedTuple):
     prompt_length: np.ndarray
     ids: np.ndarray
     length: np.ndarray
-
-
-class Figures(NamedTuple):
-    """What one setting says of the positions of a batch.
-
-    Attributes:
-      pi: float32 [B, A], the target's probability of the reference's token.
-      q: float32 [B, A], the drafter's.
-      p: float32 [B, A], the expert's.
-      deferral: float32 [B, A], the deferred mass; NaN where the method has no such thing.
-      distance: float32 [B, A], TV(pi, q), the probability of a rejection.
-    """
-
-    pi: jax.Array
-    q: jax.Array
-    p: jax.Array
-    deferral: jax.Array
-    distance: jax.Array
 
 
 class _Asked(NamedTuple):
@@ -138,7 +114,7 @@ def run(
         here = own[start : start + count]
         for job, figures in _figures(engine, jobs, logits, batch.ids).items():
             # Of many examples and rules, only what the rows need is kept.
-            kept = _gains if job.setting.method == ORACLE else _sums
+            kept = reference_rows.gains if job.setting.method == ORACLE else reference_rows.sums
             parts[job].append(kept(Figures(*(values[:count] for values in figures)), here))
     invalid = int(np.sum((own & ~np.concatenate(finite)).any(1)))
     for job in jobs:
@@ -150,7 +126,9 @@ def run(
             )
             continue
         values = np.concatenate(parts[job], axis=1)
-        yield job, (_oracle_row if job.setting.method == ORACLE else _row)(values, own)
+        oracle = job.setting.method == ORACLE
+        make = reference_rows.oracle_row if oracle else reference_rows.rule_row
+        yield job, make(values, own)
 
 
 def _filled(found: References, start: int, rows: int) -> References:
@@ -237,89 +215,3 @@ def _at_positions(vocab, asked: _Asked, drafter_logits, expert_logits, ids) -> F
     at = partial(vocab.at, ids=ids)
     distance = rules_lib.total_variation(target.pi, q, vocab)[..., 0]
     return Figures(at(target.pi), at(q), at(p), target.deferral, distance)
-
-
-def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
-    return above.sum(-1) / below.sum(-1)
-
-
-def _interval(sums: np.ndarray, length: np.ndarray) -> list[float]:
-    there = length > 0  # an example without positions says nothing
-    return list(metrics.bootstrap(_ratio, sums[there], length[there]))
-
-
-def _rounded(values: np.ndarray) -> list:
-    return np.round(values, 6).tolist()
-
-
-def _sums(figures: Figures, own: np.ndarray) -> np.ndarray:
-    """Returns each example's sums of pi, deferral and TV over its positions, float64 [3, B]."""
-    columns = figures.pi, figures.deferral, figures.distance
-    return np.array([np.where(own, x, 0.0).sum(1, dtype=np.float64) for x in columns])
-
-
-def _gains(figures: Figures, own: np.ndarray) -> np.ndarray:
-    """Returns q and p at the positions, zero elsewhere, float32 [2, B, A]."""
-    return np.array([np.where(own, x, 0.0) for x in (figures.q, figures.p)])
-
-
-def _row(sums: np.ndarray, own: np.ndarray) -> dict[str, Any]:
-    """Returns a rule's row.
-
-    Args:
-      sums: of all examples, see `_sums`, [3, n].
-      own: bool [n, A], where an example's answer has a token.
-    """
-    if not own.any():
-        return {"positions": 0, "quality": None, "deferral_rate": None, "rejection_rate": None}
-    length = own.sum(1).astype(np.float64)
-    reference, deferral, distance = sums
-    defers = bool(np.isfinite(deferral).all())
-    return {
-        "positions": int(own.sum()),
-        "quality": float(_ratio(reference, length)),
-        "quality_ci": _interval(reference, length),
-        "deferral_rate": float(_ratio(deferral, length)) if defers else None,
-        "rejection_rate": float(_ratio(distance, length)),
-        "lengths": own.sum(1).tolist(),
-        "reference_sums": _rounded(reference),
-        "deferral_sums": _rounded(deferral) if defers else None,
-        "tv_sums": _rounded(distance),
-    }
-
-
-def _oracle_row(gains: np.ndarray, own: np.ndarray) -> dict[str, Any]:
-    """Returns the oracle's row: a point of its curve for each of `BUDGETS`.
-
-    Of positions with equal gain as many are deferred as the budget leaves room for, each in equal
-    part: its quality is the same whichever they are.
-
-    Args:
-      gains: of all examples, see `_gains`, [2, n, A].
-      own: bool [n, A], where an example's answer has a token.
-    """
-    if not own.any():
-        return {"positions": 0, "quality": None, "deferral_rate": None}
-    q, p = gains.astype(np.float64)
-    gain = np.where(own, p - q, -np.inf)
-    ordered = np.sort(gain[own])[::-1]
-    qualities, intervals, sums = [], [], []
-    length = own.sum(1).astype(np.float64)
-    for budget in BUDGETS:
-        wanted = budget * len(ordered)
-        edge = ordered[min(int(wanted), len(ordered) - 1)]
-        above = int(np.sum(ordered > edge))
-        part = (wanted - above) / int(np.sum(ordered == edge))
-        deferral = np.where(gain > edge, 1.0, np.where(gain == edge, part, 0.0))
-        reference = (q + deferral * (p - q)).sum(1)
-        qualities.append(float(_ratio(reference, length)))
-        intervals.append(_interval(reference, length))
-        sums.append(_rounded(reference))
-    return {
-        "positions": int(own.sum()),
-        "quality": qualities,
-        "quality_ci": intervals,
-        "deferral_rate": list(BUDGETS),
-        "lengths": own.sum(1).tolist(),
-        "reference_sums": sums,
-    }
