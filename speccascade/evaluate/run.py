@@ -12,9 +12,9 @@ import ml_collections
 
 from speccascade import pairs, sharding, tasks
 from speccascade.errors import UserError
-from speccascade.evaluate import cost, probe, provenance, quality, results, timing
+from speccascade.evaluate import cost, probe, provenance, quality, results, teacher_forced, timing
 from speccascade.evaluate.decoding import Engine, program, rule_kind
-from speccascade.evaluate.jobs import QUALITY, Job, plan
+from speccascade.evaluate.jobs import QUALITY, TEACHER_FORCED, TIMING, Job, plan
 from speccascade.evaluate.progress import Progress
 from speccascade.evaluate.settings import Setting, digest, expand
 from speccascade.sharding import hosts
@@ -131,8 +131,7 @@ def _tokenize(
             for prompt, example in zip(ids[split], found, strict=True)
         ]
         answers = pair.tokenizer.encode_batch([e.answer for e in found])
-        lengths = [len(answer) for answer in answers]
-        prompts[split] = quality.Prompts(found, requests, lengths)
+        prompts[split] = quality.Prompts(found, requests, answers)
     return engine, prompts
 
 
@@ -148,7 +147,7 @@ def _provenance(config: Mapping[str, Any], task: tasks.Task, pair: pairs.Pair) -
 
 
 def _identity(sweep: Sweep, job: Job) -> dict[str, Any]:
-    extra = {} if job.kind == QUALITY else {"machine": provenance.machine()}
+    extra = {} if job.kind != TIMING else {"machine": provenance.machine()}
     return job.identity({**sweep.provenance, **extra})
 
 
@@ -160,9 +159,10 @@ def missing(sweep: Sweep, rows: Mapping[str, Any]) -> list[Job]:
 def describe(sweep: Sweep, workdir: str) -> str:
     """Returns what `evaluate` would do, without doing it."""
     left = missing(sweep, {row["key"]: row for row in results.read(workdir)})
-    by_batch = [job for job in left if job.kind == QUALITY]
-    timed = [job for job in left if job.kind != QUALITY]
-    settings = {job.setting for job in sweep.jobs}
+    by_batch, forced, timed = (
+        [job for job in left if job.kind == kind] for kind in (QUALITY, TEACHER_FORCED, TIMING)
+    )
+    settings = {job.setting for job in sweep.jobs if job.kind == QUALITY}
     section = sweep.config["evaluate"]
     room = sweep.engine.max_new_tokens
     return "\n".join(
@@ -172,6 +172,8 @@ def describe(sweep: Sweep, workdir: str) -> str:
             f"quality: {len(by_batch)} rows, {cost.answers(by_batch)} answers of at "
             f"most {room} tokens in batches of {section['batch_size']}, "
             f"{len(quality.groups(by_batch))} compiled programs",
+            f"teacher-forced: {len(forced)} rows, one pass of both models over the references of "
+            f"{len(teacher_forced.groups(forced))} splits",
             f"timing: {len(timed)} rows, {cost.answers(timed)} answers at batch 1, "
             f"beside those of the expert in {len(timing.groups(timed))} groups",
             *_mesh(sweep.engine.pair),
@@ -273,13 +275,15 @@ def _fingerprint(sweep: Sweep) -> str:
 def _measure(sweep: Sweep, jobs: Sequence[Job], progress: Progress):
     """Yields every job with its outcome."""
     engine, prompts = sweep.engine, sweep.prompts
+    batch_size = sweep.config["evaluate"]["batch_size"]
     for group in cost.groups(jobs):
         progress.starts(group)
         if group[0].kind == QUALITY:
-            batch_size = sweep.config["evaluate"]["batch_size"]
             yield from quality.run(
                 engine, sweep.task, prompts, group, batch_size, progress.answered
             )
+        elif group[0].kind == TEACHER_FORCED:
+            yield from teacher_forced.run(engine, prompts, group, batch_size)
         else:
             yield from timing.run(engine, prompts, group, progress.answered, progress.compiled)
 
@@ -290,6 +294,8 @@ def _profile(sweep: Sweep, directory: str) -> None:
     request = sweep.prompts[split].requests[0]
     by_program: dict[tuple, Setting] = {}
     for job in sweep.jobs:
+        if job.kind != QUALITY:
+            continue
         by_program.setdefault((program(job.setting), rule_kind(job.setting)), job.setting)
     settings = list(by_program.values())
     ready = [sweep.engine.prepare([s], [request], [s]) for s in settings]
