@@ -51,6 +51,7 @@ class DebianEnDe(_DebianTask):
 
     name = "debian_en_de"
     aggregate = "bleu"
+    full_score = 100.0
     template = "English: {}\nGerman:"
     prefix = "translate English to German: "
 
@@ -65,6 +66,7 @@ class DebianSummaries(_DebianTask):
     """The synopsis of a long description: ROUGE-2 F1 in percent."""
 
     name = "debian_summaries"
+    full_score = 100.0
     template = "Description: {}\nSynopsis:"
     prefix = "summarize: "
 
