@@ -128,14 +128,17 @@ def reference(source: str) -> Reference:
     return Reference(source if named else f"{source}@{_read(source).hash}")
 
 
-@functools.lru_cache(maxsize=64)
 def load(name: str) -> Head:
     """Returns the head of a reference or of a config's name.
 
     Raises:
       UserError: there is none, it is damaged, or its content is not that of the reference.
     """
-    name = reference(name)
+    return _load(str(reference(name)))
+
+
+@functools.lru_cache(maxsize=64)
+def _load(name: str) -> Head:
     source, _, wanted = name.rpartition("@")
     head = _read(source)
     if head.hash != wanted:
@@ -196,4 +199,6 @@ def _fits(head: Head) -> bool:
         "output_weight": (hidden, 2),
         "output_bias": (2,),
     }
-    return all(np.shape(getattr(head, name)) == shape for name, shape in shapes.items())
+    found = {name: np.array(getattr(head, name)) for name in shapes}
+    finite = all(np.all(np.isfinite(x)) for x in found.values()) and np.all(found["scale"] > 0)
+    return bool(finite) and all(found[name].shape == shape for name, shape in shapes.items())
