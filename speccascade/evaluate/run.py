@@ -151,6 +151,12 @@ def _identity(sweep: Sweep, job: Job) -> dict[str, Any]:
     return job.identity({**sweep.provenance, **extra})
 
 
+def measured(sweep: Sweep, workdir: str) -> list[results.Row]:
+    """Returns the rows of the sweep's jobs that are there, oldest first."""
+    keys = {_identity(sweep, job)["key"] for job in sweep.jobs}
+    return [row for row in results.read(workdir) if row["key"] in keys]
+
+
 def missing(sweep: Sweep, rows: Mapping[str, Any]) -> list[Job]:
     """Returns the jobs that have no row yet."""
     return [job for job in sweep.jobs if _identity(sweep, job)["key"] not in rows]
@@ -163,11 +169,12 @@ def describe(sweep: Sweep, workdir: str) -> str:
         [job for job in left if job.kind == kind] for kind in (QUALITY, TEACHER_FORCED, TIMING)
     )
     settings = {job.setting for job in sweep.jobs if job.kind == QUALITY}
+    splits = dict.fromkeys(job.split for job in sweep.jobs)
     section = sweep.config["evaluate"]
     room = sweep.engine.max_new_tokens
     return "\n".join(
         [
-            f"{len(settings)} settings on {', '.join(section['splits'])}: {len(sweep.jobs)} rows, "
+            f"{len(settings)} settings on {', '.join(splits)}: {len(sweep.jobs)} rows, "
             f"{len(sweep.jobs) - len(left)} of them there already",
             f"quality: {len(by_batch)} rows, {cost.answers(by_batch)} answers of at "
             f"most {room} tokens in batches of {section['batch_size']}, "
@@ -235,6 +242,11 @@ def evaluate(config: ml_collections.ConfigDict, workdir: str, profile: bool = Fa
     """
     with hosts.agreed():
         sweep = prepare(config)
+    return measure(sweep, workdir, profile)
+
+
+def measure(sweep: Sweep, workdir: str, profile: bool = False) -> Outcome:
+    """Does what `evaluate` does with a sweep that is prepared, or with some of its jobs."""
     hosts.check_alike(_fingerprint(sweep), "code, config or checkpoint")
     with contextlib.ExitStack() as held:
         store = None

@@ -51,6 +51,7 @@ class DebianEnDe(_DebianTask):
 
     name = "debian_en_de"
     aggregate = "bleu"
+    full_score = 100.0
     template = "English: {}\nGerman:"
     prefix = "translate English to German: "
 
@@ -66,6 +67,7 @@ class DebianSummaries(_DebianTask):
 
     name = "debian_summaries"
     max_words = 120
+    full_score = 100.0
     template = "Description: {}\nSynopsis:"
     prefix = "summarize: "
 

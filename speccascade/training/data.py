@@ -10,7 +10,6 @@ from speccascade.errors import UserError
 from speccascade.tasks import Task
 from speccascade.text import Tokenizer
 
-
 ROOMS = (32, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 2048, 4096, 8192)
 """Lengths to which prompts and answers are padded: few, since each makes a program of its own."""
 
