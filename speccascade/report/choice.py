@@ -12,7 +12,7 @@ from speccascade.tasks import aggregate
 VALIDATION, TEST = "validation", "test"
 
 
-def is_expert(setting: Setting) -> bool:
+def follows_expert(setting: Setting) -> bool:
     """Returns whether every token follows the expert's own distribution, whatever was measured."""
     if setting.expert_truncation:
         return False
@@ -46,7 +46,7 @@ FASTEST = Criterion(
     "of the settings whose mean quality on the validation split is at least that of the expert's "
     "own decoding at the same temperature (point estimates, no tolerance), or whose law is exactly "
     "the expert's, the one with the largest speed-up there",
-    lambda point, expert: point.quality >= expert.quality or is_expert(point.setting),
+    lambda point, expert: point.quality >= expert.quality or follows_expert(point.setting),
     lambda point: (point.speedup, point.quality),
 )
 BEST = Criterion(

@@ -111,6 +111,7 @@ def test_when_one_process_is_killed_the_rest_ends_and_it_is_named(victim, tmp_pa
     assert not any(os.path.exists(f"/proc/{pid}") for pid in pids)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGINT])
 def test_a_process_that_is_asked_to_end_ends(by, tmp_path):
     run = program("endless", tmp_path)
@@ -170,6 +171,7 @@ def one_process(exported, tmp_path_factory):
     return rows(workdir)
 
 
+@pytest.mark.slow
 def test_two_processes_measure_what_one_does(exported, one_process, tmp_path):
     code, out, err = finish(start(*LAUNCH, *sweep(exported, tmp_path)))
     assert code == 0, err
