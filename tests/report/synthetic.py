@@ -27,6 +27,7 @@ def quality(entry: dict, split: str, scores: list[float], rejection=0.2, **prove
         "tv_mean": rejection if by_token else None,
         "deferral_rate": None,
         "drafter_calls": 1,
+        "middle_calls": 0,
         "expert_calls": 1,
         "tokens": 1,
         "seconds": 0.1,
