@@ -1,4 +1,4 @@
-"""Makes one directory of two trained models:
+"""Makes one directory of two trained models, or of three with --middle=DIR:
 
     python scripts/export_pair.py --drafter=DIR --expert=DIR --output=DIR --name=NAME
 
@@ -17,6 +17,7 @@ _EXPERT = flags.DEFINE_string(
     "The expert's training workdir; that of a distilled drafter may be any source, and is not "
     "written: the pair names it.",
 )
+_MIDDLE = flags.DEFINE_string("middle", None, "The workdir of a model between the two, if any.")
 _OUTPUT = flags.DEFINE_string("output", None, "Where the pair goes.")
 _NAME = flags.DEFINE_string("name", None, "What the pair is called.")
 _NOTES = flags.DEFINE_multi_string("note", [], "KEY=VALUE: the command, the machine, ...")
@@ -32,6 +33,8 @@ def main(argv):
     from speccascade import pairs
 
     workdirs = {"drafter": _DRAFTER.value, "expert": _EXPERT.value}
+    if _MIDDLE.value is not None:
+        workdirs["middle"] = _MIDDLE.value
     pair = pairs.export_workdirs(
         workdirs, _OUTPUT.value, _NAME.value, _NOTES.value, _DTYPE.value, _CHAT.value
     )

@@ -23,6 +23,13 @@ _ALPHA = flags.DEFINE_float("alpha", None, "The rule's alpha.")
 _KNOBS = flags.DEFINE_string("knobs", "{}", 'Further fields of the setting: {"expert_top_p": 0.9}.')
 _DRAFT_LENGTH = flags.DEFINE_integer("draft_length", None, "N; 5 where a rule is run.")
 _VERIFIER = flags.DEFINE_string("verifier", None, "token or block.")
+_MIDDLE_RULE = flags.DEFINE_string(
+    "middle_rule", None, "What drafter and middle model draft by, in a pair of three models."
+)
+_MIDDLE_ALPHA = flags.DEFINE_float("middle_alpha", None, "The middle rule's alpha.")
+_MIDDLE_DRAFT_LENGTH = flags.DEFINE_integer(
+    "middle_draft_length", None, "Tokens that the drafter writes per pass of the middle model."
+)
 _TEMPERATURE = flags.DEFINE_float("temperature", 0.0, "0 for greedy.")
 _SEED = flags.DEFINE_integer("seed", 0, "Of the random draws.")
 _MAX_NEW_TOKENS = flags.DEFINE_integer("max_new_tokens", 64, "The most tokens of an answer.")
@@ -33,7 +40,8 @@ def main(argv):
     del argv
     from speccascade import generate
 
-    given = (_METHOD, _RULE, _ALPHA, _DRAFT_LENGTH, _VERIFIER, _TEMPERATURE, _SEED)
+    middle = (_MIDDLE_RULE, _MIDDLE_ALPHA, _MIDDLE_DRAFT_LENGTH)
+    given = (_METHOD, _RULE, _ALPHA, _DRAFT_LENGTH, _VERIFIER, *middle, _TEMPERATURE, _SEED)
     completions = generate.from_flags(
         _CONFIG.value,
         prompt=_PROMPT.value,

@@ -6,6 +6,7 @@ An exported pair is a directory:
     tokenizer.json        the tokenizer (an imported one: its own files)
     drafter.safetensors   parameters; see `parameter_files.py`
     expert.safetensors    likewise
+    middle.safetensors    likewise, where the pair has a middle model
 
 Of a drafter that shares its expert's embedding only the drafter is exported: pair.json names the
 expert, which has tokenizer and embedding.
@@ -33,7 +34,9 @@ from speccascade.sharding.layout import loading
 from speccascade.text import Tokenizer
 
 ROLES = ("drafter", "expert")
+MIDDLE = "middle"  # a third role, which a pair may have
 _OPTIONS = ("context_length", "chat", "dtype", "weights")
+_ONE_DEVICE = "a pair with a middle model decodes on one device; leave out the mesh or the middle"
 _SHIPPED = os.path.join(os.path.dirname(__file__), "shipped")
 
 
@@ -45,11 +48,13 @@ class Pair:
       name: for people.
       drafter: the drafter's model.
       expert: the expert's model.
-      params: `{"drafter": ..., "expert": ...}`, in the dtype in which each model computes.
+      params: `{"drafter": ..., "expert": ...}`, in the dtype in which each model computes; beside
+        them "middle", where there is one.
       tokenizer: of both.
       context_length: the most tokens, prompt and answer together, that the models were trained on.
       chat: whether a prompt is a user's message, to be put into the tokenizer's chat template.
       layout: how the parameters lie on a mesh; None for one device.
+      middle: a model between the two, with which the drafter may draft; None for none.
     """
 
     name: str
@@ -60,21 +65,28 @@ class Pair:
     context_length: int
     chat: bool = False
     layout: Layout | None = None
+    middle: Model | None = None
 
     def __post_init__(self):
         if self.chat and self.tokenizer.settings.template is None:
             raise UserError(f"pair {self.name} has no chat template; leave out chat")
-        if type(self.drafter) is not type(self.expert):  # their positions begin elsewhere
+        if len({type(getattr(self, role)) for role in self.roles}) > 1:
+            # their positions begin elsewhere
             raise UserError(
                 f"pair {self.name}: an encoder-decoder and a decoder-only model cannot decode "
-                "together; give two models of one family"
+                "together; give models of one family"
             )
-        for role in ROLES:
+        for role in self.roles:
             if getattr(self, role).vocab_size != self.tokenizer.vocab_size:
                 raise UserError(
                     f"pair {self.name}: the {role} has {getattr(self, role).vocab_size} token ids, "
                     f"the tokenizer {self.tokenizer.vocab_size}; all must share one vocabulary"
                 )
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """The roles of its models."""
+        return ROLES if self.middle is None else (*ROLES, MIDDLE)
 
     def encode_prompts(self, prompts: Sequence[str]) -> list[list[int]]:
         """Returns the ids that the models read of each prompt."""
@@ -84,6 +96,8 @@ class Pair:
         """Returns the pair with its parameters where a layout has them; None changes nothing."""
         if layout is None:
             return self
+        if self.middle is not None:
+            raise UserError(_ONE_DEVICE)
         models_of = {role: getattr(self, role) for role in ROLES}
         where = {role: layout.of(role, model).params(model) for role, model in models_of.items()}
         return dataclasses.replace(self, params=hosts.put(self.params, where), layout=layout)
@@ -92,7 +106,7 @@ class Pair:
     def hash(self) -> str:
         """16 hex digits of the models' descriptions and parameters."""
         digest = hashlib.sha256()
-        for role in ROLES:
+        for role in self.roles:
             description = models.describe(getattr(self, role))
             digest.update(json.dumps(description, sort_keys=True).encode())
             for key, leaf in sorted(flat(self.params[role]).items()):
@@ -109,9 +123,10 @@ def load(source: str | Mapping[str, Any], layout: Layout | None = None) -> Pair:
       source: "shipped:NAME", the directory of an exported pair, or two models,
         `{"drafter": SOURCE, "expert": SOURCE}`. Such a source is the workdir of a trained or
         imported model, or a checkpoint that `importing.load_model` takes. Beside the two may stand
-        `context_length`, the most tokens that prompt and answer may have; `chat`, whether a
-        prompt goes into the expert's chat template; `dtype`, in which both models are kept and
-        compute, where not in their own; and `weights`, "int8" to round those of both models.
+        `middle`, the source of a third model, between them; `context_length`, the most tokens that
+        prompt and answer may have; `chat`, whether a prompt goes into the expert's chat template;
+        `dtype`, in which the models are kept and compute, where not in their own; and `weights`,
+        "int8" to round those of all.
       layout: how the pair lies on a mesh; None for one device.
 
     Raises:
@@ -139,10 +154,12 @@ def export(pair: Pair, directory: str, notes: Mapping[str, Any], expert: str | N
       expert: where the expert is found, if the drafter shares its embedding: it is not written
         then, and the drafter's matrices are rounded to int8.
     """
+    if pair.middle is not None and expert is not None:
+        raise UserError("a drafter that shares its expert's embedding is exported without a middle")
     os.makedirs(directory, exist_ok=True)
-    described = {role: models.describe(getattr(pair, role)) for role in ROLES}
+    described = {role: models.describe(getattr(pair, role)) for role in pair.roles}
     if expert is None:
-        for role in ROLES:
+        for role in pair.roles:
             parameter_files.write(_file(directory, role), pair.params[role])
         pair.tokenizer.save(directory)
     else:
@@ -172,8 +189,9 @@ def export_workdirs(
     """Exports the models of two training workdirs under a name.
 
     Args:
-      workdirs: `{"drafter": DIR, "expert": DIR}`. The expert of a distilled drafter may be any
-        source; wherever the pair is loaded it must be found again.
+      workdirs: `{"drafter": DIR, "expert": DIR}`, and "middle" where there is one. The
+        expert of a distilled drafter may be any source; wherever the pair is loaded it must be
+        found again.
       directory: where the pair goes.
       name: what it is called.
       notes: "KEY=VALUE" each, kept beside what the workdirs tell of the training.
@@ -190,7 +208,7 @@ def export_workdirs(
     if bad := [note for note, (_, equals, _) in zip(notes, pairs, strict=True) if not equals]:
         raise UserError(f"--note={bad[0]} must be KEY=VALUE")
     shares = sharing.read(workdirs["drafter"]) is not None
-    told = {role: training_notes.read(workdirs[role]) for role in ROLES}
+    told = {role: training_notes.read(workdir) for role, workdir in workdirs.items()}
     source = {**workdirs, **({} if dtype is None else {"dtype": dtype}), "chat": chat}
     pair = dataclasses.replace(load(source), name=name)
     kept = {**{key: value for key, _, value in pairs}, **told}
@@ -199,13 +217,16 @@ def export_workdirs(
 
 
 def _from_models(source: Mapping[str, Any], layout: Layout | None) -> Pair:
-    unknown = sorted(set(source) - {*ROLES, *_OPTIONS})
+    unknown = sorted(set(source) - {*ROLES, MIDDLE, *_OPTIONS})
     if unknown or not set(ROLES) <= set(source):
         named = f", not {', '.join(unknown)}" if unknown else ""
         raise UserError(
             f"a pair is {{drafter: SOURCE, expert: SOURCE}}, give these two{named}; beside them "
-            f"may stand {', '.join(_OPTIONS)}"
+            f"may stand {', '.join((*_OPTIONS, MIDDLE))}"
         )
+    roles = ROLES if source.get(MIDDLE) is None else (*ROLES, MIDDLE)
+    if layout is not None and MIDDLE in roles:
+        raise UserError(_ONE_DEVICE)
     from speccascade import importing
 
     # A model may be larger than one device: its shards are read where they belong.
@@ -214,37 +235,41 @@ def _from_models(source: Mapping[str, Any], layout: Layout | None) -> Pair:
     expert = load_as(source["expert"], shardings=where["expert"])
     drafter = load_as(source["drafter"], shardings=where["drafter"], expert=expert.params)
     found = {"drafter": drafter, "expert": expert}
-    rows = {role: found[role][0].vocab_size for role in ROLES}
-    size = _shared_ids({role: found[role][2] for role in ROLES}, rows, source)
-    trimmed = {role: trim.to_vocabulary(*found[role][:2], size) for role in ROLES}
+    if MIDDLE in roles:
+        found[MIDDLE] = load_as(source[MIDDLE], expert=expert.params)
+    size = max(_shared_ids(found, role, source) for role in roles if role != "expert")
+    trimmed = {role: trim.to_vocabulary(*found[role][:2], size) for role in roles}
     return Pair(
-        name=" + ".join(os.path.basename(os.path.normpath(source[role])) for role in ROLES),
-        **{role: trimmed[role][0] for role in ROLES},
-        params={role: parameter_files.cast(*trimmed[role]) for role in ROLES},
+        name=" + ".join(
+            os.path.basename(os.path.normpath(source[role]))
+            for role in ("drafter", MIDDLE, "expert")
+            if role in roles
+        ),
+        **{role: trimmed[role][0] for role in roles},
+        params={role: parameter_files.cast(*trimmed[role]) for role in roles},
         tokenizer=found["expert"][2].trimmed(size),
         context_length=_context_length(source, (m.context_length for m in found.values())),
         chat=source.get("chat", False),
     )
 
 
-def _shared_ids(
-    tokenizers: Mapping[str, Tokenizer], rows: Mapping[str, int], source: Mapping[str, Any]
-) -> int:
-    """Returns how many token ids both models have, without rows that only pad an embedding.
+def _shared_ids(found: Mapping[str, Any], role: str, source: Mapping[str, Any]) -> int:
+    """Returns how many token ids a model has with the expert, without rows that only pad.
 
     Raises:
-      UserError: an id is one token for the drafter and another for the expert.
+      UserError: an id is one token for the model of `role` and another for the expert.
     """
-    common = min(rows.values())
-    tokens = {role: tokenizers[role].tokens()[:common] for role in ROLES}
+    both = (role, "expert")
+    common = min(model.vocab_size for model, *_ in found.values())
+    tokens = {who: found[who][2].tokens()[:common] for who in both}
     size = max(map(len, tokens.values()))
-    for role in ROLES:
-        tokens[role] += [b""] * (size - len(tokens[role]))
-    for index, (drafts, checks) in enumerate(zip(*(tokens[role] for role in ROLES), strict=True)):
+    for who in both:
+        tokens[who] += [b""] * (size - len(tokens[who]))
+    for index, (drafts, checks) in enumerate(zip(*(tokens[who] for who in both), strict=True)):
         if drafts != checks:
             raise UserError(
-                f"{source['drafter']} and {source['expert']} have different vocabularies: id "
-                f"{index} is {text.show(drafts)} to the drafter and {text.show(checks)} to the "
+                f"{source[role]} and {source['expert']} have different vocabularies: id "
+                f"{index} is {text.show(drafts)} to the {role} and {text.show(checks)} to the "
                 "expert; take two models of one family, or train a drafter with the expert's "
                 "tokenizer"
             )
@@ -273,13 +298,14 @@ def _from_directory(directory: str) -> Pair:
         raise UserError(f"{path} is damaged; export the pair again") from None
     try:
         name, context_length = description["name"], description["context_length"]
-        described = {role: description[role] for role in ROLES}
+        roles = (*ROLES, MIDDLE) if MIDDLE in description else ROLES
+        described = {role: description[role] for role in roles}
     except (KeyError, TypeError):
         raise UserError(f"{path} describes no pair; export the pair again") from None
     chat = description.get("chat", False)
     if "source" in described["expert"]:
         return _beside(described, directory, name, context_length, chat)
-    built = {role: models.build(described[role]) for role in ROLES}
+    built = {role: models.build(described[role]) for role in roles}
     return Pair(
         name=name,
         **built,

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from speccascade import models, pairs, text
+from speccascade import models, pairs, sharding, text
 from speccascade.api import generate_text
 from speccascade.errors import UserError
 from speccascade.training import checkpoints, loop
@@ -226,6 +226,40 @@ def test_the_first_differing_id_is_named(pair, tmp_path):
     message = "id 333 is '<thought>' to the drafter and '<think>' to the expert"
     with pytest.raises(UserError, match=message):
         pairs.load(sources)
+
+
+def test_three_models_are_a_pair_with_a_middle(pair, tmp_path):
+    tokenizer, size = pair.tokenizer, pair.tokenizer.vocab_size
+    sources = {
+        role: write_workdir(tmp_path, role, size + i, tokenizer)
+        for i, role in enumerate(("middle", "drafter", "expert"))
+    }
+    loaded = pairs.load(sources)
+    assert loaded.name == "drafter + middle + expert"
+    assert {getattr(loaded, role).vocab_size for role in loaded.roles} == {size}
+    pairs.export(loaded, tmp_path / "exported", {})
+    again = pairs.load(str(tmp_path / "exported"))
+    assert again.roles == ("drafter", "expert", "middle")
+    assert again.middle == loaded.middle
+    nudged = {**again.params, "middle": jax.tree.map(lambda x: x + 1, again.params["middle"])}
+    two = pairs.load({role: sources[role] for role in pairs.ROLES})
+    hashes = {p.hash for p in (again, dataclasses.replace(again, params=nudged), two)}
+    assert len(hashes) == 3
+
+
+def test_a_middle_model_of_another_vocabulary_is_refused(pair, tmp_path):
+    size = pair.tokenizer.vocab_size
+    other = text.train(["something else entirely"], 300)
+    sources = {role: write_workdir(tmp_path, role, size, pair.tokenizer) for role in pairs.ROLES}
+    middle = write_workdir(tmp_path, "middle", other.vocab_size, other)
+    with pytest.raises(UserError, match="different vocabularies: id .* to the middle"):
+        pairs.load({**sources, "middle": middle})
+
+
+def test_three_models_on_a_mesh_are_refused(tmp_path):
+    sources = dict.fromkeys(("drafter", "middle", "expert"), str(tmp_path))
+    with pytest.raises(UserError, match="decodes on one device; leave out the mesh"):
+        pairs.load(sources, sharding.from_config({"data": -1}))
 
 
 def test_chat(tmp_path):

@@ -1,5 +1,6 @@
 """A random pair of two tiny transformers, and a sweep over it, as a config file and in-process."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -11,12 +12,13 @@ from tests.training import tiny
 
 PROMPT = "How many? " * 8  # takes as much room as the task's prompts
 WIDTHS = {"drafter": 8, "expert": 16}
+MIDDLE = {**WIDTHS, "middle": 12}
 
 
 def description(role: str) -> dict[str, Any]:
     """Returns a model's description but for the size of its vocabulary."""
     return {
-        "d_model": WIDTHS[role],
+        "d_model": MIDDLE[role],
         "num_layers": 1,
         "num_heads": 2,
         "num_kv_heads": 1,
@@ -26,13 +28,13 @@ def description(role: str) -> dict[str, Any]:
     }
 
 
-def make(scale: float = 3.0) -> pairs.Pair:
-    """Returns the pair; its distributions are far from uniform and differ between the two."""
+def make(scale: float = 3.0, roles: Iterable[str] = WIDTHS) -> pairs.Pair:
+    """Returns the pair; its distributions are far from uniform and differ between its models."""
     task = tasks.make(tiny.get_config().task)
     examples = task.examples("train", 20)
     tokenizer = text.train((e.prompt + e.answer for e in examples), 300)
     built, params = {}, {}
-    for i, role in enumerate(WIDTHS):
+    for i, role in enumerate(roles):
         built[role] = models.build({**description(role), "vocab_size": tokenizer.vocab_size})
         init = jax.jit(built[role].init)  # compiled once, not operation by operation
         params[role] = jax.tree.map(lambda x: x * scale, init(jax.random.key(i)))

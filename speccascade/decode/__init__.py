@@ -1,5 +1,6 @@
 """The decode engine: blocks of draft tokens, scored in one pass, kept by a rule, without flax."""
 
+from speccascade.decode.cascade_drafter import CascadeDrafter
 from speccascade.decode.drafters import Draft, Drafter, ModelDrafter, NoDrafter
 from speccascade.decode.loop import autoregressive, generate, trace
 from speccascade.decode.rows import Rows, make_rows
@@ -9,6 +10,7 @@ from speccascade.decode.step import Decoder
 from speccascade.decode.stopping import stop_table
 
 __all__ = [
+    "CascadeDrafter",
     "Decoder",
     "Draft",
     "Drafter",

@@ -77,7 +77,7 @@ def decide(
       uniforms: the verifier's randomness.
     """
     asked = _Asked(rows.temperature, rows.expert_truncation, rows.rule_index)
-    by_draft = Draft(ROWS, AT_POSITIONS, AT_POSITIONS, ROWS, ROWS, ROWS)
+    by_draft = Draft(ROWS, AT_POSITIONS, AT_POSITIONS, *(ROWS,) * 4)
     run = over_vocabulary(
         partial(_decide, method, logprobs),
         (ROWS, ROWS, by_draft, AT_POSITIONS, ROWS),
@@ -122,15 +122,15 @@ def _decide(method, logprobs, vocab: Vocab, rules, asked, draft: Draft, logits, 
     )
 
 
+def padded(q: jax.Array, p: jax.Array) -> jax.Array:
+    """Returns q in p's shape: without the bonus position no rule reads q there."""
+    missing = p.shape[1] - q.shape[1]
+    return jnp.pad(q, ((0, 0), (0, missing), (0, p.shape[2] - q.shape[2])))
+
+
 def _target(rules: tuple[Rule, ...], rule_index, draft: Draft, p, p1, vocab: Vocab) -> Target:
     """Returns each row's target under its own rule, at all N + 1 positions at once."""
-
-    def padded(q):
-        # Without the bonus position no rule reads q there.
-        missing = p.shape[1] - q.shape[1]
-        return jnp.pad(q, ((0, 0), (0, missing), (0, p.shape[2] - q.shape[2])))
-
-    d = Distributions(padded(draft.q), p, padded(draft.q1), p1)
+    d = Distributions(padded(draft.q, p), p, padded(draft.q1, p), p1)
     targets = [rules_lib.apply(rule, d, vocab) for rule in rules]
     pi = by_row([t.pi for t in targets], rule_index)
     return Target(pi, by_row([t.deferral for t in targets], rule_index))

@@ -27,9 +27,12 @@ class Request(NamedTuple):
       previous: int32 [B], the token before `last`.
       last: int32 [B], the newest token.
       position: int32 [B], the position of `last`.
-      uniforms: float32 [B, N], one per draft token.
+      uniforms: float32 [B, K], K as the drafter's `uniforms` says; N for a single model, one per
+        draft token.
       temperature: float32 [B].
       truncation: limits on what may be drafted, or None.
+      size: N; static.
+      middle_rule: what a cascade drafts by, knobs `[]` or `[B]`; None for other drafters.
     """
 
     previous: jax.Array
@@ -38,6 +41,8 @@ class Request(NamedTuple):
     uniforms: jax.Array
     temperature: jax.Array
     truncation: Truncation | None
+    size: int
+    middle_rule: Rule | None = None
 
 
 class EndsDraft(NamedTuple):
@@ -75,6 +80,7 @@ class Draft(NamedTuple):
       q1: float32 [B, M, V], the same at temperature 1, untruncated.
       length: int32 [B] in 0..N, tokens really drafted.
       calls: int32 [B], drafter passes taken.
+      middle_calls: int32 [B], passes of a middle model taken; 0 where there is none.
       valid: bool [B], false where the drafter's logits were not finite.
     """
 
@@ -83,11 +89,16 @@ class Draft(NamedTuple):
     q1: jax.Array
     length: jax.Array
     calls: jax.Array
+    middle_calls: jax.Array
     valid: jax.Array
 
 
 class Drafter(Protocol):
     """The interface that the decode step knows. Implementations are frozen and hashable."""
+
+    def uniforms(self, size: int) -> int:
+        """Returns how many uniforms a row's block of `size` tokens may take."""
+        ...
 
     def prefill(self, params: Params, prompt: jax.Array, length: jax.Array, slots: int) -> Any:
         """Returns the drafter's state after right-padded prompts int32 [B, T]."""
@@ -120,6 +131,10 @@ class Drafter(Protocol):
 class NoDrafter:
     """Drafts nothing: with it, the decode step is plain autoregressive decoding of the expert."""
 
+    def uniforms(self, size):
+        """Takes none."""
+        return 0
+
     def prefill(self, params, prompt, length, slots):
         """Has no state."""
         return ()
@@ -129,14 +144,24 @@ class NoDrafter:
         none = jnp.zeros_like(request.last)
         empty = jnp.zeros((none.shape[0], 0, 0))
         tokens = jnp.zeros((none.shape[0], 0), jnp.int32)
-        return Draft(tokens, empty, empty, none, none, none == 0), state
+        return Draft(tokens, empty, empty, none, none, none, none == 0), state
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelDrafter:
-    """A language model that samples its block token by token."""
+    """A language model that samples its block token by token.
+
+    Attributes:
+      model: the model.
+      rereads: whether `previous` may be missing from the cache with the bonus position too.
+    """
 
     model: Model
+    rereads: bool = False
+
+    def uniforms(self, size):
+        """Takes one per token."""
+        return size
 
     def prefill(self, params, prompt, length, slots):
         """Returns the model's cache after the prompts."""
@@ -188,7 +213,7 @@ class ModelDrafter:
             going = carry[0] < steps
             return going if ends_draft is None else going & jnp.any(carry[6])
 
-        logits, cache = self._first(params, state, request, bonus)
+        logits, cache = self._first(params, state, request, bonus and not self.rereads)
         q, q1, valid, ends = distributions(logits)
         buffer = jnp.zeros((batch, steps + 1, q.shape[-1]), q.dtype)
         carry = (
@@ -208,7 +233,7 @@ class ModelDrafter:
             tokens, length = put(tokens, choose(i, q), i), length + active
         # A row that ended early took one pass more than it has tokens: the one that ended it.
         calls = length + (length < size) if not bonus else length + 1
-        return Draft(tokens, qs, q1s, length, calls, valid), cache
+        return Draft(tokens, qs, q1s, length, calls, jnp.zeros_like(calls), valid), cache
 
     def _first(self, params, cache, request: Request, bonus: bool):
         """Returns the logits after `last`, [B, V], and the cache.

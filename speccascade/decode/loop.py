@@ -10,6 +10,7 @@ import numpy as np
 from speccascade import rules as rules_lib
 from speccascade.decode import placing
 from speccascade.decode import state as state_lib
+from speccascade.decode.cascade_drafter import CascadeDrafter
 from speccascade.decode.drafters import NoDrafter
 from speccascade.decode.rows import Rows
 from speccascade.decode.state import Output, State
@@ -69,14 +70,20 @@ def check(decoder: Decoder, rules: tuple[Rule, ...]) -> None:
             raise UserError("without a drafter the draft length is 0 and the rule is spec")
     elif decoder.draft_length < 1:
         raise UserError(f"draft_length={decoder.draft_length} must be at least 1")
-    check_pair(getattr(decoder.drafter, "model", decoder.expert), decoder.expert)
+    if isinstance(decoder.drafter, CascadeDrafter):
+        if decoder.layout is not None:
+            raise UserError("a cascade of three models decodes on one device; leave out the mesh")
+        check_pair(decoder.drafter.middle, decoder.expert, "middle model")
+        check_pair(decoder.drafter.drafter, decoder.expert)
+    else:
+        check_pair(getattr(decoder.drafter, "model", decoder.expert), decoder.expert)
 
 
-def check_pair(drafter: Model, expert: Model) -> None:
-    """Raises UserError where two models do not share one vocabulary."""
+def check_pair(drafter: Model, expert: Model, name: str = "drafter") -> None:
+    """Raises UserError where two models, the first called `name`, share no vocabulary."""
     if drafter.vocab_size != expert.vocab_size:
         raise UserError(
-            f"the drafter has {drafter.vocab_size} token ids and the expert "
+            f"the {name} has {drafter.vocab_size} token ids and the expert "
             f"{expert.vocab_size}; a pair must share one vocabulary"
         )
 
@@ -100,6 +107,12 @@ def check_rows(rows: Rows, max_new_tokens: int, num_rules: int | None = None) ->
         raise UserError(f"a row follows rule {bad[0]} and the run has {num_rules}, from 0 on")
 
 
+def check_middle_rule(decoder: Decoder, rows: Rows) -> None:
+    """Raises UserError where rows name a rule of the middle model and there is none, or not."""
+    if isinstance(decoder.drafter, CascadeDrafter) != (rows.middle_rule is not None):
+        raise UserError("rows have a middle_rule where the drafter is a cascade, and only there")
+
+
 def generate(
     decoder: Decoder, params: dict[str, Any], rules: tuple[Rule, ...], rows: Rows
 ) -> Output:
@@ -116,6 +129,7 @@ def generate(
     """
     check(decoder, rules)
     check_rows(rows, decoder.max_new_tokens, len(rules))
+    check_middle_rule(decoder, rows)
     rules, rows = placing.place(decoder, rules, rows)
     state = prefill(decoder, params, rows)
     return state_lib.output(run(decoder, params, rules, rows, state))
@@ -131,6 +145,7 @@ def trace(
     """
     check(decoder, rules)
     check_rows(rows, decoder.max_new_tokens, len(rules))
+    check_middle_rule(decoder, rows)
     rules, rows = placing.place(decoder, rules, rows)
     state = prefill(decoder, params, rows)
     while not state.done.all():

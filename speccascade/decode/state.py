@@ -19,6 +19,7 @@ class Stats(NamedTuple):
       emitted: tokens generated, replacement and bonus tokens included.
       expert_calls: expert passes after the prefill.
       drafter_calls: drafter passes after the prefill.
+      middle_calls: passes of a middle model after the prefill; 0 where there is none.
       drafted: tokens drafted.
       accepted: draft tokens kept.
       tested: positions tested.
@@ -30,6 +31,7 @@ class Stats(NamedTuple):
     emitted: jax.Array
     expert_calls: jax.Array
     drafter_calls: jax.Array
+    middle_calls: jax.Array
     drafted: jax.Array
     accepted: jax.Array
     tested: jax.Array

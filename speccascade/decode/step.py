@@ -114,9 +114,11 @@ def step(
         state.previous,
         state.last,
         state.position,
-        noise(Role.DRAFT, size),
+        noise(Role.DRAFT, decoder.drafter.uniforms(size)),
         rows.temperature,
         rows.drafter_truncation,
+        size,
+        rows.middle_rule,
     )
     bonus = any(rules_lib.uses_q(rule) for rule in rules)
     with use(decoder.placement("drafter")):
@@ -169,6 +171,7 @@ def _count(state: State, draft: Draft, decision: Decision, kept, emitted) -> Sta
         emitted=emitted,
         expert_calls=active,
         drafter_calls=draft.calls,
+        middle_calls=draft.middle_calls,
         drafted=draft.length,
         accepted=jnp.minimum(kept, emitted),
         tested=tested,

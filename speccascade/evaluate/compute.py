@@ -8,7 +8,6 @@ own blocks need: a row that waits for its neighbours in a batch computes nothing
 
 import math
 from collections.abc import Mapping
-from typing import NamedTuple
 
 from speccascade import rules
 from speccascade.decode.sequential import CATCH_UP
@@ -19,31 +18,31 @@ from speccascade.plan.costs import read_by_step
 from speccascade.plan.memory import is_product
 
 
-class Scored(NamedTuple):
-    """Positions that each model scored after the prefill."""
-
-    drafter: float
-    expert: float
-
-
-def scored(setting: Setting, counts: Mapping[str, float]) -> Scored | None:
-    """Returns the positions that a setting's passes scored; None for a method not known here.
+def scored(setting: Setting, counts: Mapping[str, float]) -> dict[str, float]:
+    """Returns the positions that each model scored after the prefill, by role.
 
     Args:
       setting: how it was decoded.
-      counts: `drafter_calls` and `expert_calls`, see `decode.Stats`.
+      counts: `drafter_calls`, `middle_calls` and `expert_calls`, see `decode.Stats`.
     """
     drafter, expert = counts["drafter_calls"], counts["expert_calls"]
-    if setting.method == "speculative":
-        # An expert's pass scores a whole block, however much of it was drafted. Where the drafter
-        # makes none at the bonus position, its first pass of a block reads two tokens.
-        first = 0 if rules.spec(setting.rule).uses_q else expert
-        return Scored(drafter + first, expert * (setting.draft_length + 1))
     if setting.method == "token_cascade":
-        return Scored(drafter, expert * CATCH_UP)
-    if setting.method in ("autoregressive_drafter", "autoregressive_expert", "sequence_cascade"):
-        return Scored(drafter, expert)
-    return None
+        return {"drafter": drafter, "expert": expert * CATCH_UP}
+    if setting.method != "speculative":
+        return {"drafter": drafter, "expert": expert}
+    # A pass scores a whole block, however much of it was drafted or kept. Where nothing is drafted
+    # at the bonus position, the first pass of the next block reads two tokens.
+    block = expert * (setting.draft_length + 1)
+    reads_two = not rules.spec(setting.rule).uses_q
+    if setting.middle_rule is None:
+        return {"drafter": drafter + expert * reads_two, "expert": block}
+    rounds = counts["middle_calls"]
+    small_reads_two = reads_two or not rules.spec(setting.middle_rule).uses_q
+    return {
+        "drafter": drafter + rounds * small_reads_two,
+        "middle": rounds * (setting.middle_draft_length + 1 + reads_two),
+        "expert": block,
+    }
 
 
 def multiply_adds(model: Model, params: Params) -> int:
@@ -56,18 +55,17 @@ def multiply_adds(model: Model, params: Params) -> int:
 
 
 def per_token(pair: Pair, setting: Setting, counts: Mapping[str, float]) -> float | None:
-    """Returns the multiply-adds of both models per generated token, None where there is no such.
+    """Returns the multiply-adds of all models per generated token, None where there is none.
 
     Args:
       pair: the models.
       setting: how they decoded.
       counts: the fields of `decode.Stats`, summed over examples.
     """
-    found = scored(setting, counts)
-    if found is None or not counts["emitted"] > 0:
+    if not counts["emitted"] > 0:
         return None
     total = sum(
         count * multiply_adds(getattr(pair, role), pair.params[role])
-        for role, count in found._asdict().items()
+        for role, count in scored(setting, counts).items()
     )
     return total / counts["emitted"]

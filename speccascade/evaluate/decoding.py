@@ -41,7 +41,7 @@ def program(setting: Setting) -> tuple:
     )
     rule = None
     if setting.method == "speculative":
-        rule = rules.spec(setting.rule).uses_q
+        rule = rules.spec(setting.rule).uses_q, *_middle_kind(setting)
     elif setting.method == "token_cascade":
         rule = setting.rule
     return setting.method, rule, setting.draft_length, setting.verifier, limits
@@ -49,10 +49,19 @@ def program(setting: Setting) -> tuple:
 
 def rule_kind(setting: Setting) -> tuple:
     """Returns what settings must share for their knobs to be rows of one rule."""
-    if setting.rule is None:
+    return _kind(setting.rule, setting.knobs)
+
+
+def _middle_kind(setting: Setting) -> tuple:
+    """Returns what settings must share to be drafted in one program."""
+    return *_kind(setting.middle_rule, setting.middle_knobs), setting.middle_draft_length
+
+
+def _kind(rule: str | None, knobs: Pairs) -> tuple:
+    if rule is None:
         return ()
-    knobs = rules.spec(setting.rule).knobs
-    return setting.rule, tuple((k, v) for k, v in setting.knobs if knobs[k].static)
+    known = rules.spec(rule).knobs
+    return rule, tuple((k, v) for k, v in knobs if known[k].static)
 
 
 def prompt_slots(longest: int) -> int:
@@ -120,6 +129,14 @@ class Engine:
             )
         return Request(prompt, example_id, min(self.max_new_tokens, room))
 
+    def check(self, setting: Setting) -> None:
+        """Raises UserError where a setting needs a middle model and the pair has none."""
+        if setting.middle_rule is not None and self.pair.middle is None:
+            raise UserError(
+                f"setting {setting} names a middle_rule and pair {self.pair.name} has no middle "
+                "model; give the pair one, {drafter: ..., middle: ..., expert: ...}"
+            )
+
     def prepare(
         self,
         settings: Sequence[Setting],
@@ -136,6 +153,7 @@ class Engine:
             included. As long as they stay the same, nothing is compiled anew.
           run: what runs speculative settings: `decode.generate`, or `decode.trace`.
         """
+        self.check(settings[0])
         rows = decode.make_rows(
             [request.prompt for request in requests],
             stop_table=self.stop_table,
@@ -147,17 +165,18 @@ class Engine:
             rule_index=_rule_index(settings, kinds),
             drafter_truncation=_truncation([s.drafter_truncation for s in settings]),
             expert_truncation=_truncation([s.expert_truncation for s in settings]),
+            middle_rule=_middle_rule(settings),
         )
         rows = hosts.ready(rows)
         method, pair, room = settings[0].method, self.pair, self.max_new_tokens
         if method == "speculative":
-            drafter = decode.ModelDrafter(pair.drafter)
             first = settings[0]
+            drafter, params = _drafter(pair, first)
             decoder = decode.Decoder(
                 pair.expert, drafter, first.draft_length, room, first.verifier, layout=pair.layout
             )
             made = hosts.ready(tuple(_rule(kind, settings) for kind in kinds))
-            return lambda: run(decoder, pair.params, made, rows)
+            return lambda: run(decoder, params, made, rows)
         if method == "autoregressive_expert":
             return lambda: decode.autoregressive(
                 pair.expert, pair.params["expert"], rows, room, layout=pair.layout
@@ -199,6 +218,26 @@ def _rule(kind: Setting, settings: Sequence[Setting]) -> rules.Rule:
         values = [dict(s.knobs)[name] for s in own]
         columns[name] = values[0] if knob.static else values
     return rules.make(kind.rule, **columns)
+
+
+def _middle_rule(settings: Sequence[Setting]) -> rules.Rule | None:
+    """Returns the middle rule of settings of one program, knobs [B]."""
+    first = settings[0]
+    if first.middle_rule is None:
+        return None
+    known = rules.spec(first.middle_rule).knobs
+    values = {k: [dict(s.middle_knobs)[k] for s in settings] for k in known}
+    columns = {k: own[0] if known[k].static else own for k, own in values.items()}
+    return rules.make(first.middle_rule, **columns)
+
+
+def _drafter(pair: Pair, setting: Setting) -> tuple[decode.Drafter, dict[str, Any]]:
+    """Returns the drafter of a speculative setting, and parameters as its decoder takes them."""
+    if setting.middle_rule is None:
+        return decode.ModelDrafter(pair.drafter), pair.params
+    small = {role: pair.params[role] for role in ("drafter", "middle")}
+    drafter = decode.CascadeDrafter(pair.drafter, pair.middle, setting.middle_draft_length)
+    return drafter, {"drafter": small, "expert": pair.params["expert"]}
 
 
 def _truncation(limits: Sequence[Pairs]) -> Truncation | None:

@@ -87,7 +87,8 @@ def plan(settings: Iterable[Setting], config: Mapping[str, Any]) -> list[Job]:
 def teacher_forced(settings: Iterable[Setting]) -> list[Setting]:
     """Returns the settings that are measured on reference answers, the oracles before the rules.
 
-    There is one oracle for each temperature at which a rule decides.
+    There is one oracle for each temperature at which a rule decides. A rule over a middle model is
+    left out: its drafter's distribution comes of whole rounds.
     """
     rules = [
         Setting(
@@ -99,7 +100,7 @@ def teacher_forced(settings: Iterable[Setting]) -> list[Setting]:
             expert_truncation=s.expert_truncation,
         )
         for s in settings
-        if s.method in ("speculative", "token_cascade")
+        if s.method in ("speculative", "token_cascade") and s.middle_rule is None
     ]
     oracles = [Setting(ORACLE, temperature=s.temperature) for s in rules]
     return list(dict.fromkeys(oracles + rules))

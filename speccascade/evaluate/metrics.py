@@ -78,6 +78,7 @@ def rates(counts: Mapping[str, float], method: str, verifier: str | None) -> dic
         "tv_mean": ratio("tv_sum", "tested", by_token),
         "deferral_rate": ratio("deferral_sum", "emitted", True),
         "drafter_calls": round(counts["drafter_calls"]),
+        "middle_calls": round(counts["middle_calls"]),
         "expert_calls": round(counts["expert_calls"]),
         "tokens": round(counts["emitted"]),
     }

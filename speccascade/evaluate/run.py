@@ -87,6 +87,8 @@ def prepare(config: ml_collections.ConfigDict) -> Sweep:
             )
     pair = pairs.load(plain["pair"], layout)
     engine, prompts = _tokenize(pair, task, examples, section["max_new_tokens"])
+    for setting in settings:
+        engine.check(setting)
     stem = {**plain, "evaluate": {k: v for k, v in section.items() if k != "settings"}}
     # What a file of the task says may change while the config stays.
     stem["examples"] = {

@@ -15,7 +15,14 @@ TRUNCATIONS = ("top_k", "top_p", "min_p")
 # The fields that each way of decoding takes beside method, temperature and seed.
 _BOTH = tuple(f"{who}_{kind}" for who in ("drafter", "expert") for kind in TRUNCATIONS)
 _FIELDS = {
-    "speculative": ("rule", "draft_length", "verifier", *_BOTH),
+    "speculative": (
+        "rule",
+        "draft_length",
+        "verifier",
+        "middle_rule",
+        "middle_draft_length",
+        *_BOTH,
+    ),
     "autoregressive_expert": tuple(f"expert_{kind}" for kind in TRUNCATIONS),
     "autoregressive_drafter": tuple(f"drafter_{kind}" for kind in TRUNCATIONS),
     "token_cascade": ("rule", *_BOTH),
@@ -40,6 +47,10 @@ class Setting:
       drafter_truncation: limits on the drafter by name, none for none.
       expert_truncation: the same for the expert.
       seed: of the random draws.
+      middle_rule: what the drafter and the pair's middle model draft by; None where the drafter
+        drafts alone.
+      middle_knobs: that rule's knobs.
+      middle_draft_length: tokens that the drafter writes between two passes of the middle model.
     """
 
     method: str
@@ -51,18 +62,27 @@ class Setting:
     drafter_truncation: Pairs = ()
     expert_truncation: Pairs = ()
     seed: int = 0
+    middle_rule: str | None = None
+    middle_knobs: Pairs = ()
+    middle_draft_length: int | None = None
 
     def fields(self) -> dict[str, Any]:
-        """Returns the JSON-ready fields; `from_fields` reads them back."""
+        """Returns the JSON-ready fields; `from_fields` reads them back.
+
+        Those of a middle model only where one drafts.
+        """
         return {
             name: dict(value) if isinstance(value, tuple) else value
             for name, value in vars(self).items()
+            if self.middle_rule is not None or not name.startswith("middle_")
         }
 
     @classmethod
     def from_fields(cls, row: Mapping[str, Any]) -> "Setting":
         """Reads `fields` back, from a row that may hold more."""
-        names = [field.name for field in dataclasses.fields(cls)]
+        names = [f.name for f in dataclasses.fields(cls)]
+        if row.get("middle_rule") is None:
+            names = [name for name in names if not name.startswith("middle_")]
         return cls(**{n: _pairs(row[n]) if isinstance(row[n], dict) else row[n] for n in names})
 
     @property
@@ -71,6 +91,8 @@ class Setting:
         name = self.rule if self.method == "speculative" else self.method
         if self.method == "token_cascade":
             name += f" {self.rule}"
+        if self.middle_rule is not None:
+            name += f" over {self.middle_rule}"
         limits = [f"drafter {k}" for k, _ in self.drafter_truncation]
         limits += [f"expert {k}" for k, _ in self.expert_truncation]
         return ", ".join([name, *limits])
@@ -82,6 +104,9 @@ class Setting:
         parts += [f"{k}={v:g}" for k, v in self.drafter_truncation + self.expert_truncation]
         if self.draft_length is not None:
             parts.append(f"N={self.draft_length}")
+        parts += [f"middle_{k}={v:g}" for k, v in self.middle_knobs]
+        if self.middle_draft_length is not None:
+            parts.append(f"n={self.middle_draft_length}")
         if self.verifier is not None:
             parts.append(self.verifier)
         return " ".join(parts)
@@ -104,7 +129,9 @@ def expand(entries: Iterable[Mapping[str, Any]]) -> list[Setting]:
     Args:
       entries: one mapping per setting, from `sweep`: `method` ("speculative" by default), `rule`
         and its knobs, `draft_length`, `verifier` ("token" by default), `temperature`, `seed`,
-        `threshold`, and `drafter_` or `expert_` `top_k`, `top_p`, `min_p`.
+        `threshold`, and `drafter_` or `expert_` `top_k`, `top_p`, `min_p`. Where a middle model
+        drafts: `middle_rule` with its knobs, each named `middle_` and the knob, such as
+        `middle_alpha`, and `middle_draft_length`.
 
     Raises:
       UserError: an entry has an unknown field or a value outside its domain, or there is none.
@@ -130,10 +157,13 @@ def _setting(given: dict[str, Any]) -> Setting:
         raise UserError(f"method {method!r} is unknown; choose one of: {', '.join(METHODS)}")
     takes = _FIELDS[method]
     known = {"temperature", "seed", *takes}
-    rule, knobs = None, {}
+    rule, knobs, middle, middle_knobs = None, {}, None, {}
     if "rule" in takes:
         rule, knobs = _rule(given, method)
         known |= set(knobs)
+        if "middle_rule" in takes and given.get("middle_rule") is not None:
+            middle, middle_knobs = _rule(given, method, "middle_")
+            known |= {f"middle_{key}" for key in middle_knobs}
     elif "threshold" in takes:
         knobs = {"threshold": _number(given, "threshold", required=True)}
     if unknown := sorted(set(given) - known):
@@ -145,43 +175,58 @@ def _setting(given: dict[str, Any]) -> Setting:
         method=method,
         rule=rule,
         knobs=_pairs(knobs),
-        draft_length=_draft_length(given) if "draft_length" in takes else None,
+        draft_length=_draft_length(given, "draft_length") if "draft_length" in takes else None,
         verifier=_verifier(given) if "verifier" in takes else None,
         temperature=temperature,
         drafter_truncation=_truncation(given, "drafter"),
         expert_truncation=_truncation(given, "expert"),
         seed=_integer(given, "seed", 0),
+        middle_rule=middle,
+        middle_knobs=_pairs(middle_knobs),
+        middle_draft_length=_middle_draft_length(given, middle),
     )
 
 
-def _rule(given: Mapping[str, Any], method: str) -> tuple[str, dict[str, float | head.Reference]]:
-    if "rule" not in given:
+def _rule(
+    given: Mapping[str, Any], method: str, prefix: str = ""
+) -> tuple[str, dict[str, float | head.Reference]]:
+    """Returns a rule with its knobs, read from the fields of that prefix."""
+    if f"{prefix}rule" not in given:
         raise UserError("it names no rule; give it one")
-    name = given["rule"]
+    name = given[f"{prefix}rule"]
     row = rules.spec(name)
     if method == "token_cascade" and not row.sequential:
         known = ", ".join(n for n, r in rules.RULES.items() if r.sequential)
         raise UserError(f"a token cascade's rule must decide before the expert: {known}")
     values = {}
     for key, knob in row.knobs.items():
-        if given.get(key, knob.default) is None:
-            raise UserError(f"rule {name} needs {key}; its domain is {knob.domain}")
+        field = f"{prefix}{key}"
+        if given.get(field, knob.default) is None:
+            raise UserError(f"rule {name} needs {field}; its domain is {knob.domain}")
         if isinstance(knob, rules.HeadKnob):
-            values[key] = head.reference(given[key])
+            values[key] = head.reference(given[field])
             continue
         read = _integer if knob.static else _number
-        values[key] = read(given, key, knob.default)
+        values[key] = read(given, field, knob.default)
     rules.make(name, **values)  # checks the domains
     return name, values
 
 
-def _draft_length(given: Mapping[str, Any]) -> int:
-    length = _integer(given, "draft_length", None)
+def _draft_length(given: Mapping[str, Any], field: str) -> int:
+    length = _integer(given, field, None)
     if length is None:
-        raise UserError("it has no draft_length; give it one, at least 1")
+        raise UserError(f"it has no {field}; give it one, at least 1")
     if length < 1:
-        raise UserError(f"draft_length={length} must be at least 1")
+        raise UserError(f"{field}={length} must be at least 1")
     return length
+
+
+def _middle_draft_length(given: Mapping[str, Any], middle_rule: str | None) -> int | None:
+    if middle_rule is not None:
+        return _draft_length(given, "middle_draft_length")
+    if given.get("middle_draft_length") is not None:
+        raise UserError("it has a middle_draft_length and no middle_rule; give it both or neither")
+    return None
 
 
 def _verifier(given: Mapping[str, Any]) -> str:

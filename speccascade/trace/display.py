@@ -140,6 +140,7 @@ def facts(comparison: Comparison, trace: Trace) -> list[str]:
         _plural(s["tokens"], "token"),
         _plural(s["expert_calls"], "expert call"),
         _plural(s["drafter_calls"], "drafter call"),
+        *([_plural(s["middle_calls"], "middle call")] if s["middle_calls"] else []),
         f"{own[Kind.DISCARDED]} drafted in vain",
     ]
     cuts = sum(block.strict_cut is not None for block in trace.blocks)

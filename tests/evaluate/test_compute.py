@@ -6,7 +6,7 @@ from speccascade.evaluate.decoding import Engine
 from speccascade.evaluate.settings import setting
 from tests import tiny_pair
 
-COUNTS = {"drafter_calls": 24.0, "expert_calls": 4.0, "emitted": 12.0}
+COUNTS = {"drafter_calls": 24.0, "middle_calls": 6.0, "expert_calls": 4.0, "emitted": 12.0}
 FIVE = {"draft_length": 5}
 
 
@@ -39,10 +39,29 @@ def test_a_position_goes_through_every_matrix_once(pair, role):
 )
 def test_all_that_was_scored_counts(pair, entry, positions):
     chosen = setting(entry)
-    assert compute.scored(chosen, COUNTS) == positions
+    assert compute.scored(chosen, COUNTS) == dict(
+        zip(("drafter", "expert"), positions, strict=True)
+    )
     size = pair.tokenizer.vocab_size
     total = positions[0] * by_hand("drafter", size) + positions[1] * by_hand("expert", size)
     assert compute.per_token(pair, chosen, COUNTS) == pytest.approx(total / 12)
+
+
+@pytest.mark.parametrize(
+    ("outer", "inner", "drafter", "middle"),
+    [
+        ("token_v3", "token_v3", 24, 6 * 3),  # every pass goes on where the last one ended
+        ("token_v3", "spec", 24 + 6, 6 * 3),
+        ("spec", "token_v3", 24 + 6, 6 * 4),  # the token before the newest is read again
+    ],
+)
+def test_rounds_of_three_models(outer, inner, drafter, middle):
+    knobs = {"alpha": 0.1} if outer == "token_v3" else {}
+    knobs |= {"middle_alpha": 0.1} if inner == "token_v3" else {}
+    chosen = setting(
+        {"rule": outer, "middle_rule": inner, "middle_draft_length": 2, **FIVE, **knobs}
+    )
+    assert compute.scored(chosen, COUNTS) == {"drafter": drafter, "middle": middle, "expert": 24}
 
 
 def test_decoding_alone_costs_one_position_a_token(pair):
@@ -68,7 +87,7 @@ def test_drafter_passes_are_counted_as_they_were_run(pair):
         blocks = stats.expert_calls[0]
         assert stats.drafter_calls[0] == passes * blocks
         counts = {"drafter_calls": stats.drafter_calls[0], "expert_calls": blocks}
-        assert compute.scored(chosen, counts) == (3 * blocks, 3 * blocks)
+        assert compute.scored(chosen, counts) == {"drafter": 3 * blocks, "expert": 3 * blocks}
 
 
 def test_nothing_generated_has_no_cost_per_token(pair):

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -109,3 +111,63 @@ def test_text_ends_before_a_stop_string(engine):
     stopping = Engine.build(pair, [[5]], 8, stop_strings=("##",))
     tokens = pair.tokenizer.encode("12 ## 13")
     assert stopping.text(tokens) == "12 " and engine.text(tokens) == "12 ## 13"
+
+
+# ---- three models ----
+
+THREE = {"rule": "token_v3", "alpha": 0.4, "middle_draft_length": 2, **COMMON}
+
+
+@pytest.fixture(scope="module")
+def three():
+    pair = tiny_pair.make(roles=tiny_pair.MIDDLE)
+    return Engine.build(pair, [pair.tokenizer.encode(tiny_pair.PROMPT)], max_new_tokens=6)
+
+
+def test_middle_knobs_go_by_row(three):
+    over = {"rule": "drafter", "middle_rule": "chow", "middle_draft_length": 2, "draft_length": 2}
+    settings = [setting({**over, "middle_alpha": alpha}) for alpha in (1, -1)]
+    assert len({program(s) for s in settings}) == 1
+    output = decode(three, settings, settings[:1])
+    assert np.all(np.asarray(output.stats.middle_calls) >= output.stats.expert_calls)
+    # The middle rule never defers in one row and always does in the other.
+    alone = setting({"method": "autoregressive_drafter"})
+    as_drafter = {**three.pair.params, "drafter": three.pair.params["middle"]}
+    swapped = dataclasses.replace(three.pair, drafter=three.pair.middle, params=as_drafter)
+    middle = dataclasses.replace(three, pair=swapped)
+    expected = decoded(three, [alone], [alone]) + decoded(middle, [alone], [alone])
+    assert decoded(three, settings, settings[:1]) == expected
+    assert len(set(expected)) == 2
+
+
+def test_greedy_spec_over_spec_is_the_expert(three):
+    greedy = {"temperature": 0.0, "draft_length": 2}
+    over = {"middle_rule": "spec", "middle_draft_length": 2}
+    spec = setting({"rule": "spec", **over, **greedy})
+    alone = setting({"method": "autoregressive_expert"})
+    assert decoded(three, [spec], [spec]) == decoded(three, [alone], [alone])
+
+
+def test_two_model_settings_of_three_ignore_the_middle(engine, three):
+    spec = setting({"rule": "token_v3", "alpha": 0.4, **COMMON})
+    output = decode(three, [spec], [spec])
+    np.testing.assert_array_equal(output.stats.middle_calls, 0)
+    assert decoded(engine, [spec], [spec]) == decoded(three, [spec], [spec])
+
+
+def test_a_middle_rule_needs_a_middle_model(engine):
+    chosen = setting({**THREE, "middle_rule": "spec"})
+    with pytest.raises(UserError, match="pair tiny has no middle model; give the pair one"):
+        engine.check(chosen)
+    with pytest.raises(UserError, match="has no middle model"):
+        decode(engine, [chosen], [chosen])
+
+
+def test_middle_rules_and_lengths_are_programs_of_their_own():
+    def of(**fields):
+        return program(setting({**THREE, "middle_rule": "token_v3", "middle_alpha": 0.1, **fields}))
+
+    assert of() == of(middle_alpha=0.5) == of(rule="opt")
+    two = program(setting({"rule": "token_v3", "alpha": 0.4, **COMMON}))
+    other = setting({**THREE, "middle_rule": "chow", "middle_alpha": 0.1})
+    assert len({of(), of(middle_draft_length=3), program(other), two}) == 4

@@ -77,6 +77,7 @@ COUNTS = {
     "emitted": 12.0,
     "expert_calls": 4.0,
     "drafter_calls": 24.0,
+    "middle_calls": 6.0,
     "drafted": 20.0,
     "accepted": 8.0,
     "tested": 10.0,
@@ -93,6 +94,7 @@ def test_rates_of_the_token_verifier():
         "tv_mean": 0.3,
         "deferral_rate": 5 / 12,
         "drafter_calls": 24,
+        "middle_calls": 6,
         "expert_calls": 4,
         "tokens": 12,
     }

@@ -67,6 +67,47 @@ def test_label_is_the_registry_name_and_choices_the_rest():
     assert str(chosen) == "token_v3, expert top_p alpha=0.3 top_p=0.9 N=5 block T=0"
 
 
+THREE = {**SPECULATIVE, "middle_rule": "token_v3", "middle_alpha": 0.2, "middle_draft_length": 2}
+
+
+def test_a_middle_rule_has_knobs_and_a_label_of_its_own():
+    chosen = setting(THREE)
+    assert (chosen.middle_rule, chosen.middle_draft_length) == ("token_v3", 2)
+    assert (chosen.knobs, chosen.middle_knobs) == ((("alpha", 0.3),), (("alpha", 0.2),))
+    assert chosen.label == "token_v3 over token_v3"
+    assert chosen.choices == "alpha=0.3 N=5 middle_alpha=0.2 n=2 token"
+    assert Setting.from_fields(json.loads(json.dumps(chosen.fields()))) == chosen
+    spec = setting({"rule": "spec", "draft_length": 3, "middle_rule": "spec", **N})
+    assert Setting.from_fields(json.loads(json.dumps(spec.fields()))) == spec
+
+
+def test_two_models_leave_the_middle_out_of_their_fields():
+    fields = setting(SPECULATIVE).fields()
+    assert not [name for name in fields if name.startswith("middle_")]
+    assert setting({**SPECULATIVE, "middle_rule": None}) == setting(SPECULATIVE)
+
+
+N = {"middle_draft_length": 2}
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({**SPECULATIVE, "middle_rule": "spec"}, "no middle_draft_length"),
+        ({**SPECULATIVE, **N}, "a middle_draft_length and no middle_rule"),
+        ({**THREE, "middle_draft_length": 0}, "middle_draft_length=0 must be at least 1"),
+        ({**SPECULATIVE, **N, "middle_rule": "chow"}, "chow needs middle_alpha"),
+        ({**SPECULATIVE, **N, "middle_rule": "nonsense"}, "unknown; choose one of: chow"),
+        ({**SPECULATIVE, **N, "middle_rule": "spec", "middle_alpha": 1}, "middle_alpha unknown"),
+        ({**THREE, "rule": "token_v3", "middle_k": 1}, "middle_k unknown"),
+        ({"method": "token_cascade", "rule": "chow", "alpha": 0.1, "middle_rule": "spec"}, "unkn"),
+    ],
+)
+def test_a_bad_middle_rule_is_one_clear_line(entry, message):
+    with pytest.raises(UserError, match=message):
+        setting(entry)
+
+
 @pytest.mark.parametrize(
     ("entry", "message"),
     [

@@ -29,6 +29,7 @@ def quality(
         "tv_mean": rejection if by_token else None,
         "deferral_rate": None,
         "drafter_calls": 1,
+        "middle_calls": 0,
         "expert_calls": 1,
         "tokens": 1,
         "multiply_adds_per_token": compute,

@@ -23,7 +23,7 @@ def record_of(draft, q, p, pi, deferral, kept, next_token, emitted, length=None)
     batch = len(draft)
     length = np.full(batch, SIZE) if length is None else length
     ones = np.ones(batch, bool)
-    drafted = Draft(*map(jnp.asarray, (draft, q, q, length, length, ones)))
+    drafted = Draft(*map(jnp.asarray, (draft, q, q, length, length, 0 * length, ones)))
     verdict = Verdict(jnp.asarray(kept), jnp.asarray(next_token))
     return Record(drafted, *map(jnp.asarray, (p, pi, deferral)), verdict, jnp.asarray(emitted))
 
