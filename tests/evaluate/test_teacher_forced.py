@@ -17,7 +17,7 @@ from speccascade.evaluate.reference_rows import BUDGETS
 from speccascade.evaluate.settings import Setting, setting
 from speccascade.sampling import confidence
 from speccascade.sharding import Layout, make_mesh
-from tests import tiny_pair
+from tests import tiny_pair, toy_head
 
 PROMPTS = [[5, 6, 7], [8, 9], [10, 11, 12, 13]]
 ANSWERS = [[20, 21, 22], [], [23]]
@@ -197,6 +197,8 @@ def test_a_sharded_pair_has_the_same_figures(tmp_path, pair):
         rule(rule="token_v3", alpha=0.6, temperature=1.0),
         rule(rule="lossy", alpha=0.3, temperature=1.0, expert_top_p=0.9),
         rule(rule="opt", alpha=0.3),
+        rule(rule="learned", alpha=0.1, head=toy_head.PATH, temperature=1.0),
+        rule(rule="learned", alpha=0.4, head=toy_head.PATH, temperature=1.0),
     ]
     whole = measure(pairs.load(str(tmp_path)), *settings)
     sharded = measure(pairs.load(str(tmp_path), layout), *settings)
