@@ -193,10 +193,11 @@ def _priced(sweep: Sweep, left: Sequence[Job], workdir: str) -> tuple[cost.Speed
     if not left:
         return {}, "nothing is left to measure"
     batch_size = sweep.config["evaluate"]["batch_size"]
-    here = provenance.machine()
+    here, pair = provenance.machine(), sweep.provenance["pair"]
 
     def read() -> list:
-        rows = [row for row in results.read(workdir) if row.get("machine", here) == here]
+        rows = [row for row in results.read(workdir) if row["pair"] == pair]
+        rows = [row for row in rows if row.get("machine", here) == here]
         return [[*key, seconds] for key, seconds in cost.from_rows(rows, batch_size).items()]
 
     known = {(kind, method): seconds for kind, method, seconds in hosts.from_first(read)}
