@@ -319,6 +319,9 @@ def test_scripts(exported, swept, tmp_path):
     dry = script("evaluate", f"--workdir={tmp_path}/w", "--dry_run", config=exported)
     assert dry.returncode == 0, dry.stderr
     assert "8 settings on" in dry.stdout and "32 rows, 0 of them there already" in dry.stdout
+    parts = r"\(quality [\d.]+, timing [\d.]+, compiling [\d.]+\)"
+    line = rf"estimated cost: about [\d.]+ minutes {parts}, from a short probe\n"
+    assert re.fullmatch(line, dry.stdout.splitlines(keepends=True)[-1])
     assert not (tmp_path / "w").exists()
 
     bad = script(
