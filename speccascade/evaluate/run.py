@@ -22,6 +22,7 @@ from speccascade.training.checkpoints import claim_workdir
 
 SECTIONS = ("task", "pair", "evaluate")
 OPTIONAL = ("mesh",)
+DAY = 86_400  # seconds
 
 
 class Sweep(NamedTuple):
@@ -202,8 +203,12 @@ def _priced(sweep: Sweep, left: Sequence[Job], workdir: str) -> tuple[cost.Speed
 
     known = {(kind, method): seconds for kind, method, seconds in hosts.from_first(read)}
     speeds = probe.measure(sweep.engine, sweep.prompts, left, batch_size, known)
-    told = "a short probe" if not known else "the rows so far and a short probe"
-    line = f"estimated cost: {cost.estimate(left, speeds, batch_size)}, from {told}"
+    priced = cost.estimate(left, speeds, batch_size)
+    told = ["the rows so far"] * any(key in known for key in speeds)
+    told += ["a short probe"] * any(key not in known for key in speeds)
+    line = f"estimated cost: {priced}, from {' and '.join(told)}"
+    if sum(priced) > DAY:
+        line += "; for less, lower evaluate.splits, evaluate.timing or evaluate.settings"
     return speeds, line
 
 
