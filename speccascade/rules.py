@@ -18,7 +18,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from speccascade import head as heads
 from speccascade.errors import UserError
+from speccascade.quantities import entropy, total_variation
 from speccascade.vocab import WHOLE, Vocab
 
 
@@ -58,8 +60,8 @@ class Knob:
         start = "(" if self.low == -np.inf else "["
         return f"{kind}{start}{self.low:g}, {self.high:g}{close}"
 
-    def check(self, rule: str, name: str, value: Any) -> np.ndarray:
-        """Returns the value as an array; raises UserError outside the domain."""
+    def check(self, rule: str, name: str, value: Any) -> np.ndarray | int:
+        """Returns the value as an array, a static one as an int; raises UserError elsewhere."""
         array = np.asarray(value, np.float64 if self.static else np.float32)
         if array.ndim > (0 if self.static else 1):
             raise UserError(f"rule {rule}: {name} must be one number, or where traced one per row")
@@ -70,7 +72,20 @@ class Knob:
         if not np.all(ok):
             shown = array[~ok][0] if array.ndim else value
             raise UserError(f"rule {rule}: {name}={shown} is outside its domain {self.domain}")
-        return array
+        return int(array) if self.static else array
+
+
+@dataclasses.dataclass(frozen=True)
+class HeadKnob:
+    """A trained head as the parameter of a rule: the name of its file, which `head.load` takes."""
+
+    default: None = None
+    static: bool = True
+    domain: str = "a head, the file that scripts/learn_rule.py wrote or shipped:NAME"
+
+    def check(self, rule: str, name: str, value: Any) -> heads.Head:
+        """Returns the head; raises UserError where there is none."""
+        return heads.load(heads.reference(value))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +107,7 @@ class Spec:
 
     target: Callable
     equation: str
-    knobs: Mapping[str, Knob] = dataclasses.field(default_factory=dict)
+    knobs: Mapping[str, Knob | HeadKnob] = dataclasses.field(default_factory=dict)
     drafter_at: Mapping[str, float] | None = None
     expert_at: Mapping[str, float] | None = None
     uses_q: bool = True
@@ -107,7 +122,7 @@ class Rule:
 
     name: str = dataclasses.field(metadata={"static": True})
     knobs: dict[str, jax.Array]
-    static_knobs: tuple[tuple[str, int], ...] = dataclasses.field(
+    static_knobs: tuple[tuple[str, int | heads.Head], ...] = dataclasses.field(
         default=(), metadata={"static": True}
     )
 
@@ -124,17 +139,7 @@ class Target(NamedTuple):
     deferral: jax.Array
 
 
-# ---- quantities that rules are made of ----
-
-
-def total_variation(q: jax.Array, p: jax.Array, vocab: Vocab = WHOLE) -> jax.Array:
-    """Returns `TV(q, p) = sum_v max(0, q(v) - p(v))`, `[..., 1]`."""
-    return vocab.sum(jnp.maximum(q - p, 0.0))
-
-
-def entropy(p: jax.Array, vocab: Vocab = WHOLE) -> jax.Array:
-    """Returns the Shannon entropy in nats, `[..., 1]`."""
-    return -vocab.sum(jnp.where(p > 0, p * jnp.log(jnp.where(p > 0, p, 1.0)), 0.0))
+# ---- what targets are made of ----
 
 
 def _per_position(d, defers):
@@ -173,6 +178,12 @@ def _opt(d, knobs, vocab):
 def _optlog(d, knobs, vocab):
     cost = knobs["alpha"] * total_variation(d.q, d.p, vocab)
     return _per_position(d, entropy(d.q1, vocab) > entropy(d.p1, vocab) + cost)
+
+
+def _learned(d, knobs, vocab):
+    # `opt` with a learned estimate of how much more probably the expert is right.
+    cost = knobs["alpha"] * total_variation(d.q, d.p, vocab)
+    return _per_position(d, heads.gain(knobs["head"], d.q1, d.p1, vocab) > cost)
 
 
 def _token_v1(d, knobs, vocab):
@@ -271,6 +282,13 @@ RULES: dict[str, Spec] = {
     "diff": Spec(_diff, "eq. 5", _ALPHA, _at(1), _at(-1)),
     "opt": Spec(_opt, "eq. 10", _ALPHA, _at(1e9), _at(-1e9)),
     "optlog": Spec(_optlog, "log-loss eq. 9", _ALPHA, _at(1e9), _at(-1e9)),
+    "learned": Spec(
+        _learned,
+        "eq. 10, its plug-in estimate learned",
+        {"alpha": Knob(), "head": HeadKnob()},
+        {"alpha": 1e9},
+        {"alpha": -1e9},
+    ),
     "token_v1": Spec(_token_v1, "eq. 11, 13", _ALPHA, _at(1), _at(-1)),
     "token_v2": Spec(_token_v2, "eq. 11, 14", _ALPHA, _at(1), _at(-0.01)),
     "token_v3": Spec(_token_v3, "eq. 11, 15", _ALPHA, _at(1), _at(-0.01)),
@@ -311,7 +329,8 @@ def make(name: str, **knobs: Any) -> Rule:
 
     Args:
       name: a key of `RULES`.
-      **knobs: the rule's knobs, each a number or an array `[B]`; static ones a Python int.
+      **knobs: the rule's knobs, each a number or an array `[B]`; static ones a Python int, or
+        the name of a head.
 
     Raises:
       UserError: the name or a knob is unknown, a knob is missing, NaN or outside its domain.
@@ -327,7 +346,7 @@ def make(name: str, **knobs: Any) -> Rule:
             raise UserError(f"rule {name} needs {key}; its domain is {knob.domain}")
         checked = knob.check(name, key, value)
         if knob.static:
-            static.append((key, int(checked)))
+            static.append((key, checked))
         else:
             traced[key] = checked
     return Rule(name, traced, tuple(static))

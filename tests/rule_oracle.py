@@ -1,5 +1,6 @@
 """The rules' closed forms in float64 numpy, one position at a time; and inputs for them."""
 
+import json
 import math
 
 import numpy as np
@@ -7,6 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from speccascade.rules import RULES, Distributions
+from tests import toy_head
 
 BATCH, VOCAB = 10, 6
 TOKEN_RULES = ("token_v1", "token_v2", "token_v3", "bild", "typical", "topk_relaxed")
@@ -24,6 +26,24 @@ def tv(q, p):
     return sum(max(0.0, a - b) for a, b in zip(q, p, strict=True))
 
 
+def learned_gain(path, q1, p1):
+    """Returns how much more probably, to a head, the expert is right than the drafter."""
+    with open(path) as file:
+        head = {name: np.array(x) for name, x in json.load(file).items() if name != "notes"}
+    drafted, best = q1.argmax(), p1.argmax()
+    x = np.array(
+        [
+            *(max(q1), max(p1), entropy(q1), entropy(p1), tv(q1, p1)),
+            *(p1[drafted], q1[best], drafted == best),
+        ]
+    )
+    hidden = np.tanh(
+        (x - head["mean"]) / head["scale"] @ head["hidden_weight"] + head["hidden_bias"]
+    )
+    drafter, expert = 1 / (1 + np.exp(-(hidden @ head["output_weight"] + head["output_bias"])))
+    return expert - drafter
+
+
 def deferral(name, k, q, p, q1, p1):
     """Returns r `[V]` and how near the nearest decision was to turning over."""
     alpha = k.get("alpha")
@@ -38,6 +58,10 @@ def deferral(name, k, q, p, q1, p1):
         "token_v1": lambda: (q1, max(p1) - alpha),
         "token_v2": lambda: (p1, max(p1) - alpha),
         "token_v3": lambda: (p1, (1 - alpha) * max(p1)),
+        "learned": lambda: (
+            alpha * tv(q, p) * everywhere,
+            learned_gain(k["head"], q1, p1),
+        ),
         "typical": lambda: (p1, min(alpha, math.sqrt(alpha) * math.exp(-entropy(p1)))),
     }
     if name == "bild":
@@ -147,7 +171,8 @@ def batches(draw):
 @st.composite
 def knobs_of(draw, name):
     """Knobs [B] (static ones a number) within the rule's domain."""
-    row, knobs = RULES[name], {}
+    row = RULES[name]
+    knobs = toy_head.knobs_of(row)
     if "alpha" in row.knobs:
         few = draw(st.lists(alphas_of(name), min_size=4, max_size=4))
         knobs["alpha"] = np.resize(np.float32(few), BATCH)

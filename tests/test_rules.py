@@ -14,6 +14,7 @@ from speccascade import rules
 from speccascade.errors import UserError
 from speccascade.rules import RULES, Distributions
 from speccascade.vocab import Vocab
+from tests import toy_head
 from tests.rule_oracle import BATCH, TOKEN_RULES, VOCAB, batches, is_exact, knobs_of, oracle, take
 
 apply = jax.jit(rules.apply)
@@ -42,13 +43,17 @@ def test_target_is_a_distribution_and_its_closed_form(name, data):
 def forced(name, d):
     """Rows [B] where an endpoint's alpha decides: not where it multiplies a distance of nothing."""
     distance = np.maximum(d.q - d.p, 0).sum(-1)
-    return (distance > 1e-7) | (name not in ("opt", "optlog"))
+    return (distance > 1e-7) | (name not in ("opt", "optlog", "learned"))
+
+
+def at(name, end):
+    return rules.make(name, **end, **toy_head.knobs_of(RULES[name]))
 
 
 @pytest.mark.parametrize("name", [n for n, row in RULES.items() if row.drafter_at is not None])
 @given(d=batches())
 def test_drafter_endpoint(name, d):
-    pi, deferred = apply(rules.make(name, **RULES[name].drafter_at), d)
+    pi, deferred = apply(at(name, RULES[name].drafter_at), d)
     np.testing.assert_array_equal(pi, d.q)
     if name not in ("drafter", "mixture"):
         np.testing.assert_array_equal(np.asarray(deferred)[forced(name, d)], 0)
@@ -57,7 +62,7 @@ def test_drafter_endpoint(name, d):
 @pytest.mark.parametrize("name", [n for n, row in RULES.items() if row.expert_at is not None])
 @given(d=batches())
 def test_expert_endpoint(name, d):
-    pi, _ = apply(rules.make(name, **RULES[name].expert_at), d)
+    pi, _ = apply(at(name, RULES[name].expert_at), d)
     rows = forced(name, d)
     np.testing.assert_allclose(pi[rows], d.p[rows], atol=2e-6)
 
@@ -75,7 +80,8 @@ def fixed_batch(seed=0, vocab=VOCAB):
 
 def typical_knobs(name, count=BATCH):
     """Knobs [B] that spread over what a rule does."""
-    row, knobs = RULES[name], {}
+    row = RULES[name]
+    knobs = toy_head.knobs_of(row)
     for key, knob in row.knobs.items():
         if knob.static:
             continue
@@ -164,10 +170,12 @@ def test_disagreement_makes_opt_defer_less():
         np.testing.assert_array_equal(deferred, [0, 1])
 
 
-@pytest.mark.parametrize("name", ["chow", "chowlog", "diff", "opt", "optlog", *TOKEN_RULES[:4]])
+@pytest.mark.parametrize(
+    "name", ["chow", "chowlog", "diff", "opt", "optlog", "learned", *TOKEN_RULES[:4]]
+)
 def test_a_larger_alpha_never_defers_more(name):
     d = fixed_batch()
-    knobs = {"fallback": 0.0} if name == "bild" else {}
+    knobs = {"fallback": 0.0} if name == "bild" else toy_head.knobs_of(RULES[name])
     mass = [
         np.asarray(apply(rules.make(name, alpha=alpha, **knobs), d).deferral)
         for alpha in np.linspace(-1, 13, 15)

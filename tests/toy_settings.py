@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from speccascade import rules
+from tests import toy_head
 
 ALPHAS = (-0.5, -0.02, 0.0, 0.02, 0.3, 0.6, 0.98, 1.02)
 OTHER_KNOBS = {"fallback": (0.0, 0.45, 0.6), "k": (1, 2)}
@@ -57,10 +58,13 @@ def knob_values(name: str) -> list[dict[str, float]]:
     values = {
         key: [v for v in (ALPHAS if key == "alpha" else OTHER_KNOBS[key]) if allowed(knob, v)]
         for key, knob in row.knobs.items()
+        if key != "head"
     }
     grid = [dict(zip(values, point, strict=True)) for point in itertools.product(*values.values())]
+    fixed = toy_head.knobs_of(row)
     defaults = {key: knob.default for key, knob in row.knobs.items() if knob.default is not None}
-    return [{**defaults, **end} for end in (row.drafter_at, row.expert_at) if end] + grid
+    ends = [{**defaults, **end} for end in (row.drafter_at, row.expert_at) if end]
+    return [{**fixed, **values} for values in ends + grid]
 
 
 def stacked_rules(repeat: int) -> list[tuple[rules.Rule, int]]:

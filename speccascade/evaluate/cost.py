@@ -1,4 +1,7 @@
-"""What a sweep costs: from a few measured speeds to minutes, before anything long starts."""
+"""What a sweep costs: from a few measured speeds to minutes, before anything long starts.
+
+What scores references is left out: that is one pass over each, and takes next to nothing.
+"""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -6,9 +9,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from speccascade.evaluate import quality, timing
+from speccascade.evaluate import quality, teacher_forced, timing
 from speccascade.evaluate.decoding import program, rule_kind
-from speccascade.evaluate.jobs import QUALITY, TIMING, Job
+from speccascade.evaluate.jobs import QUALITY, TEACHER_FORCED, TIMING, Job
 from speccascade.evaluate.settings import Setting
 
 EXPERT, DRAFTER, SPECULATIVE = "autoregressive_expert", "autoregressive_drafter", "speculative"
@@ -54,17 +57,29 @@ def methods(setting: Setting) -> tuple[str, ...]:
 def needed(jobs: Iterable[Job]) -> list[tuple[str, str]]:
     """Returns the kinds and methods whose speeds the functions below need for `jobs`."""
     found: dict[tuple[str, str], None] = {}
-    for job in jobs:
+    for job in decoded(jobs):
         beside = (EXPERT,) if job.kind == TIMING else ()
         found.update(dict.fromkeys((job.kind, m) for m in (*methods(job.setting), *beside)))
     return list(found)
 
 
+def decoded(jobs: Iterable[Job]) -> list[Job]:
+    """Returns the jobs that decode answers."""
+    return [job for job in jobs if job.kind != TEACHER_FORCED]
+
+
 def groups(jobs: Sequence[Job]) -> list[list[Job]]:
-    """Returns the groups in which jobs are measured, in that order: quality first."""
-    return quality.groups([job for job in jobs if job.kind == QUALITY]) + timing.groups(
-        [job for job in jobs if job.kind == TIMING]
-    )
+    """Returns the groups in which jobs are measured, in that order: quality first, timing last."""
+    grouped = {
+        QUALITY: quality.groups,
+        TEACHER_FORCED: teacher_forced.groups,
+        TIMING: timing.groups,
+    }
+    return [
+        group
+        for kind, by_kind in grouped.items()
+        for group in by_kind([job for job in jobs if job.kind == kind])
+    ]
 
 
 def answers(group: Iterable[Job]) -> int:
@@ -105,7 +120,7 @@ def estimate(jobs: Sequence[Job], speeds: Speeds, batch_size: int) -> Cost:
     """
     seconds = {QUALITY: 0.0, TIMING: 0.0}
     compiled = {}
-    for group in groups(jobs):
+    for group in groups(decoded(jobs)):
         kind = group[0].kind
         seconds[kind] += decoding_seconds(group, speeds, batch_size)
         settings = [job.setting for job in group]
@@ -128,7 +143,7 @@ def from_rows(rows: Iterable[Mapping[str, Any]], batch_size: int) -> dict[tuple[
         key = row["kind"], row["method"]
         if row["kind"] == QUALITY:
             found.setdefault(key, []).append(batch_size * row["seconds"] / row["num_examples"])
-        else:
+        elif row["kind"] == TIMING:
             found.setdefault(key, []).append(np.mean(row["ms"]) / 1000)
             found.setdefault((TIMING, EXPERT), []).append(np.mean(row["expert_ms"]) / 1000)
     return {key: float(np.median(values)) for key, values in found.items()}

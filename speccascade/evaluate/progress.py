@@ -17,7 +17,7 @@ class Progress:
         """Args are those of `cost.estimate`, and whether there is a bar at all."""
         self._speeds = speeds
         self._batch_size = batch_size
-        self._answers = [0, cost.answers(jobs)]
+        self._answers = [0, cost.answers(cost.decoded(jobs))]
         self._compiled: set[tuple] = set()
         self._group: Sequence[Job] = ()
         self._answer_s = 0.0
@@ -37,6 +37,9 @@ class Progress:
     def starts(self, group: Sequence[Job]) -> None:
         """Notes which group of `cost.groups` is measured next."""
         self._group = group
+        if not cost.decoded(group):
+            self._bar.set_description(group[0].kind)
+            return
         seconds = cost.decoding_seconds(group, self._speeds, self._batch_size)
         self._answer_s = seconds / cost.answers(group)
         label = f"{group[0].kind}, {group[0].setting.label}"

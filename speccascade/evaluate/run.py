@@ -12,9 +12,9 @@ import ml_collections
 
 from speccascade import pairs, sharding, tasks
 from speccascade.errors import UserError
-from speccascade.evaluate import cost, probe, provenance, quality, results, timing
+from speccascade.evaluate import cost, probe, provenance, quality, results, teacher_forced, timing
 from speccascade.evaluate.decoding import Engine, program, rule_kind
-from speccascade.evaluate.jobs import QUALITY, Job, plan
+from speccascade.evaluate.jobs import QUALITY, TEACHER_FORCED, TIMING, Job, plan
 from speccascade.evaluate.progress import Progress
 from speccascade.evaluate.settings import Setting, digest, expand
 from speccascade.sharding import hosts
@@ -132,8 +132,7 @@ def _tokenize(
             for prompt, example in zip(ids[split], found, strict=True)
         ]
         answers = pair.tokenizer.encode_batch([e.answer for e in found])
-        lengths = [len(answer) for answer in answers]
-        prompts[split] = quality.Prompts(found, requests, lengths)
+        prompts[split] = quality.Prompts(found, requests, answers)
     return engine, prompts
 
 
@@ -149,8 +148,14 @@ def _provenance(config: Mapping[str, Any], task: tasks.Task, pair: pairs.Pair) -
 
 
 def _identity(sweep: Sweep, job: Job) -> dict[str, Any]:
-    extra = {} if job.kind == QUALITY else {"machine": provenance.machine()}
+    extra = {} if job.kind != TIMING else {"machine": provenance.machine()}
     return job.identity({**sweep.provenance, **extra})
+
+
+def measured(sweep: Sweep, workdir: str) -> list[results.Row]:
+    """Returns the rows of the sweep's jobs that are there, oldest first."""
+    keys = {_identity(sweep, job)["key"] for job in sweep.jobs}
+    return [row for row in results.read(workdir) if row["key"] in keys]
 
 
 def missing(sweep: Sweep, rows: Mapping[str, Any]) -> list[Job]:
@@ -161,18 +166,22 @@ def missing(sweep: Sweep, rows: Mapping[str, Any]) -> list[Job]:
 def describe(sweep: Sweep, workdir: str) -> str:
     """Returns what `evaluate` would do, without doing it."""
     left = missing(sweep, {row["key"]: row for row in results.read(workdir)})
-    by_batch = [job for job in left if job.kind == QUALITY]
-    timed = [job for job in left if job.kind != QUALITY]
-    settings = {job.setting for job in sweep.jobs}
+    by_batch, forced, timed = (
+        [job for job in left if job.kind == kind] for kind in (QUALITY, TEACHER_FORCED, TIMING)
+    )
+    settings = {job.setting for job in sweep.jobs if job.kind == QUALITY}
+    splits = dict.fromkeys(job.split for job in sweep.jobs)
     section = sweep.config["evaluate"]
     room = sweep.engine.max_new_tokens
     return "\n".join(
         [
-            f"{len(settings)} settings on {', '.join(section['splits'])}: {len(sweep.jobs)} rows, "
+            f"{len(settings)} settings on {', '.join(splits)}: {len(sweep.jobs)} rows, "
             f"{len(sweep.jobs) - len(left)} of them there already",
             f"quality: {len(by_batch)} rows, {cost.answers(by_batch)} answers of at "
             f"most {room} tokens in batches of {section['batch_size']}, "
             f"{len(quality.groups(by_batch))} compiled programs",
+            f"teacher-forced: {len(forced)} rows, one pass of both models over the references of "
+            f"{len(teacher_forced.groups(forced))} splits",
             f"timing: {len(timed)} rows, {cost.answers(timed)} answers at batch 1, "
             f"beside those of the expert in {len(timing.groups(timed))} groups",
             *_mesh(sweep.engine.pair),
@@ -191,8 +200,8 @@ def estimate(sweep: Sweep, workdir: str) -> str:
 
 def _priced(sweep: Sweep, left: Sequence[Job], workdir: str) -> tuple[cost.Speeds, str]:
     """Returns the speeds of what is left, by like rows in the workdir or a probe, and its cost."""
-    if not left:
-        return {}, "nothing is left to measure"
+    if not cost.decoded(left):
+        return {}, "nothing is left to decode"
     batch_size = sweep.config["evaluate"]["batch_size"]
     here, pair = provenance.machine(), sweep.provenance["pair"]
 
@@ -239,6 +248,11 @@ def evaluate(config: ml_collections.ConfigDict, workdir: str, profile: bool = Fa
     """
     with hosts.agreed():
         sweep = prepare(config)
+    return measure(sweep, workdir, profile)
+
+
+def measure(sweep: Sweep, workdir: str, profile: bool = False) -> Outcome:
+    """Does what `evaluate` does with a sweep that is prepared, or with some of its jobs."""
     hosts.check_alike(_fingerprint(sweep), "code, config or checkpoint")
     with contextlib.ExitStack() as held:
         store = None
@@ -279,13 +293,15 @@ def _fingerprint(sweep: Sweep) -> str:
 def _measure(sweep: Sweep, jobs: Sequence[Job], progress: Progress):
     """Yields every job with its outcome."""
     engine, prompts = sweep.engine, sweep.prompts
+    batch_size = sweep.config["evaluate"]["batch_size"]
     for group in cost.groups(jobs):
         progress.starts(group)
         if group[0].kind == QUALITY:
-            batch_size = sweep.config["evaluate"]["batch_size"]
             yield from quality.run(
                 engine, sweep.task, prompts, group, batch_size, progress.answered
             )
+        elif group[0].kind == TEACHER_FORCED:
+            yield from teacher_forced.run(engine, prompts, group, batch_size)
         else:
             yield from timing.run(engine, prompts, group, progress.answered, progress.compiled)
 
@@ -296,6 +312,8 @@ def _profile(sweep: Sweep, directory: str) -> None:
     request = sweep.prompts[split].requests[0]
     by_program: dict[tuple, Setting] = {}
     for job in sweep.jobs:
+        if job.kind != QUALITY:
+            continue
         by_program.setdefault((program(job.setting), rule_kind(job.setting)), job.setting)
     settings = list(by_program.values())
     ready = [sweep.engine.prepare([s], [request], [s]) for s in settings]

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from speccascade import rules, verify
+from speccascade import head, rules, verify
 from speccascade.errors import UserError
 
 TRUNCATIONS = ("top_k", "top_p", "min_p")
@@ -23,7 +23,7 @@ _FIELDS = {
 }
 METHODS = tuple(_FIELDS)
 
-Pairs = tuple[tuple[str, float], ...]
+Pairs = tuple[tuple[str, float | head.Reference], ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,8 +91,11 @@ class Setting:
         return " ".join(part for part in (self.label, self.choices, *tail) if part)
 
 
-def _pairs(mapping: Mapping[str, float]) -> Pairs:
-    return tuple(sorted(mapping.items()))
+def _pairs(mapping: Mapping[str, float | str]) -> Pairs:
+    return tuple(
+        (key, head.Reference(value) if isinstance(value, str) else value)
+        for key, value in sorted(mapping.items())
+    )
 
 
 def expand(entries: Iterable[Mapping[str, Any]]) -> list[Setting]:
@@ -151,7 +154,7 @@ def _setting(given: dict[str, Any]) -> Setting:
     )
 
 
-def _rule(given: Mapping[str, Any], method: str) -> tuple[str, dict[str, float]]:
+def _rule(given: Mapping[str, Any], method: str) -> tuple[str, dict[str, float | head.Reference]]:
     if "rule" not in given:
         raise UserError("it names no rule; give it one")
     name = given["rule"]
@@ -163,6 +166,9 @@ def _rule(given: Mapping[str, Any], method: str) -> tuple[str, dict[str, float]]
     for key, knob in row.knobs.items():
         if given.get(key, knob.default) is None:
             raise UserError(f"rule {name} needs {key}; its domain is {knob.domain}")
+        if isinstance(knob, rules.HeadKnob):
+            values[key] = head.reference(given[key])
+            continue
         read = _integer if knob.static else _number
         values[key] = read(given, key, knob.default)
     rules.make(name, **values)  # checks the domains

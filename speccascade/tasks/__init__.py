@@ -18,11 +18,13 @@ class Task(Protocol):
       name: what results are filed under.
       stop_strings: where an answer ends, besides at EOS.
       aggregate: the function of `tasks.aggregate` that makes one figure of all examples' scores.
+      full_score: that figure where every answer is perfect; the worst is 0.
     """
 
     name: str
     stop_strings: tuple[str, ...]
     aggregate: str
+    full_score: float
 
     def examples(self, split: str, limit: int | None = None) -> list[Example]:
         """The examples of `split` in a fixed order, the first `limit` of them if given."""

@@ -64,6 +64,7 @@ class BenchmarkTask:
       parts: by split.
       shots: worked examples, if the config does not say.
       aggregate: see `tasks.aggregate`.
+      full_score: see `tasks.Task`.
       instruction: what a few-shot prompt begins with.
       template: the wording around a question, "{}" in its place.
       separator: between a worked example and what follows it.
@@ -77,6 +78,7 @@ class BenchmarkTask:
     parts: Mapping[str, Part]
     shots: int
     aggregate = "mean"
+    full_score = 1.0
     instruction = ""
     template = "Question: {}\nAnswer:"
     separator = "\n\n"

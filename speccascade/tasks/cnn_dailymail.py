@@ -20,6 +20,7 @@ class CnnDailyMail(BenchmarkTask):
         "test": Part("test"),
     }
     shots = 1
+    full_score = 100.0
     template = "Article: {}\nSummary:"
     prefix = "summarize: "
     max_words = 400  # about T5's 512 tokens

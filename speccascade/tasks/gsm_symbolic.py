@@ -43,6 +43,7 @@ class GsmSymbolic:
     name = "gsm_symbolic"
     stop_strings = ()
     aggregate = "mean"
+    full_score = 1.0
 
     def __init__(self, config: ml_collections.ConfigDict):
         self._templates = tuple(config.templates)

@@ -21,6 +21,7 @@ class Wmt14(BenchmarkTask):
     }
     shots = 5
     aggregate = "bleu"
+    full_score = 100.0
     template = "English: {}\nGerman:"
     prefix = "translate English to German: "
 

@@ -15,7 +15,7 @@ from scipy import stats
 from speccascade import rules as rules_lib
 from speccascade.decode import Decoder, ModelDrafter, Output, Rows, generate, make_rows, stop_table
 from speccascade.sampling import Truncation
-from tests import enumeration
+from tests import enumeration, toy_head
 from tests.decode import toys
 
 VOCAB, SIZE, LIMIT = 3, 2, 4
@@ -54,6 +54,7 @@ def settings() -> list[Setting]:
             low, high = 0.4, 0.9
         for how in ({}, {"temperature": 0.7, "drafter": Limits(2), "expert": Limits(3, 0.9, 0.15)}):
             knobs = {key: knob.default for key, knob in row.knobs.items()}
+            knobs.update(toy_head.knobs_of(row))
             if "alpha" in knobs:
                 knobs["alpha"] = rng.uniform(low, high)
             if "k" in knobs:

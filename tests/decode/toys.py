@@ -16,6 +16,7 @@ from jax.sharding import PartitionSpec as P
 from speccascade import models, rules
 from speccascade.decode import Decoder, ModelDrafter, Rows, make_rows, stop_table
 from speccascade.sampling import Truncation
+from tests import toy_head
 
 # ---- pairs of models ----
 
@@ -154,7 +155,7 @@ def all_rules(knobs: list[dict] | None = None, seed: int = 0) -> tuple[rules.Rul
     made = []
     for name, row in rules.RULES.items():
         low, high = RANGES.get(name, (0.05, 0.6))
-        values = {}
+        values = toy_head.knobs_of(row)
         for key, knob in row.knobs.items():
             if not knob.static:
                 values[key] = rng.uniform(low, high, BATCH) if key == "alpha" else FALLBACK

@@ -1,0 +1,87 @@
+"""English to German on Debian's package descriptions: an encoder-decoder pair trained from scratch.
+
+    python scripts/train.py --config=configs/debian_en_de.py:expert --workdir=runs/en_de_expert
+    python scripts/train.py --config=configs/debian_en_de.py:drafter --workdir=runs/en_de_drafter \\
+        --config.train.distill_from=runs/en_de_expert
+"""
+
+import ml_collections
+
+from speccascade.errors import UserError
+from speccascade.evaluate.sweep import product
+
+
+def sweep() -> tuple[dict, ...]:
+    """Drafts of 3, 5 and 7 tokens for lossless decoding and the token rule, of 5 for the others."""
+    both, all_three = {"temperature": (0.0, 1.0)}, {"temperature": (0.0, 0.5, 1.0)}
+    five = {"draft_length": 5}
+    sampled = {"draft_length": 5, "temperature": 1.0}
+    return (
+        product(method=("autoregressive_expert", "autoregressive_drafter"), **all_three)
+        + product(rule="spec", draft_length=(3, 5, 7), **all_three)
+        + product(rule="token_v3", alpha=(0.2, 0.5, 0.8), **five, **all_three)
+        + product(rule="token_v3", alpha=0.5, draft_length=(3, 7), **both)
+        + product(rule=("chow", "token_v2"), alpha=(0.2, 0.5, 0.8), **five, **both)
+        + product(rule="opt", alpha=(0.0, 0.3, 0.6), **five, **both)
+        + product(rule="bild", alpha=(2.0, 4.0), fallback=0.4, draft_length=7, **both)
+        # At temperature 0 it is spec.
+        + product(rule="lossy", alpha=(0.2, 0.5, 0.8), temperature=(0.5, 1.0), **five)
+        + product(rule="spec", expert_top_p=(0.3, 0.6, 0.9), **sampled)
+        + product(rule="spec", expert_top_k=3, **sampled)
+        + product(rule="spec", expert_min_p=0.2, **sampled)
+        + product(method="token_cascade", rule="chow", alpha=(0.3, 0.6), **both)
+        + product(method="sequence_cascade", threshold=(-1.0, -0.7, -0.4), **both)
+    )
+
+
+def get_config(arg: str = "expert") -> ml_collections.ConfigDict:
+    """`arg` names the model to train: expert or drafter."""
+    config = ml_collections.ConfigDict()
+    config.task = {"name": "debian_en_de", "format": "t5", "path": "runs/debian"}
+    config.tokenizer = {"vocab_size": 4096, "train_examples": 16_000}
+    config.model = {
+        "family": "encoder_decoder",
+        "d_model": 192,
+        "num_layers": 3,
+        "num_decoder_layers": 3,
+        "num_heads": 3,
+        "head_dim": 64,
+        "d_ff": 512,
+        "tie_embeddings": True,
+        "dtype": "bfloat16",
+    }
+    config.train = {
+        "seed": 0,
+        "num_steps": 5_500,
+        "batch_size": 16,
+        "row_length": 512,
+        "sort_by_length": True,
+        "optimizer": "muon",
+        "learning_rate": 2e-3,
+        "warmup_steps": 200,
+        "weight_decay": 0.05,
+        "clip_norm": 1.0,
+        "prompt_weight": 0.0,
+        "log_every": 50,
+        "eval_every": 1_000,
+        "checkpoint_every": 500,
+        "distill_from": "",
+        "distill_loss": "forward_kl",
+        "distill_weight": 0.5,
+    }
+    config.pair = {"drafter": "runs/en_de_drafter", "expert": "runs/en_de_expert"}
+    config.evaluate = {
+        "settings": sweep(),
+        "splits": {"validation": 96, "test": 96},
+        "max_new_tokens": 128,
+        "batch_size": 32,
+        "timing": {"num_examples": 4, "trials": 3},
+    }
+    if arg == "drafter":
+        config.model.update(
+            d_model=96, num_layers=1, num_decoder_layers=1, num_heads=2, head_dim=32, d_ff=256
+        )
+        config.train.update(num_steps=2_500)
+    elif arg != "expert":
+        raise UserError(f"unknown model {arg!r}; choose expert or drafter")
+    return config

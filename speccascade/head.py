@@ -1,0 +1,204 @@
+"""The head of the rule `learned`: from two models' statistics at a position to which is right.
+
+It stands in the place of the plug-in estimate, by which each model is right with the probability
+that it gives to its own best token (Narasimhan et al., ICLR 2025, eq. 5 and 10). A file of JSON
+that `scripts/learn_rule.py` writes; a config names it by its path or, where it came with the
+package, as "shipped:NAME".
+"""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+import re
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from speccascade.errors import UserError
+from speccascade.quantities import entropy, total_variation
+from speccascade.vocab import WHOLE, Vocab
+
+FEATURES = (
+    "max q1",
+    "max p1",
+    "H(q1)",
+    "H(p1)",
+    "TV(q1, p1)",
+    "p1 at argmax q1",
+    "q1 at argmax p1",
+    "same argmax",
+)
+
+_SHIPPED = os.path.join(os.path.dirname(__file__), "shipped")
+_REFERENCE = re.compile(r"(.*)@([0-9a-f]{16})")
+
+
+@dataclasses.dataclass(frozen=True)
+class Head:
+    """One hidden layer over standardised features; hashable, a constant of compiled programs.
+
+    Attributes:
+      mean: [F], of the features.
+      scale: [F], their spread.
+      hidden_weight: [F][H].
+      hidden_bias: [H].
+      output_weight: [H][2], to the logits of "the drafter is right" and "the expert is right".
+      output_bias: [2].
+    """
+
+    mean: tuple[float, ...]
+    scale: tuple[float, ...]
+    hidden_weight: tuple[tuple[float, ...], ...]
+    hidden_bias: tuple[float, ...]
+    output_weight: tuple[tuple[float, ...], ...]
+    output_bias: tuple[float, ...]
+
+    @property
+    def hash(self) -> str:
+        """16 hex digits of the numbers."""
+        return hashlib.sha256(json.dumps(dataclasses.astuple(self)).encode()).hexdigest()[:16]
+
+
+class Reference(str):
+    """A head's name, "SOURCE@HASH", which a row of results holds.
+
+    It is text that formats like the numbers that other knobs are, `f"{knob:g}"`: in short.
+    """
+
+    def __format__(self, spec: str) -> str:
+        if not spec:
+            return str(self)
+        source, _, digest = self.rpartition("@")
+        stem = os.path.splitext(os.path.basename(source))[0]
+        return f"{stem.removeprefix('shipped:')}@{digest[:6]}"
+
+
+def features(q1: jax.Array, p1: jax.Array, vocab: Vocab = WHOLE) -> jax.Array:
+    """Returns `FEATURES`, `[..., F]`, of distributions `[..., V]` at temperature 1."""
+    drafted, best = vocab.first_argmax(q1), vocab.first_argmax(p1)
+    columns = (
+        vocab.max(q1),
+        vocab.max(p1),
+        entropy(q1, vocab),
+        entropy(p1, vocab),
+        total_variation(q1, p1, vocab),
+        vocab.at(p1, drafted[..., 0])[..., None],
+        vocab.at(q1, best[..., 0])[..., None],
+        (drafted == best).astype(q1.dtype),
+    )
+    return jnp.concatenate(columns, axis=-1)
+
+
+def logits(weights: Any, found: jax.Array) -> jax.Array:
+    """Returns the logits of "the drafter is right" and "the expert is right", `[..., 2]`.
+
+    Args:
+      weights: a `Head`, or what has its attributes as arrays.
+      found: from `features`.
+    """
+
+    def of(x):
+        return jnp.asarray(x, found.dtype)
+
+    exact = functools.partial(jnp.matmul, precision="highest")
+    x = (found - of(weights.mean)) / of(weights.scale)
+    x = jnp.tanh(exact(x, of(weights.hidden_weight)) + of(weights.hidden_bias))
+    return exact(x, of(weights.output_weight)) + of(weights.output_bias)
+
+
+def gain(head: Head, q1: jax.Array, p1: jax.Array, vocab: Vocab = WHOLE) -> jax.Array:
+    """Returns by how much more probably the expert is right than the drafter, `[..., 1]`."""
+    right = jax.nn.sigmoid(logits(head, features(q1, p1, vocab)))
+    return right[..., 1:] - right[..., :1]
+
+
+def reference(source: str) -> Reference:
+    """Returns the name, with its content's hash, of the head that a config names.
+
+    Raises:
+      UserError: there is none, or it is damaged.
+    """
+    if not isinstance(source, str):
+        raise UserError(f"head={source} must name a file that scripts/learn_rule.py wrote")
+    named = _REFERENCE.fullmatch(source)
+    return Reference(source if named else f"{source}@{_read(source).hash}")
+
+
+def load(name: str) -> Head:
+    """Returns the head of a reference or of a config's name.
+
+    Raises:
+      UserError: there is none, it is damaged, or its content is not that of the reference.
+    """
+    return _load(str(reference(name)))
+
+
+@functools.lru_cache(maxsize=64)
+def _load(name: str) -> Head:
+    source, _, wanted = name.rpartition("@")
+    head = _read(source)
+    if head.hash != wanted:
+        raise UserError(f"head {source} is not what it was ({wanted}); name it without the @")
+    return head
+
+
+def save(head: Head, path: str, notes: dict[str, Any]) -> None:
+    """Writes a head.
+
+    Args:
+      head: what to write.
+      path: the file.
+      notes: how it was trained; JSON-ready.
+    """
+    partial = f"{path}.partial"
+    with open(partial, "w", encoding="utf-8") as file:
+        json.dump({"features": FEATURES, **dataclasses.asdict(head), "notes": notes}, file)
+        file.write("\n")
+    os.replace(partial, path)
+
+
+def _read(source: str) -> Head:
+    path = source
+    if source.startswith("shipped:"):
+        path = os.path.join(_SHIPPED, source.removeprefix("shipped:"), "head.json")
+    try:
+        with open(path, encoding="utf-8") as file:
+            fields = json.load(file)
+    except OSError:
+        raise UserError(
+            f"no head at {path}; train one with scripts/learn_rule.py --out={path}"
+        ) from None
+    except ValueError:
+        raise UserError(f"head {path} is damaged; train it again") from None
+    names = [field.name for field in dataclasses.fields(Head)]
+    try:
+        head = Head(**{name: _frozen(fields[name]) for name in names})
+        fits = tuple(fields["features"]) == FEATURES and _fits(head)
+    except (KeyError, TypeError, ValueError):
+        fits = False
+    if not fits:
+        raise UserError(f"{path} is no head of this version; train it again")
+    return head
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(map(_frozen, value)) if isinstance(value, list) else float(value)
+
+
+def _fits(head: Head) -> bool:
+    inputs, hidden = len(FEATURES), len(head.hidden_bias)
+    shapes = {
+        "mean": (inputs,),
+        "scale": (inputs,),
+        "hidden_weight": (inputs, hidden),
+        "hidden_bias": (hidden,),
+        "output_weight": (hidden, 2),
+        "output_bias": (2,),
+    }
+    found = {name: np.array(getattr(head, name)) for name in shapes}
+    finite = all(np.all(np.isfinite(x)) for x in found.values()) and np.all(found["scale"] > 0)
+    return bool(finite) and all(found[name].shape == shape for name, shape in shapes.items())

@@ -1,0 +1,1 @@
+"""Which setting to use: chosen with a promise on validation, held to the promise on test."""

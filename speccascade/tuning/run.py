@@ -1,0 +1,152 @@
+"""Behind `scripts/tune.py`: measures the validation split, chooses, measures the choice on test."""
+
+from typing import NamedTuple
+
+import ml_collections
+
+from speccascade.errors import UserError
+from speccascade.evaluate import run
+from speccascade.evaluate.jobs import TEACHER_FORCED
+from speccascade.evaluate.settings import Setting
+from speccascade.report.choice import TEST, VALIDATION
+from speccascade.report.points import collect, unseeded
+from speccascade.sharding import hosts
+from speccascade.tuning import summary
+from speccascade.tuning.choice import Decision, MaxQualityLoss, MinSpeedUp, Promise, decide
+
+
+class Tuned(NamedTuple):
+    """What a run did.
+
+    Attributes:
+      text: for people, Markdown.
+      failed: a line for each job that failed.
+    """
+
+    text: str
+    failed: list[str]
+
+
+def tune(
+    config: ml_collections.ConfigDict,
+    workdir: str,
+    *,
+    max_quality_loss: float | None = None,
+    min_speedup: float | None = None,
+    confidence: float = 0.95,
+    temperature: float | None = None,
+) -> Tuned:
+    """Chooses a setting of the config's sweep; writes tune.json and tune.md to `workdir`.
+
+    Args:
+      config: of `evaluate`, with splits validation and test, and timings.
+      workdir: of `evaluate`, whose rows serve both; started again, only what is missing is
+        measured. Test rows are measured of the expert, of lossless speculative decoding and of the
+        chosen setting alone.
+      max_quality_loss: the promise of quality, in the task's score units; or else
+      min_speedup: the promise of speed.
+      confidence: of the promise, between 0 and 1.
+      temperature: of the settings that may be chosen; may be None where the sweep has but one.
+
+    Raises:
+      UserError: bad input. Nothing is decoded then.
+    """
+    if not 0 < confidence < 1:
+        raise UserError(f"--confidence={confidence:g} must be between 0 and 1")
+    if (max_quality_loss is None) == (min_speedup is None):
+        raise UserError("give one of --max_quality_loss and --min_speedup")
+    with hosts.agreed():
+        sweep = run.prepare(config)
+        if min_speedup is not None:
+            promise: Promise = MinSpeedUp(min_speedup)
+        else:
+            promise = MaxQualityLoss(max_quality_loss, sweep.task.full_score)
+        temperature = _temperature(sweep, temperature)
+        _check(sweep, temperature)
+    on_validation = _part(sweep, VALIDATION, temperature)
+    measured = run.measure(on_validation, workdir)
+    written = {}
+
+    def choose() -> list:
+        decision = _decide(on_validation, workdir, promise, confidence)
+        written["decision"] = decision
+        wanted = {decision.chosen, decision.lossless}
+        return [setting.fields() for setting in sorted(wanted, key=str)]
+
+    wanted = [Setting.from_fields(fields) for fields in hosts.from_first(choose)]
+    expert = Setting("autoregressive_expert", temperature=temperature)
+    on_test = _part(sweep, TEST, temperature, {expert, *wanted})
+    held_out = run.measure(on_test, workdir)
+    failed = measured.failed + held_out.failed
+
+    def write() -> str:
+        points = collect(run.measured(on_test, workdir), sweep.config, "")
+        text, record = summary.write(written["decision"], points, failed)
+        summary.save(workdir, text, record)
+        return text
+
+    return Tuned(hosts.from_first(write), failed)
+
+
+def describe(config: ml_collections.ConfigDict, workdir: str, temperature: float | None) -> str:
+    """Returns what `tune` would measure on the validation split."""
+    sweep = run.prepare(config)
+    temperature = _temperature(sweep, temperature)
+    _check(sweep, temperature)
+    told = run.describe(_part(sweep, VALIDATION, temperature), workdir)
+    return told + "\nthen, on test, the expert, lossless decoding and the chosen setting"
+
+
+def _temperature(sweep: run.Sweep, asked: float | None) -> float:
+    known = sorted({job.setting.temperature for job in sweep.jobs})
+    if asked is None and len(known) == 1:
+        return known[0]
+    if asked not in known:
+        listed = ", ".join(f"{t:g}" for t in known)
+        raise UserError(f"give --temperature one of the sweep's: {listed}")
+    return asked
+
+
+def _check(sweep: run.Sweep, temperature: float) -> None:
+    section = sweep.config["evaluate"]
+    for split in (VALIDATION, TEST):
+        if split not in section["splits"]:
+            raise UserError(f"evaluate.splits lacks {split}; give it a number of examples")
+    timed = min(section["timing"]["num_examples"], *section["splits"].values())
+    if timed < 2:
+        raise UserError(
+            "speeds are compared by evaluate.timing.num_examples examples; give it at least 2"
+        )
+    expert = Setting("autoregressive_expert", temperature=temperature)
+    if expert not in {unseeded(job.setting) for job in sweep.jobs}:
+        raise UserError(
+            f"the sweep lacks the expert's own decoding at temperature {temperature:g}; add "
+            f'{{"method": "autoregressive_expert", "temperature": {temperature:g}}}'
+        )
+
+
+def _part(
+    sweep: run.Sweep, split: str, temperature: float, wanted: set[Setting] | None = None
+) -> run.Sweep:
+    """Returns the sweep's jobs of a split and a temperature, of `wanted` settings or of all."""
+    jobs = [
+        job
+        for job in sweep.jobs
+        if job.split == split
+        and job.kind != TEACHER_FORCED  # no promise rests on it
+        and job.setting.temperature == temperature
+        and (wanted is None or unseeded(job.setting) in wanted)
+    ]
+    return sweep._replace(jobs=jobs)
+
+
+def _decide(sweep: run.Sweep, workdir: str, promise: Promise, confidence: float) -> Decision:
+    rows = run.measured(sweep, workdir)
+    temperature = sweep.jobs[0].setting.temperature
+    points = collect(rows, sweep.config, "") if rows else None
+    if points is None or points.expert(temperature, VALIDATION) is None:
+        raise UserError(
+            "the expert's own decoding failed, and with it every comparison; look at the expert's "
+            "checkpoint and dtype"
+        )
+    return decide(points, temperature, promise, confidence)

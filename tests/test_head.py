@@ -1,0 +1,104 @@
+"""Heads as files, names and parts of a setting; what they compute is in `rule_oracle`."""
+
+import json
+import pathlib
+
+import numpy as np
+import pytest
+
+from speccascade import head as heads
+from speccascade import rules
+from speccascade.errors import UserError
+from speccascade.evaluate.jobs import QUALITY, Job
+from speccascade.evaluate.settings import Setting, setting
+from tests import toy_head
+
+
+def written(path, **changes):
+    fields = json.loads(pathlib.Path(toy_head.PATH).read_text())
+    path.write_text(json.dumps({**fields, **changes}))
+    return str(path)
+
+
+def test_a_head_survives_its_file(tmp_path):
+    head = heads.load(toy_head.PATH)
+    path = str(tmp_path / "head.json")
+    heads.save(head, path, {"seed": 1})
+    assert heads.load(path) == head and heads.load(path).hash == head.hash
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_a_name_holds_what_was_read(tmp_path):
+    path = written(tmp_path / "mine.json")
+    name = heads.reference(path)
+    assert name == f"{path}@{heads.load(toy_head.PATH).hash}"
+    assert heads.reference(name) == name
+    assert f"head={name:g}" == f"head=mine@{heads.load(path).hash[:6]}"
+    assert f"{heads.Reference('shipped:gsm@0123456789abcdef'):g}" == "gsm@012345"
+    written(tmp_path / "mine.json", notes={"other": "notes"})
+    assert heads.reference(path) == name
+    written(tmp_path / "mine.json", output_bias=[0.0, 0.25])
+    assert heads.reference(path) != name
+    with pytest.raises(UserError, match="mine.json is not what it was"):
+        heads.load(name)
+
+
+def entry(path, **fields):
+    return {"rule": "learned", "head": path, "alpha": 0.1, "draft_length": 2, **fields}
+
+
+def test_a_row_is_of_one_content(tmp_path):
+    path = written(tmp_path / "head.json")
+    before, old = setting(entry(path)), heads.load(path)
+    assert str(before).startswith("learned alpha=0.1 head=head@") and len(str(before)) < 60
+    assert Setting.from_fields(json.loads(json.dumps(before.fields()))) == before
+    written(tmp_path / "head.json", hidden_bias=[0.0, 0.0, 1.0])
+    after = setting(entry(path))
+    keys = {Job(QUALITY, s, "test", 3).identity({})["key"] for s in (before, after)}
+    assert len(keys) == 2
+    # The rule that is made of a setting is that of its content.
+    for chosen, head in ((before, old), (after, heads.load(path))):
+        assert dict(rules.make("learned", **dict(chosen.knobs)).static_knobs)["head"] == head
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "no head at .*head.json; train one with scripts/learn_rule.py"),
+        ("{", "head .*head.json is damaged"),
+        ("[]", "is no head of this version"),
+        ({"features": ["max q1"]}, "is no head of this version"),
+        ({"hidden_bias": [0.0]}, "is no head of this version"),
+        ({"mean": ["a"] * 8}, "is no head of this version"),
+        ({"mean": [0.0] * 7}, "is no head of this version"),
+        ({"mean": [float("nan")] + [0.0] * 7}, "is no head of this version"),
+        ({"scale": [0.0] * 8}, "is no head of this version"),
+    ],
+)
+def test_what_is_no_head_is_refused_in_one_line(tmp_path, content, message):
+    path = tmp_path / "head.json"
+    if isinstance(content, str):
+        path.write_text(content)
+    elif content is not None:
+        written(path, **content)
+    for fails in (lambda: setting(entry(str(path))), lambda: heads.load(str(path))):
+        with pytest.raises(UserError, match=message) as error:
+            fails()
+        assert "\n" not in str(error.value)
+
+
+def test_a_rule_without_its_head_is_refused():
+    with pytest.raises(UserError, match="learned needs head; its domain is a head, the file that"):
+        setting({"rule": "learned", "alpha": 0.1, "draft_length": 2})
+    with pytest.raises(UserError, match="head=3 must name a file"):
+        setting(entry(3))
+    with pytest.raises(UserError, match="no head at .*shipped.nonsense"):
+        setting(entry("shipped:nonsense"))
+
+
+def test_gain_is_what_the_logits_say():
+    rng = np.random.default_rng(0)
+    q1, p1 = rng.dirichlet(np.ones(5), size=(2, 7)).astype(np.float32)
+    head = heads.load(toy_head.PATH)
+    right = 1 / (1 + np.exp(-np.asarray(heads.logits(head, heads.features(q1, p1)))))
+    np.testing.assert_allclose(heads.gain(head, q1, p1)[:, 0], right[:, 1] - right[:, 0], atol=1e-6)
