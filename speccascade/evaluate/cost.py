@@ -44,9 +44,8 @@ class Cost(NamedTuple):
         whole = sum(self) / 60
         hours = f" = {whole / 60:,.1f} hours" if whole >= 120 else ""
         parts = (f"{s / 60:,.1f}" for s in self)
-        return "about {:,.1f} minutes{} (quality {}, timing {}, compiling {})".format(
-            whole, hours, *parts
-        )
+        text = "about {:,.1f} minutes{} (quality {}, timing {}, compiling {})"
+        return text.format(whole, hours, *parts)
 
 
 def methods(setting: Setting) -> tuple[str, ...]:

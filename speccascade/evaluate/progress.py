@@ -52,7 +52,7 @@ class Progress:
         self._answers[0] += count
         done, total = self._answers
         self._bar.set_postfix_str(f"{done:,} of {total:,} answers", refresh=False)
-        self._bar.update(count * self._answer_s)
+        self._add(count * self._answer_s)
 
     def compiled(self, setting: Setting) -> None:
         """Notes that the program of a setting is there, which is the group's or the expert's."""
@@ -60,7 +60,11 @@ class Progress:
         key = cost.program_key(kind, setting)
         if key not in self._compiled:
             self._compiled.add(key)
-            self._bar.update(cost.compile_seconds(kind, setting, self._speeds))
+            self._add(cost.compile_seconds(kind, setting, self._speeds))
+
+    def _add(self, seconds: float) -> None:
+        # Not beyond the whole, of which tqdm would complain: sums round.
+        self._bar.update(min(seconds, self._bar.total - self._bar.n))
 
     def write(self, line: str) -> None:
         """Prints a line above the bar, if there is one."""

@@ -22,6 +22,7 @@ from speccascade.training.checkpoints import claim_workdir
 
 SECTIONS = ("task", "pair", "evaluate")
 OPTIONAL = ("mesh",)
+DAY = 86_400  # seconds
 
 
 class Sweep(NamedTuple):
@@ -201,19 +202,24 @@ def estimate(sweep: Sweep, workdir: str) -> str:
 
 def _priced(sweep: Sweep, left: Sequence[Job], workdir: str) -> tuple[cost.Speeds, str]:
     """Returns the speeds of what is left, by like rows in the workdir or a probe, and its cost."""
-    if not left:
-        return {}, "nothing is left to measure"
+    if not cost.decoded(left):
+        return {}, "nothing is left to decode"
     batch_size = sweep.config["evaluate"]["batch_size"]
-    here = provenance.machine()
+    here, pair = provenance.machine(), sweep.provenance["pair"]
 
     def read() -> list:
-        rows = [row for row in results.read(workdir) if row.get("machine", here) == here]
+        rows = [row for row in results.read(workdir) if row["pair"] == pair]
+        rows = [row for row in rows if row.get("machine", here) == here]
         return [[*key, seconds] for key, seconds in cost.from_rows(rows, batch_size).items()]
 
     known = {(kind, method): seconds for kind, method, seconds in hosts.from_first(read)}
     speeds = probe.measure(sweep.engine, sweep.prompts, left, batch_size, known)
-    told = "a short probe" if not known else "the rows so far and a short probe"
-    line = f"estimated cost: {cost.estimate(left, speeds, batch_size)}, from {told}"
+    priced = cost.estimate(left, speeds, batch_size)
+    told = ["the rows so far"] * any(key in known for key in speeds)
+    told += ["a short probe"] * any(key not in known for key in speeds)
+    line = f"estimated cost: {priced}, from {' and '.join(told)}"
+    if sum(priced) > DAY:
+        line += "; for less, lower evaluate.splits, evaluate.timing or evaluate.settings"
     return speeds, line
 
 

@@ -1,11 +1,12 @@
 """What a sweep costs, against closed forms; and a probe of a real pair."""
 
+import json
 import math
 
 import pytest
 
 from speccascade import pairs
-from speccascade.evaluate import cost, probe, run
+from speccascade.evaluate import cost, probe, results, run
 from speccascade.evaluate.cost import DRAFTER, EXPERT, SPECULATIVE, Speed
 from speccascade.evaluate.jobs import QUALITY, TIMING, plan
 from speccascade.evaluate.progress import Progress
@@ -125,3 +126,24 @@ def test_the_bar_is_full_when_all_is_done(sweep):
         assert len(list(run._measure(sweep, left, progress))) == len(left)
         assert progress._bar.total == sum(cost.estimate(left, SPEEDS, 8))
         assert progress._bar.n == pytest.approx(progress._bar.total)
+
+
+def test_more_than_a_day_is_said_to_be_much_and_rows_count(sweep, tmp_path):
+    """The workdir's rows say that each answer takes an hour."""
+    hour = {"num_examples": 1, "seconds": 3600.0, "ms": [3.6e6], "expert_ms": [3.6e6]}
+    rows = [
+        {"key": f"{kind} {m}", "kind": kind, "method": m, "pair": sweep.provenance["pair"], **hour}
+        for kind in (QUALITY, TIMING)
+        for m in (EXPERT, DRAFTER, SPECULATIVE)
+    ]
+    (tmp_path / results.FILE).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    # Of 8 settings on 5 + 4 examples, 2 of the expert, 2 of the drafter, 4 speculative in batches
+    # of 8; and 2 trials of 2 examples of each on 2 splits, beside the expert at 2 temperatures.
+    batches = math.ceil(2 * 9 / 8) * 2 + math.ceil(4 * 9 / 8)
+    timed = 2 * 2 * 2 * (8 + 2)
+    assert run.estimate(sweep, str(tmp_path)) == (
+        f"estimated cost: about {60 * (8 * batches + timed):,.1f} minutes = "
+        f"{8 * batches + timed:,.1f} hours (quality {60 * 8 * batches:,.1f}, timing "
+        f"{60 * timed:,.1f}, compiling 0.0), from the rows so far; for less, "
+        "lower evaluate.splits, evaluate.timing or evaluate.settings"
+    )

@@ -151,7 +151,8 @@ def test_scripts(name, task, config, made, tmp_path):
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    assert "3 settings on" in script(*command, "--dry_run")
+    dry = script(*command, "--dry_run")
+    assert "3 settings on" in dry and "estimated cost: about" in dry
     assert not pathlib.Path(workdir).exists()
     assert "18 rows measured" in script(*command)
     check(workdir)

@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -189,6 +190,12 @@ def test_nan_fails_a_setting_by_name_and_the_sweep_goes_on(exported, tmp_path):
         "not finite; look at checkpoints and dtype",
     ]
     assert {row["method"] for row in results.read(tmp_path / "w")} == {"autoregressive_expert"}
+    # From the command line the exit code tells. What failed is tried again; time taken beside eight
+    # fake devices is that of another machine.
+    settings = f"--config.evaluate.settings={config.evaluate.settings}"
+    again = script("evaluate", f"--workdir={tmp_path}/w", settings, config=str(tmp_path / "pair"))
+    assert again.returncode == 1 and again.stdout.startswith("2 rows measured")
+    assert "error: 8 rows failed:\n" + "\n".join(outcome.failed) in again.stderr
 
 
 def test_scores_are_the_tasks_scores_of_the_decoded_texts(exported, swept):
@@ -248,14 +255,67 @@ def test_a_killed_run_goes_on_where_it_stopped(exported, swept, tmp_path):
     process = start("evaluate", f"--workdir={tmp_path}/w", config=exported)
     while process.poll() is None and not (path.exists() and path.stat().st_size):
         time.sleep(0.05)
+    process.send_signal(signal.SIGSTOP)  # it holds the workdir and adds nothing meanwhile
+    kept = path.read_text()
+    second = script("evaluate", f"--workdir={tmp_path}/w", config=exported)
+    assert (second.returncode, second.stdout) == (2, "")
+    assert re.fullmatch(r"error: another process works in .*\n", second.stderr)
+    assert path.read_text() == kept
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    kept = path.read_text()
     rows = by_key(tmp_path / "w")
     assert 0 < len(rows) < 44 and rows.keys() <= by_key(swept).keys()
     outcome = run.evaluate(tiny_pair.get_config(exported), str(tmp_path / "w"))
     assert outcome == run.Outcome(measured=44 - len(rows), failed=[])
     assert path.read_text().startswith(kept)
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_all_is_there_once_in_the_end(exported, swept, tmp_path):
+    path = tmp_path / "w" / results.FILE
+    kept = b""
+    for rows in (1, 10, 20, 36):  # two in batches, then on the references, then timed
+        process = start("evaluate", f"--workdir={tmp_path}/w", config=exported)
+        while process.poll() is None and not (
+            path.exists() and path.read_bytes().count(b"\n") >= rows
+        ):
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        kept, before = path.read_bytes(), kept
+        kept = kept[: kept.rindex(b"\n") + 1]
+        assert kept.startswith(before) and kept.count(b"\n") >= rows
+    last = script("evaluate", f"--workdir={tmp_path}/w", config=exported)
+    left = 44 - kept.count(b"\n")
+    assert last.returncode == 0 and last.stdout.startswith(f"{left} rows measured")
+    assert path.read_bytes().startswith(kept)
+
+    def made(workdir):
+        rows = results.read(workdir)
+        return sorted(str((r["kind"], r["split"], Setting.from_fields(r))) for r in rows)
+
+    assert made(tmp_path / "w") == made(swept)
+
+
+def test_a_full_disk_stops_the_run_with_the_rows_so_far(exported, swept, tmp_path):
+    lines = (pathlib.Path(swept) / results.FILE).read_text().splitlines(keepends=True)
+    workdir = tmp_path / "w"
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # No file may grow beyond three rows and a half: the system writes half of the fourth.
+    room = sum(map(len, lines[:3])) + len(lines[3]) // 2
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))
+    try:
+        with pytest.raises(UserError, match="cannot write to .*results.jsonl: File too large; the"):
+            run.evaluate(tiny_pair.get_config(exported), str(workdir))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    kept = (workdir / results.FILE).read_text()
+    assert [json.loads(line)["key"] for line in kept.splitlines()] == [
+        json.loads(line)["key"] for line in lines[:3]
+    ]
+    # With room again it goes on.
+    assert run.evaluate(tiny_pair.get_config(exported), str(workdir)).measured == 44 - 3
+    assert (workdir / results.FILE).read_text().startswith(kept)
 
 
 def test_a_profile_is_written_beside_the_results(exported, swept):
@@ -267,6 +327,9 @@ def test_scripts(exported, swept, tmp_path):
     dry = script("evaluate", f"--workdir={tmp_path}/w", "--dry_run", config=exported)
     assert dry.returncode == 0, dry.stderr
     assert "8 settings on" in dry.stdout and "44 rows, 0 of them there already" in dry.stdout
+    parts = r"\(quality [\d.]+, timing [\d.]+, compiling [\d.]+\)"
+    line = rf"estimated cost: about [\d.]+ minutes {parts}, from a short probe\n"
+    assert re.fullmatch(line, dry.stdout.splitlines(keepends=True)[-1])
     assert not (tmp_path / "w").exists()
 
     bad = script(
