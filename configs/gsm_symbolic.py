@@ -4,7 +4,8 @@
     python scripts/train.py --config=configs/gsm_symbolic.py:drafter --workdir=runs/drafter \\
         --config.train.distill_from=runs/expert
 
-A model between the two, for a cascade of three (docs/three_models.md), is trained like the drafter:
+A model between the two (0.93M), for a cascade of three (docs/three_models.md), is trained like the
+drafter:
 
     python scripts/train.py --config=configs/gsm_symbolic.py:middle --workdir=runs/middle \\
         --config.train.distill_from=runs/expert
@@ -71,7 +72,7 @@ def get_config(arg: str = "expert") -> ml_collections.ConfigDict:
         config.model.update(d_model=128, num_layers=1, num_heads=2, num_kv_heads=1, d_ff=256)
         config.train.update(num_steps=3_000)
     elif arg == "middle":
-        config.model.update(d_model=160, num_layers=2, num_heads=4, num_kv_heads=2, d_ff=448)
+        config.model.update(d_model=160, num_layers=2, num_heads=4, num_kv_heads=2, d_ff=640)
         config.model.update(head_dim=40)
         config.train.update(num_steps=4_000)
     elif arg != "expert":
