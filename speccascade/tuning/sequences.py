@@ -17,7 +17,6 @@ from typing import NamedTuple
 from speccascade import rules
 from speccascade.evaluate.settings import Setting
 
-
 # What a rule is at temperature 0, where both distributions have one token each.
 _GREEDY = {"opt": "diff", "token_v1": "diff", "lossy": "spec", "lenient": "spec"}
 
