@@ -69,7 +69,7 @@ def get_config(arg: str = "expert") -> ml_collections.ConfigDict:
         raise UserError(f"unknown model {arg!r}; choose expert or drafter")
     config.pair = "shipped:gsm_symbolic"
     config.evaluate = {
-        "settings": grid(),
+        "settings": sweep(),
         "splits": {"validation": 128, "test": 128},
         "max_new_tokens": 64,
         "batch_size": 64,
@@ -78,7 +78,7 @@ def get_config(arg: str = "expert") -> ml_collections.ConfigDict:
     return config
 
 
-def grid() -> tuple[dict, ...]:
+def sweep() -> tuple[dict, ...]:
     """Every rule over its knobs at N = 5, lossless decoding over N, and what runs undrafted."""
     both = {"temperature": (0.0, 1.0)}
     five = {"draft_length": 5, **both}

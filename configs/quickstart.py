@@ -14,7 +14,8 @@ import ml_collections
 from speccascade.evaluate.sweep import product
 
 
-def _grid() -> tuple:
+def sweep() -> tuple[dict, ...]:
+    """A few rules, two draft lengths, greedy and sampled."""
     hot = {"temperature": (0.0, 1.0)}
     return (
         product(method=("autoregressive_expert", "autoregressive_drafter"), **hot)
@@ -35,7 +36,7 @@ def get_config() -> ml_collections.ConfigDict:
     config = ml_collections.ConfigDict({"task": whole["get_config"]().task})
     config.pair = "shipped:gsm_symbolic"
     config.evaluate = {
-        "settings": _grid(),
+        "settings": sweep(),
         "splits": {"validation": 96, "test": 96},
         "max_new_tokens": 64,
         "batch_size": 64,

@@ -55,7 +55,7 @@ def get_config(drafter: str = "") -> ml_collections.ConfigDict:
     if drafter:
         config.pair = {"drafter": drafter, "expert": EXPERT, "dtype": "bfloat16", "chat": True}
     config.evaluate = {
-        "settings": _grid(),
+        "settings": sweep(),
         "splits": {"validation": 64, "test": 64},
         "max_new_tokens": 48,
         "batch_size": 32,
@@ -75,7 +75,8 @@ def get_config(drafter: str = "") -> ml_collections.ConfigDict:
     return config
 
 
-def _grid() -> tuple:
+def sweep() -> tuple[dict, ...]:
+    """Lossless decoding at two N and of a truncated expert, and three rules."""
     both = {"temperature": (0.0, 1.0)}
     return (
         product(method=("autoregressive_expert", "autoregressive_drafter"), **both)

@@ -14,7 +14,9 @@ from speccascade import app
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "What to measure; see configs/.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where results go.")
-_DRY_RUN = flags.DEFINE_bool("dry_run", False, "Check everything and say what is to do.")
+_DRY_RUN = flags.DEFINE_bool(
+    "dry_run", False, "Check everything, say what is to do and about how long it takes."
+)
 _PROFILE = flags.DEFINE_bool("profile", False, "Write a profiler trace to WORKDIR/profile.")
 app.define_distributed()
 flags.mark_flags_as_required(["config", "workdir"])
@@ -26,9 +28,10 @@ def main(argv):
     from speccascade.sharding import hosts
 
     if _DRY_RUN.value:
-        described = run.describe(run.prepare(_CONFIG.value), _WORKDIR.value)
-        if hosts.is_first():
-            print(described)
+        sweep = run.prepare(_CONFIG.value)
+        for line in (run.describe(sweep, _WORKDIR.value), run.estimate(sweep, _WORKDIR.value)):
+            if hosts.is_first():
+                print(line, flush=True)
         return
     outcome = run.evaluate(_CONFIG.value, _WORKDIR.value, profile=_PROFILE.value)
     workdir = _WORKDIR.value

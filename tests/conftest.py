@@ -1,7 +1,8 @@
-"""Settings of every test: eight fake devices, and the same hypothesis examples in every run."""
+"""Settings of every test: eight fake devices, the same hypothesis examples, programs let go."""
 
 import hypothesis
 import jax
+import pytest
 
 # For meshes of two axes. Set in this process alone: scripts that tests
 # start see the machine as it is.
@@ -11,3 +12,14 @@ hypothesis.settings.register_profile(
     "repeatable", deadline=None, derandomize=True, database=None, max_examples=20
 )
 hypothesis.settings.load_profile("repeatable")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _let_go_of_programs():
+    """Drops what the tests of a file compiled.
+
+    Linux gives a process 65,530 mappings of memory, a compiled program takes a hundred or more,
+    and XLA crashes where it gets none.
+    """
+    yield
+    jax.clear_caches()

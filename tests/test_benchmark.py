@@ -216,6 +216,7 @@ def tables(text):
     return [[[c.strip() for c in line.split("|")[1:-1]] for line in block] for block in blocks]
 
 
+@pytest.mark.slow
 def test_synthetic_run_and_its_trace(tmp_path):
     said = []
     run.run(synthetic_config(), said.append, profile=str(tmp_path))

@@ -6,7 +6,10 @@ from typing import Any
 
 from speccascade.evaluate.settings import Setting, digest
 
-QUALITY, TIMING = "quality", "timing"
+QUALITY, TEACHER_FORCED, TIMING = "quality", "teacher_forced", "timing"
+
+# The method of a teacher-forced setting that no config asks for; see `teacher_forced.py`.
+ORACLE = "oracle"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -14,11 +17,11 @@ class Job:
     """One row to be made.
 
     Attributes:
-      kind: `QUALITY` or `TIMING`.
+      kind: `QUALITY`, `TEACHER_FORCED` or `TIMING`.
       setting: what is measured.
       split: whose examples.
       num_examples: the first so many of the split.
-      trials: timings of each example; None for a quality row.
+      trials: timings of each example; None for a row of another kind.
     """
 
     kind: str
@@ -48,9 +51,11 @@ class Job:
 
 
 def plan(settings: Iterable[Setting], config: Mapping[str, Any]) -> list[Job]:
-    """Returns the jobs of a sweep: for every split the quality of each setting, then its timing.
+    """Returns the jobs of a sweep: for every split the quality of each setting, what its rule does
+    on the reference answers, then its timing.
 
     Settings that differ in nothing but the seed are timed once, with the first of their seeds.
+    Nothing is drafted on the references: settings that differ in what drafting needs share a row.
 
     Args:
       settings: the grid.
@@ -65,9 +70,36 @@ def plan(settings: Iterable[Setting], config: Mapping[str, Any]) -> list[Job]:
         for split, count in config["splits"].items()
         for setting in settings
     ]
+    forced = teacher_forced(settings)
+    jobs += [
+        Job(TEACHER_FORCED, setting, split, count)
+        for split, count in config["splits"].items()
+        for setting in forced
+    ]
     timing = config["timing"]
     for split, count in config["splits"].items():
         used = min(timing["num_examples"], count)
         if used:
             jobs += [Job(TIMING, s, split, used, timing["trials"]) for s in first_seed.values()]
     return jobs
+
+
+def teacher_forced(settings: Iterable[Setting]) -> list[Setting]:
+    """Returns the settings that are measured on reference answers, the oracles before the rules.
+
+    There is one oracle for each temperature at which a rule decides.
+    """
+    rules = [
+        Setting(
+            "speculative",
+            s.rule,
+            s.knobs,
+            temperature=s.temperature,
+            drafter_truncation=s.drafter_truncation,
+            expert_truncation=s.expert_truncation,
+        )
+        for s in settings
+        if s.rule is not None
+    ]
+    oracles = [Setting(ORACLE, temperature=s.temperature) for s in rules]
+    return list(dict.fromkeys(oracles + rules))

@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from speccascade import decode
-from speccascade.evaluate import metrics
+from speccascade.evaluate import compute, metrics
 from speccascade.evaluate.decoding import Engine, Request, program, rule_kind
 from speccascade.evaluate.jobs import Job
+from speccascade.pairs import Pair
 from speccascade.sharding import hosts
 from speccascade.tasks import Example, Task
 from speccascade.tasks.aggregate import statistic
@@ -22,12 +23,12 @@ class Prompts(NamedTuple):
     Attributes:
       examples: in the task's order.
       requests: one per example.
-      answer_lengths: tokens of the reference answers; rows of like length make a batch.
+      answers: token ids of the reference answers; rows of like length make a batch.
     """
 
     examples: Sequence[Example]
     requests: Sequence[Request]
-    answer_lengths: Sequence[int]
+    answers: Sequence[Sequence[int]]
 
 
 class _Tally:
@@ -45,7 +46,7 @@ class _Tally:
     def done(self) -> bool:
         return None not in self.scores
 
-    def row(self) -> dict[str, Any]:
+    def row(self, pair: Pair) -> dict[str, Any]:
         setting = self.job.setting
         scores = np.array(self.scores, np.float64)
         of = statistic(self.aggregate)
@@ -53,6 +54,7 @@ class _Tally:
             "quality": metrics.finite(of(scores)),
             "quality_ci": list(metrics.bootstrap(of, scores)),
             **metrics.rates(self.counts, setting.method, setting.verifier),
+            "multiply_adds_per_token": compute.per_token(pair, setting, self.counts),
             "seconds": round(self.seconds, 3),
             "aggregate": self.aggregate,
             "scores": scores.tolist(),
@@ -110,12 +112,12 @@ def run(
                     "not finite; look at the checkpoints and the dtype",
                 )
             elif tally.done:
-                yield tally.job, tally.row()
+                yield tally.job, tally.row(engine.pair)
 
 
 def _by_length(job: Job, prompts: dict[str, Prompts]) -> list[int]:
-    lengths = prompts[job.split].answer_lengths[: job.num_examples]
-    return list(np.argsort(lengths, kind="stable"))
+    answers = prompts[job.split].answers[: job.num_examples]
+    return list(np.argsort([len(answer) for answer in answers], kind="stable"))
 
 
 def _decode(engine, prompts, kinds, part, batch_size) -> decode.Output:

@@ -9,23 +9,19 @@ from typing import Any, NamedTuple
 
 import jax
 import ml_collections
-import tqdm
 
 from speccascade import pairs, sharding, tasks
 from speccascade.errors import UserError
-from speccascade.evaluate import provenance, quality, results, timing
+from speccascade.evaluate import cost, probe, provenance, quality, results, teacher_forced, timing
 from speccascade.evaluate.decoding import Engine, program, rule_kind
-from speccascade.evaluate.jobs import QUALITY, Job, plan
+from speccascade.evaluate.jobs import QUALITY, TEACHER_FORCED, TIMING, Job, plan
+from speccascade.evaluate.progress import Progress
 from speccascade.evaluate.settings import Setting, digest, expand
 from speccascade.sharding import hosts
 from speccascade.training.checkpoints import claim_workdir
 
 SECTIONS = ("task", "pair", "evaluate")
 OPTIONAL = ("mesh",)
-
-# One answer timed at batch 1 takes about as long as this many answers of a batch. Only the time
-# left on the progress bar depends on it.
-TIMED_COST = 4
 
 
 class Sweep(NamedTuple):
@@ -135,8 +131,7 @@ def _tokenize(
             for prompt, example in zip(ids[split], found, strict=True)
         ]
         answers = pair.tokenizer.encode_batch([e.answer for e in found])
-        lengths = [len(answer) for answer in answers]
-        prompts[split] = quality.Prompts(found, requests, lengths)
+        prompts[split] = quality.Prompts(found, requests, answers)
     return engine, prompts
 
 
@@ -152,7 +147,7 @@ def _provenance(config: Mapping[str, Any], task: tasks.Task, pair: pairs.Pair) -
 
 
 def _identity(sweep: Sweep, job: Job) -> dict[str, Any]:
-    extra = {} if job.kind == QUALITY else {"machine": provenance.machine()}
+    extra = {} if job.kind != TIMING else {"machine": provenance.machine()}
     return job.identity({**sweep.provenance, **extra})
 
 
@@ -170,9 +165,10 @@ def missing(sweep: Sweep, rows: Mapping[str, Any]) -> list[Job]:
 def describe(sweep: Sweep, workdir: str) -> str:
     """Returns what `evaluate` would do, without doing it."""
     left = missing(sweep, {row["key"]: row for row in results.read(workdir)})
-    by_batch = [job for job in left if job.kind == QUALITY]
-    timed = [job for job in left if job.kind != QUALITY]
-    settings = {job.setting for job in sweep.jobs}
+    by_batch, forced, timed = (
+        [job for job in left if job.kind == kind] for kind in (QUALITY, TEACHER_FORCED, TIMING)
+    )
+    settings = {job.setting for job in sweep.jobs if job.kind == QUALITY}
     splits = dict.fromkeys(job.split for job in sweep.jobs)
     section = sweep.config["evaluate"]
     room = sweep.engine.max_new_tokens
@@ -180,14 +176,43 @@ def describe(sweep: Sweep, workdir: str) -> str:
         [
             f"{len(settings)} settings on {', '.join(splits)}: {len(sweep.jobs)} rows, "
             f"{len(sweep.jobs) - len(left)} of them there already",
-            f"quality: {len(by_batch)} rows, {sum(j.num_examples for j in by_batch)} answers of at "
+            f"quality: {len(by_batch)} rows, {cost.answers(by_batch)} answers of at "
             f"most {room} tokens in batches of {section['batch_size']}, "
             f"{len(quality.groups(by_batch))} compiled programs",
-            f"timing: {len(timed)} rows, {sum(_answers(j) for j in timed)} answers at batch 1, "
+            f"teacher-forced: {len(forced)} rows, one pass of both models over the references of "
+            f"{len(teacher_forced.groups(forced))} splits",
+            f"timing: {len(timed)} rows, {cost.answers(timed)} answers at batch 1, "
             f"beside those of the expert in {len(timing.groups(timed))} groups",
             *_mesh(sweep.engine.pair),
         ]
     )
+
+
+def estimate(sweep: Sweep, workdir: str) -> str:
+    """Returns a line that says what `evaluate` would cost, after a probe of seconds.
+
+    The probe compiles and decodes, and changes nothing in the workdir.
+    """
+    rows = hosts.from_first(lambda: [[row["key"], None] for row in results.read(workdir)])
+    return _priced(sweep, missing(sweep, dict(rows)), workdir)[1]
+
+
+def _priced(sweep: Sweep, left: Sequence[Job], workdir: str) -> tuple[cost.Speeds, str]:
+    """Returns the speeds of what is left, by like rows in the workdir or a probe, and its cost."""
+    if not left:
+        return {}, "nothing is left to measure"
+    batch_size = sweep.config["evaluate"]["batch_size"]
+    here = provenance.machine()
+
+    def read() -> list:
+        rows = [row for row in results.read(workdir) if row.get("machine", here) == here]
+        return [[*key, seconds] for key, seconds in cost.from_rows(rows, batch_size).items()]
+
+    known = {(kind, method): seconds for kind, method, seconds in hosts.from_first(read)}
+    speeds = probe.measure(sweep.engine, sweep.prompts, left, batch_size, known)
+    told = "a short probe" if not known else "the rows so far and a short probe"
+    line = f"estimated cost: {cost.estimate(left, speeds, batch_size)}, from {told}"
+    return speeds, line
 
 
 def _mesh(pair: pairs.Pair) -> list[str]:
@@ -201,10 +226,6 @@ def _mesh(pair: pairs.Pair) -> list[str]:
         for line in pair.layout.of(role, getattr(pair, role)).unequal(getattr(pair, role))
     ]
     return [f"mesh: {shape}", *unequal]
-
-
-def _answers(job: Job) -> int:
-    return job.num_examples * (job.trials or 1)
 
 
 def evaluate(config: ml_collections.ConfigDict, workdir: str, profile: bool = False) -> Outcome:
@@ -241,15 +262,16 @@ def measure(sweep: Sweep, workdir: str, profile: bool = False) -> Outcome:
         left = [sweep.jobs[i] for i in hosts.from_first(start)]
         if profile:
             _profile(sweep, os.path.join(workdir, "profile"))
-        failed = []
-        total = sum(_answers(j) * (1 if j.kind == QUALITY else TIMED_COST) for j in left)
+        speeds, line = _priced(sweep, left, workdir)
         shown = left and hosts.is_first()
-        with tqdm.tqdm(total=total, unit="answer", smoothing=0.05, disable=not shown) as bar:
-            for job, outcome in _measure(sweep, left, bar):
+        if shown:
+            print(line, file=sys.stderr, flush=True)
+        failed = []
+        with Progress(left, speeds, sweep.config["evaluate"]["batch_size"], shown) as progress:
+            for job, outcome in _measure(sweep, left, progress):
                 if isinstance(outcome, str):
                     failed.append(f"{job} failed: {outcome}")
-                    if shown:
-                        bar.write(failed[-1], file=sys.stderr)
+                    progress.write(failed[-1])
                     continue
                 with hosts.agreed():
                     if store is not None:
@@ -262,19 +284,20 @@ def _fingerprint(sweep: Sweep) -> str:
     return digest([job.identity(sweep.provenance)["key"] for job in sweep.jobs])
 
 
-def _measure(sweep: Sweep, jobs: Sequence[Job], bar: tqdm.tqdm):
+def _measure(sweep: Sweep, jobs: Sequence[Job], progress: Progress):
     """Yields every job with its outcome."""
-    section = sweep.config["evaluate"]
-    for group in quality.groups([job for job in jobs if job.kind == QUALITY]):
-        bar.set_description(f"quality, {group[0].setting.label}", refresh=False)
-        yield from quality.run(
-            sweep.engine, sweep.task, sweep.prompts, group, section["batch_size"], bar.update
-        )
-    for group in timing.groups([job for job in jobs if job.kind != QUALITY]):
-        bar.set_description(f"timing, {group[0].setting.label}", refresh=False)
-        yield from timing.run(
-            sweep.engine, sweep.prompts, group, lambda n: bar.update(n * TIMED_COST)
-        )
+    engine, prompts = sweep.engine, sweep.prompts
+    batch_size = sweep.config["evaluate"]["batch_size"]
+    for group in cost.groups(jobs):
+        progress.starts(group)
+        if group[0].kind == QUALITY:
+            yield from quality.run(
+                engine, sweep.task, prompts, group, batch_size, progress.answered
+            )
+        elif group[0].kind == TEACHER_FORCED:
+            yield from teacher_forced.run(engine, prompts, group, batch_size)
+        else:
+            yield from timing.run(engine, prompts, group, progress.answered, progress.compiled)
 
 
 def _profile(sweep: Sweep, directory: str) -> None:
@@ -283,6 +306,8 @@ def _profile(sweep: Sweep, directory: str) -> None:
     request = sweep.prompts[split].requests[0]
     by_program: dict[tuple, Setting] = {}
     for job in sweep.jobs:
+        if job.kind != QUALITY:
+            continue
         by_program.setdefault((program(job.setting), rule_kind(job.setting)), job.setting)
     settings = list(by_program.values())
     ready = [sweep.engine.prepare([s], [request], [s]) for s in settings]

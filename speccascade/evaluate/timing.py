@@ -41,6 +41,7 @@ def run(
     prompts: dict[str, Prompts],
     jobs: Sequence[Job],
     advance: Callable[[int], None],
+    compiled: Callable[[Setting], None],
 ) -> Iterator[tuple[Job, dict[str, Any] | str]]:
     """Times the settings of one group.
 
@@ -52,6 +53,7 @@ def run(
       prompts: by split.
       jobs: a group of `groups`.
       advance: told the number of answers after each example.
+      compiled: told each setting once its program is there.
 
     Yields:
       Each job with the measured fields of its row, or with a line that says why it failed.
@@ -62,6 +64,7 @@ def run(
     requests = prompts[first.split].requests[: first.num_examples]
     for setting in settings:
         _answer(engine, setting, requests[0])  # compiles
+        compiled(setting)
     ms = np.zeros((len(settings), len(requests), first.trials))
     tokens = np.zeros((len(settings), len(requests)), int)
     invalid = np.zeros(len(settings), int)

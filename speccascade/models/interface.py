@@ -62,6 +62,22 @@ class Model(Protocol):
         """
         ...
 
+    def answer_logits(
+        self, params: Params, prompt: jax.Array, prompt_length: jax.Array, answer: jax.Array
+    ) -> jax.Array:
+        """Scores answers alone, without a cache.
+
+        Args:
+          params: the model's parameters.
+          prompt: int32 [B, P], right-padded.
+          prompt_length: int32 [B], each at least 1.
+          answer: int32 [B, A], right-padded.
+
+        Returns:
+          float32 [B, A, V] logits of each answer's tokens, given the prompt and those before.
+        """
+        ...
+
     def features(self, params: Params, tokens: jax.Array, prompt_length: jax.Array) -> jax.Array:
         """Returns `[B, T, D]`, what the output head reads in `forward`, which takes the same."""
         ...

@@ -254,6 +254,14 @@ class T5(nn.Module):
         """Returns float32 logits `[B, T, V]` of prompts and answers; see `Model.forward`."""
         return self._logits(self.features(tokens_BT, prompt_length_B))
 
+    def answer_logits(self, prompt_BT, prompt_length_B, answer_BS):
+        """Returns float32 logits `[B, S, V]` of answers; see `Model.answer_logits`."""
+        cross = self.read_prompt(prompt_BT, prompt_length_B)
+        start = jnp.full_like(answer_BS[:, :1], self.config.decoder_start_id)
+        before = jnp.concatenate([start, answer_BS[:, :-1]], axis=1)
+        index = jnp.broadcast_to(jnp.arange(answer_BS.shape[1]), answer_BS.shape)
+        return self.decode(before, index, Cache((), cross, prompt_length_B))[0]
+
     def features(self, tokens_BT, prompt_length_B):
         """Returns what the head reads of them, `[B, T, D]`; zeros inside the prompt."""
         cross = self.read_prompt(tokens_BT, prompt_length_B)
@@ -296,6 +304,15 @@ class EncoderDecoder:
     def forward(self, params: Params, tokens: jax.Array, prompt_length: jax.Array) -> jax.Array:
         """Scores whole sequences; see `Model.forward`. Logits inside the prompt are zeros."""
         return T5(self.config).apply({"params": params}, tokens, prompt_length)
+
+    def answer_logits(
+        self, params: Params, prompt: jax.Array, prompt_length: jax.Array, answer: jax.Array
+    ) -> jax.Array:
+        """Scores answers alone; see `Model.answer_logits`."""
+        variables = {"params": params}
+        return T5(self.config).apply(
+            variables, prompt, prompt_length, answer, method="answer_logits"
+        )
 
     def features(self, params: Params, tokens: jax.Array, prompt_length: jax.Array) -> jax.Array:
         """Returns what the head reads in `forward`; see `Model.features`."""

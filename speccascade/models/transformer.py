@@ -313,6 +313,21 @@ class DecoderOnly:
         """Scores whole sequences, prompt and answer alike; see `Model.forward`."""
         return self._whole(params, tokens, scored=True)
 
+    def answer_logits(
+        self, params: Params, prompt: jax.Array, prompt_length: jax.Array, answer: jax.Array
+    ) -> jax.Array:
+        """Scores answers alone; see `Model.answer_logits`."""
+        slots = prompt.shape[1] + answer.shape[1]
+        after = jnp.arange(slots) - prompt_length[:, None]
+        tokens = jnp.where(
+            after < 0,
+            jnp.pad(prompt, ((0, 0), (0, answer.shape[1]))),
+            jnp.take_along_axis(answer, jnp.clip(after, 0, answer.shape[1] - 1), axis=1),
+        )
+        at = prompt_length[:, None] - 1 + jnp.arange(answer.shape[1])
+        features = self._whole(params, tokens, scored=False)
+        return self.head_logits(params, jnp.take_along_axis(features, at[..., None], axis=1))
+
     def features(self, params: Params, tokens: jax.Array, prompt_length: jax.Array) -> jax.Array:
         """Returns what the head reads in `forward`; see `Model.features`."""
         return self._whole(params, tokens, scored=False)

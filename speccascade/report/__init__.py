@@ -1,27 +1,108 @@
-"""What a sweep says: the table and the trade-off plots."""
+"""What a sweep says: tables, verdicts and figures.
 
+points.py       rows as points
+choice.py       each method at its best, chosen on validation; choice_table.py prints it
+comparison.py   one setting against another; verdicts.py says in words what comes out
+correlation.py  rejection rate against latency
+tradeoffs.py references.py slices.py   figures, in one style.py
+table.py        Markdown, LaTeX and CSV
+"""
+
+import dataclasses
 import os
+from collections.abc import Callable
 
 from etils import epath
 
 from speccascade.errors import UserError
 from speccascade.evaluate import results
 from speccascade.importing.sources import storage
-from speccascade.report import plots, table
+from speccascade.report import (
+    choice_table,
+    correlation,
+    references,
+    slices,
+    table,
+    tradeoffs,
+    verdicts,
+)
 from speccascade.report.choice import CRITERIA, TEST, VALIDATION, choose, complete_temperatures
 from speccascade.report.points import Points, collect
 from speccascade.training.checkpoints import read_json
 
+# By file: title, what draws it where there is something to draw, and what a reader must know.
+Figure = tuple[str, Callable[[str], None], str]
+
 
 def report(workdir: str) -> tuple[str, list[str]]:
-    """Writes tables and plots to `workdir`/report.
+    """Writes report.md, tables and figures to `workdir`/report.
 
     Returns:
-      The table as Markdown, and the paths written.
+      The main tables and verdicts as Markdown, and the paths written.
 
     Raises:
       UserError: the workdir lacks what a table needs; the message says which command measures it.
     """
+    points = _read(workdir)
+    directory = epath.Path(workdir) / "report"
+    directory.mkdir(parents=True, exist_ok=True)
+    written = []
+
+    def path(name: str) -> str:
+        written.append(os.path.join(workdir, "report", name))
+        return written[-1]
+
+    temperatures = complete_temperatures(points)
+    choices = [choose(points, t, criterion) for t in temperatures for criterion in CRITERIA]
+    confined = _confined(points)
+    related = correlation.correlations(points, TEST)
+    answers, answered, questions = verdicts.question_section(points)
+    beside, comparisons = verdicts.lossless_section(points)
+
+    tables = [choice_table.make(found, points) for found in choices]
+    notes = _notes(points)
+    main = table.markdown(tables, notes)
+    if answers:
+        main += "\n".join(["", "**Does the token rule win?**", "", *answers, ""])
+    details = ["", "# Details"]
+    if answered:
+        details += ["", "## Does the token rule win?", *_ASKED, *answered]
+    if beside:
+        details += ["", "## Against lossless speculative decoding", *_BESIDE, *beside]
+    fixed = [choice_table.make(found, points, n) for n, found in confined]
+    if fixed:
+        details += ["", "## At each draft length", "", table.markdown(fixed)]
+    if related:
+        details += ["", "## Rejection rate and latency", *_RELATED]
+        details += ["", table.markdown([correlation.table(related)])]
+    details += ["", "## Figures"]
+    for name, (title, draw, text) in _figures(points).items():
+        draw(path(name))
+        details += ["", f"### {title}", "", *([text, ""] if text else []), f"![{title}]({name})"]
+
+    for name, content in {
+        "report.md": main + "\n".join([*details, ""]),
+        "table.csv": table.comma_separated(
+            [choice_table.record(c, points) for found in choices for c in found]
+        ),
+        "table.tex": table.latex(tables, notes),
+        "draft_length.csv": table.comma_separated(
+            [{"N": n, **choice_table.record(c, points)} for n, found in confined for c in found]
+        ),
+        "draft_length.tex": table.latex(fixed) if fixed else "",
+        "comparisons.csv": table.comma_separated(
+            [verdicts.record(c) for c in questions + comparisons]
+        ),
+        "correlation.csv": table.comma_separated([dataclasses.asdict(c) for c in related]),
+        "correlation.tex": table.latex([correlation.table(related)]) if related else "",
+        "references.csv": table.comma_separated(references.records(points)),
+    }.items():
+        if content:
+            epath.Path(path(name)).write_text(content)
+    return main, sorted(written)
+
+
+def _read(workdir: str) -> Points:
     command = f"python scripts/evaluate.py --config=CONFIG.py --workdir={workdir}"
     with storage(os.fspath(workdir)):
         measured = (epath.Path(workdir) / "config.json").exists()
@@ -31,34 +112,117 @@ def report(workdir: str) -> tuple[str, list[str]]:
     if "evaluate" not in config:
         raise UserError(f"{workdir} belongs to a training; give the workdir of scripts/evaluate.py")
     points = collect(results.read(workdir), config, command)
-    temperatures = complete_temperatures(points)
-    if not temperatures:
+    if not complete_temperatures(points):
         raise UserError(
             "the expert's own decoding (autoregressive_expert, not truncated) was not measured on "
             f"{VALIDATION} and {TEST}; let the config ask for it and run {command}"
         )
     if not any(point.timing for point in points.by_setting.values()):
         raise UserError(f"no setting was timed yet; run {command}")
-    tables = [choose(points, t, criterion) for t in temperatures for criterion in CRITERIA]
-    notes = _notes(points)
-    text = table.markdown(tables, notes)
-    directory = os.path.join(workdir, "report")
-    epath.Path(directory).mkdir(parents=True, exist_ok=True)
-    written = []
-    for name, content in {
-        "table.md": text,
-        "table.csv": table.comma_separated(tables),
-        "table.tex": table.latex(tables, notes),
-    }.items():
-        written.append(os.path.join(directory, name))
-        epath.Path(written[-1]).write_text(content)
-    for name, draw in {
-        "quality_latency.png": plots.quality_latency,
-        "quality_rejection.png": plots.quality_rejection,
-    }.items():
-        written.append(os.path.join(directory, name))
-        draw(points, TEST, written[-1])
-    return text, written
+    return points
+
+
+def _confined(points: Points) -> list[tuple[int, list]]:
+    """Returns the choices within each draft length, where there are several."""
+    lengths = sorted({s.draft_length for s in points.settings() if s.draft_length is not None})
+    if len(lengths) < 2:
+        return []
+    found = [
+        (n, choose(points, t, criterion, n))
+        for t in complete_temperatures(points)
+        for criterion in CRITERIA
+        for n in lengths
+    ]
+    return [(n, choices) for n, choices in found if choices]
+
+
+def _figures(points: Points) -> dict[str, Figure]:
+    """Returns the figures that this sweep has something for."""
+
+    def plain(draw):
+        return lambda path: draw(points, TEST, path)
+
+    def over(found, below):
+        return lambda path: slices.draw(found, below, path)
+
+    figures: dict[str, Figure] = {
+        "quality_latency.png": ("Quality against latency", plain(tradeoffs.quality_latency), ""),
+        "quality_rejection.png": (
+            "Quality against rejection rate",
+            plain(tradeoffs.quality_rejection),
+            "",
+        ),
+    }
+    decoded = (p for (_, s), p in points.by_setting.items() if s == TEST)
+    if any(p.rates["deferral_rate"] is not None for p in decoded):
+        figures["quality_deferral.png"] = (
+            "Quality against deferral rate, decoded",
+            plain(tradeoffs.quality_deferral),
+            "The share of the drafter's mass that is deferred, over the positions of the emitted "
+            "tokens; of the sequential cascades, the share of tokens that the expert wrote.",
+        )
+    if references.has_figure(points, TEST):
+        figures["references_deferral.png"] = (
+            "Quality against deferral rate, on the references",
+            plain(references.quality_deferral),
+            "Teacher-forced: both models score the reference answers once; quality is the mean "
+            "probability of the reference's token under the target distribution. The oracle "
+            "defers the positions at which the expert's probability of that token exceeds the "
+            "drafter's by most: an upper bound for rules that decide by position. Rules that "
+            "decide by token can in principle pass it. At temperature 0 the probability is 1 or "
+            "0, whether the token is the model's first choice.",
+        )
+    optional = {
+        "temperature.png": (
+            "Over temperature",
+            slices.by_temperature(points),
+            "temperature",
+            "Every method at its best quality within the expert's latency, the drafter alone left "
+            "out.",
+        ),
+        "top_p_expert.png": (
+            "Over the expert's top-p",
+            slices.by_top_p(points, "expert"),
+            "expert's top-p",
+            "1 is without truncation.",
+        ),
+        "top_p_drafter.png": (
+            "Over the drafter's top-p",
+            slices.by_top_p(points, "drafter"),
+            "drafter's top-p",
+            "1 is without truncation.",
+        ),
+        "draft_length.png": (
+            "Over the draft length",
+            slices.by_draft_length(points),
+            "draft length N",
+            "Settings that differ in N alone.",
+        ),
+    }
+    for name, (title, found, below, text) in optional.items():
+        if found:
+            figures[name] = (title, over(found, below), text)
+    return figures
+
+
+_ASKED = (
+    "",
+    "Each rival stands where the two criteria put it. At its latency: of the token rule's settings "
+    "that are at least as fast on validation, the best in quality. At its quality: of those at "
+    "least as good on validation, the fastest. Compared on test, over the same examples.",
+)
+_BESIDE = (
+    "",
+    "Each method's choice of the main tables against `spec` at the same temperature, draft length "
+    "and verifier, or where that was not measured at its fastest. Differences of quality are "
+    "paired over examples; speed is the ratio of the two speed-ups, paired over the timed ones.",
+)
+_RELATED = (
+    "",
+    "Over the settings of the token verifier that were timed, on test: rejection rate and latency "
+    "per token relative to the expert's own, with 95 % bootstrap intervals over settings. Where "
+    "rejection rates hardly differ, or the time of a pass does, it is low.",
+)
 
 
 def _notes(points: Points) -> list[str]:
@@ -66,12 +230,18 @@ def _notes(points: Points) -> list[str]:
     notes.append(
         "Chosen on validation, reported on test, with 95 % bootstrap intervals over examples, "
         'paired for differences and speed-ups; "not told apart" where the interval holds zero (for '
-        "a speed-up, 1)."
+        "a speed-up, 1). Every method stands at its own best draft length N."
     )
     notes.append(
         "Speed-up: wall-clock per token of whole answers at batch 1, prefill included, against the "
         "expert's own decoding of the same prompts in the same process. The expert's row is its "
-        "decoding timed twice: what differs from 1 there is noise."
+        "decoding timed twice: what differs from 1 there is noise. Over fewer than about twenty "
+        "timed examples such intervals are too narrow."
+    )
+    notes.append(
+        "Compute: multiply-adds of both models' matrix products per generated token, over those of "
+        "the expert's own decoding; every position that was scored counts, rejected ones too, the "
+        "prompts do not."
     )
     counts = {
         split: max(len(p.scores) for p in points.by_setting.values() if p.split == split)

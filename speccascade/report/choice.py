@@ -90,18 +90,22 @@ class Choice:
     speed_verdict: str | None = None
 
 
-def choose(points: Points, temperature: float, criterion: Criterion) -> list[Choice]:
+def choose(
+    points: Points, temperature: float, criterion: Criterion, draft_length: int | None = None
+) -> list[Choice]:
     """Returns one choice per method that was measured at this temperature, in the grid's order.
 
     Args:
       points: of both splits; the expert's own decoding at this temperature must be there.
       temperature: of the comparison.
       criterion: how to choose.
+      draft_length: N, to which the choice is confined; None for every method's own best.
     """
     expert = {split: points.expert(temperature, split) for split in (VALIDATION, TEST)}
     methods: dict[str, list[Setting]] = {}
     for setting in points.settings():
-        if setting.temperature == temperature:
+        confined = draft_length is not None and setting.draft_length != draft_length
+        if setting.temperature == temperature and not confined:
             methods.setdefault(setting.label, []).append(setting)
     return [
         _choice(points, temperature, criterion, label, settings, expert)
@@ -142,9 +146,12 @@ def _choice(points, temperature, criterion, label, settings, expert) -> Choice:
 
 
 def _speed_verdict(test: Point) -> str | None:
-    if test.timing is None:
-        return None
-    word = metrics.verdict(test.timing.interval, zero=1.0)
+    return None if test.timing is None else speed_verdict(test.timing.interval)
+
+
+def speed_verdict(interval: tuple[float, float]) -> str:
+    """Returns "faster", "slower" or, where the interval of a ratio holds 1, neither."""
+    word = metrics.verdict(interval, zero=1.0)
     return {"better": "faster", "worse": "slower"}.get(word, word)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from speccascade.errors import UserError
 from speccascade.evaluate import metrics
-from speccascade.evaluate.jobs import QUALITY, TIMING, plan
+from speccascade.evaluate.jobs import ORACLE, QUALITY, TEACHER_FORCED, TIMING, plan
 from speccascade.evaluate.settings import Setting, expand
 from speccascade.tasks import aggregate
 
@@ -76,7 +76,34 @@ class Point:
         return self.timing.speedup if self.timing else None
 
 
-RATES = ("tokens_per_expert_call", "rejection_rate", "tv_mean", "deferral_rate")
+@dataclasses.dataclass(frozen=True)
+class Forced:
+    """What a rule, or the oracle, does on the reference answers of a split.
+
+    Attributes:
+      setting: without what drafting needs; its method is "oracle" for the oracle.
+      split: the examples' split.
+      deferral: [k], deferral rates; one for a rule, NaN where it has none, a curve for the oracle.
+      quality: [k], mean probability of the reference's token under pi.
+      interval: [k, 2], of `quality`.
+      rejection: the mean of TV(pi, q); None for the oracle.
+    """
+
+    setting: Setting
+    split: str
+    deferral: np.ndarray
+    quality: np.ndarray
+    interval: np.ndarray
+    rejection: float | None
+
+
+RATES = (
+    "tokens_per_expert_call",
+    "rejection_rate",
+    "tv_mean",
+    "deferral_rate",
+    "multiply_adds_per_token",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,11 +114,13 @@ class Points:
       by_setting: by (setting with seed 0, split), in the order of the config's grid.
       shared: what the rows have in common, see `SHARED`.
       notes: what a reader must know: rows that are missing or were left out.
+      forced: what rules do on reference answers; none of splits without any.
     """
 
     by_setting: dict[tuple[Setting, str], Point]
     shared: dict[str, str]
     notes: list[str]
+    forced: tuple[Forced, ...] = ()
 
     def of(self, setting: Setting, split: str) -> Point | None:
         """Returns the point of a setting on a split, None where it is missing."""
@@ -108,6 +137,18 @@ class Points:
     def expert(self, temperature: float, split: str) -> Point | None:
         """Returns the expert's own decoding, what everything is compared with."""
         return self.of(Setting("autoregressive_expert", temperature=temperature), split)
+
+    def compute(self, point: Point) -> float | None:
+        """Returns a point's multiply-adds per token over those of the expert's own decoding."""
+        expert = self.expert(point.setting.temperature, point.split)
+        own = point.rates["multiply_adds_per_token"]
+        theirs = expert and expert.rates["multiply_adds_per_token"]
+        return None if own is None or not theirs else own / theirs
+
+    def oracle(self, temperature: float, split: str) -> Forced | None:
+        """Returns the oracle's curve."""
+        wanted = Setting(ORACLE, temperature=temperature), split
+        return next((f for f in self.forced if (f.setting, f.split) == wanted), None)
 
 
 def unseeded(setting: Setting) -> Setting:
@@ -137,22 +178,26 @@ def collect(rows: Sequence[Mapping[str, Any]], config: Mapping[str, Any], comman
     machine = timed[-1]["machine"] if timed else None
     quality = [row for row in alike if row["kind"] == QUALITY]
     timed = [row for row in timed if row["machine"] == machine]
+    forced = [row for row in alike if row["kind"] == TEACHER_FORCED]
 
     notes = []
-    if others := len(rows) - len(quality) - len(timed):
+    if others := len(rows) - len(quality) - len(timed) - len(forced):
         notes.append(
             f"{others} older rows of another code version, checkpoint, version of JAX or machine "
             "are left out"
         )
     grid = expand(config["evaluate"]["settings"])
-    there = {(row["kind"], Setting.from_fields(row), row["split"]) for row in quality + timed}
+    there = {
+        (row["kind"], Setting.from_fields(row), row["split"]) for row in quality + timed + forced
+    }
     jobs = plan(grid, config["evaluate"])
     absent = [job for job in jobs if (job.kind, job.setting, job.split) not in there]
     if absent:
         notes.append(f"{len(absent)} of {len(jobs)} rows are missing; to add them run {command}")
     if machine:
         shared["machine"] = machine
-    return Points(_pool(grid, quality, timed), shared, notes)
+    found = tuple(_forced(row) for row in forced if row["positions"])
+    return Points(_pool(grid, quality, timed), shared, notes, found)
 
 
 def _pool(grid, quality, timed) -> dict[tuple[Setting, str], Point]:
@@ -167,9 +212,9 @@ def _pool(grid, quality, timed) -> dict[tuple[Setting, str], Point]:
             setting=key[0],
             split=key[1],
             scores=np.mean([row["scores"] for row in by_setting[key]], axis=0),
-            # Rows had only means before they said so.
+            # Rows had only means before they said so, and did not count what they computed.
             aggregate=by_setting[key][0].get("aggregate", "mean"),
-            rates={name: _mean([row[name] for row in by_setting[key]]) for name in RATES},
+            rates={name: _mean([row.get(name) for row in by_setting[key]]) for name in RATES},
             timing=timings.get(key),
         )
         for key in sorted(known, key=lambda key: order[key[0]])
@@ -180,6 +225,21 @@ def _timing(row: Mapping[str, Any]) -> Timing:
     names = ("ms", "generated", "expert_ms", "expert_generated")
     columns = [np.asarray(row[name], np.float64) for name in names]
     return Timing(*columns, row["speedup"], tuple(row["speedup_ci"]))
+
+
+def _forced(row: Mapping[str, Any]) -> Forced:
+    def column(name):
+        value = row[name]
+        return np.atleast_1d(np.asarray(np.nan if value is None else value, np.float64))
+
+    return Forced(
+        setting=Setting.from_fields(row),
+        split=row["split"],
+        deferral=column("deferral_rate"),
+        quality=column("quality"),
+        interval=np.asarray(row["quality_ci"], np.float64).reshape(-1, 2),
+        rejection=row.get("rejection_rate"),
+    )
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

@@ -10,6 +10,19 @@ from speccascade.errors import UserError
 from speccascade.tasks import Task
 from speccascade.text import Tokenizer
 
+ROOMS = (32, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 2048, 4096, 8192)
+"""Lengths to which prompts and answers are padded: few, since each makes a program of its own."""
+
+
+def _room(length: int) -> int:
+    """The least of `ROOMS` that holds `length`."""
+    return next(room for room in ROOMS if room >= length)
+
+
+def _widened(tokens: np.ndarray, width: int) -> np.ndarray:
+    """The first `width` columns, zeros after the last one there is."""
+    return np.pad(tokens[:, :width], ((0, 0), (0, max(0, width - tokens.shape[1]))))
+
 
 @dataclass(frozen=True)
 class Problems:
@@ -33,6 +46,24 @@ class Problems:
             "tokens": self.tokens[rows].astype(np.int32),
             "prompt_length": self.prompt_length[rows].astype(np.int32),
             "length": self.length[rows].astype(np.int32),
+        }
+
+    def answers(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """Prompts and answers apart, each in the least room of `ROOMS` that holds the longest.
+
+        Returns:
+          `prompt` [B, P], `prompt_length` [B], `answer` [B, A] and `answer_length` [B], EOS
+          included, all int32.
+        """
+        tokens = self.tokens[rows].astype(np.int32)
+        prompt_length = self.prompt_length[rows].astype(np.int32)
+        answer_length = self.length[rows].astype(np.int32) - prompt_length
+        at = prompt_length[:, None] + np.arange(_room(answer_length.max()))
+        return {
+            "prompt": _widened(tokens, _room(prompt_length.max())),
+            "prompt_length": prompt_length,
+            "answer": np.take_along_axis(tokens, np.minimum(at, tokens.shape[1] - 1), axis=1),
+            "answer_length": answer_length,
         }
 
 
@@ -95,7 +126,34 @@ def rows_of_step(step: int, num_rows: int, batch_size: int, seed: int) -> np.nda
     return rows
 
 
-_orders: dict[tuple[int, int, int], np.ndarray] = {}
+# How many batches' worth of rows are sorted by length at a time.
+_WINDOW = 50
+
+
+def rows_of_like_length(step: int, lengths: np.ndarray, batch_size: int, seed: int) -> np.ndarray:
+    """As `rows_of_step`, of rows of like length, so that little of a batch is padding.
+
+    Every epoch leaves out the few rows that fill no batch, others each time.
+
+    Args:
+      step: from 0.
+      lengths: [R] of all rows, R at least `batch_size`.
+      batch_size: rows of a step.
+      seed: of the order.
+    """
+    epoch, index = divmod(step, len(lengths) // batch_size)
+    key = (epoch, len(lengths), seed, batch_size)
+    if key not in _orders:
+        order = _epoch_order(epoch, len(lengths), seed)
+        starts = range(0, len(order), _WINDOW * batch_size)
+        windows = [order[start : start + _WINDOW * batch_size] for start in starts]
+        order = np.concatenate([w[np.argsort(lengths[w], kind="stable")] for w in windows])
+        batches = order[: len(order) // batch_size * batch_size].reshape(-1, batch_size)
+        _orders[key] = np.random.default_rng((seed, epoch, 1)).permutation(batches)
+    return _orders[key][index]
+
+
+_orders: dict[tuple[int, ...], np.ndarray] = {}
 
 
 def _epoch_order(epoch: int, num_rows: int, seed: int) -> np.ndarray:

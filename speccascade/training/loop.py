@@ -26,19 +26,41 @@ class Teacher(NamedTuple):
     params: Params
 
 
-def _loss(params, batch, teacher_params, *, model, teacher_model, config):
-    """Scalar loss, and what is logged of it."""
+def _whole_loss(params, batch, teacher_params, *, model, teacher_model, config):
+    """Scalar loss of prompts and answers, and what is logged of it."""
     tokens = batch["tokens"]
     logits = model.forward(params, tokens, batch["prompt_length"])[:, :-1]
-    targets = tokens[:, 1:]
     weigh = partial(losses.token_weights, tokens.shape[1], batch["prompt_length"], batch["length"])
-    answer = weigh(0.0)
-    nll = losses.cross_entropy(logits, targets)
-    loss = losses.weighted_mean(nll, weigh(config.prompt_weight))
-    logged = {"answer_nll": losses.weighted_mean(nll, answer)}
+    teacher_logits = None
     if teacher_model is not None:
         teacher_logits = teacher_model.forward(teacher_params, tokens, batch["prompt_length"])
         teacher_logits = teacher_logits[:, :-1]
+    weights = weigh(config.prompt_weight), weigh(0.0)
+    return _weighted(logits, tokens[:, 1:], *weights, teacher_logits, config)
+
+
+def _answer_loss(params, batch, teacher_params, *, model, teacher_model, config):
+    """The same of answers alone."""
+    given = batch["prompt"], batch["prompt_length"], batch["answer"]
+    logits = model.answer_logits(params, *given)
+    teacher_logits = None
+    if teacher_model is not None:
+        teacher_logits = teacher_model.answer_logits(teacher_params, *given)
+    weights = _inside(batch)
+    return _weighted(logits, batch["answer"], weights, weights, teacher_logits, config)
+
+
+def _inside(batch):
+    """1 for an answer's tokens and its EOS, 0 for padding: [B, A] float32."""
+    index = jnp.arange(batch["answer"].shape[1])
+    return (index < batch["answer_length"][:, None]).astype(jnp.float32)
+
+
+def _weighted(logits, targets, weights, answer, teacher_logits, config):
+    nll = losses.cross_entropy(logits, targets)
+    loss = losses.weighted_mean(nll, weights)
+    logged = {"answer_nll": losses.weighted_mean(nll, answer)}
+    if teacher_logits is not None:
         distance = losses.distillation(config.distill_loss)(
             jax.nn.log_softmax(logits), jax.nn.log_softmax(teacher_logits)
         )
@@ -53,7 +75,8 @@ def _loss(params, batch, teacher_params, *, model, teacher_model, config):
     donate_argnums=(0, 1),
 )
 def _train_step(params, state, batch, teacher_params, *, model, teacher_model, config, optimizer):
-    loss = partial(_loss, model=model, teacher_model=teacher_model, config=config)
+    whole = _whole_loss if config.prompt_weight else _answer_loss
+    loss = partial(whole, model=model, teacher_model=teacher_model, config=config)
     grads, logged = jax.grad(loss, has_aux=True)(params, batch, teacher_params)
     updates, state = optimizer.update(grads, state, params)
     logged["grad_norm"] = optax.tree.norm(grads)
@@ -63,15 +86,15 @@ def _train_step(params, state, batch, teacher_params, *, model, teacher_model, c
 @partial(jax.jit, static_argnames="model")
 def _eval_step(params, batch, *, model):
     """Sums over a batch: answer tokens, their loss, those that are argmax, answers that all are."""
-    tokens = batch["tokens"]
-    logits = model.forward(params, tokens, batch["prompt_length"])[:, :-1]
-    weights = losses.token_weights(tokens.shape[1], batch["prompt_length"], batch["length"], 0.0)
-    right = jnp.argmax(logits, -1) == tokens[:, 1:]
+    given = batch["prompt"], batch["prompt_length"], batch["answer"]
+    logits = model.answer_logits(params, *given)
+    weights = _inside(batch)
+    right = jnp.argmax(logits, -1) == batch["answer"]
     return {
         "tokens": jnp.sum(weights),
-        "nll": jnp.sum(losses.cross_entropy(logits, tokens[:, 1:]) * weights),
+        "nll": jnp.sum(losses.cross_entropy(logits, batch["answer"]) * weights),
         "right": jnp.sum(right * weights),
-        "whole": jnp.sum(jnp.all(right | (weights == 0), axis=1) & (batch["length"] > 0)),
+        "whole": jnp.sum(jnp.all(right | (weights == 0), axis=1) & (batch["answer_length"] > 0)),
     }
 
 
@@ -82,10 +105,11 @@ def evaluate(model: Model, params: Params, problems: data.Problems, batch_size: 
     before it. Greedy decoding writes exactly those answers, so it bounds exact match from below.
     """
     totals: dict[str, float] = {}
+    order = np.argsort(problems.length, kind="stable")
     for start in range(0, len(problems), batch_size):
         rows = np.arange(start, start + batch_size)
-        batch = problems.batch(np.minimum(rows, len(problems) - 1))
-        batch["length"] *= rows < len(problems)  # a row of length 0 counts nowhere
+        batch = problems.answers(order[np.minimum(rows, len(problems) - 1)])
+        batch["answer_length"] *= rows < len(problems)  # a row of length 0 counts nowhere
         sums = _eval_step(params, batch, model=model)
         totals = {k: totals.get(k, 0.0) + float(v) for k, v in sums.items()}
     return {
@@ -158,9 +182,15 @@ def _run(c, workdir, saved, model, teacher, optimizer, splits) -> dict[str, floa
     )
     teacher_params = teacher.params if teacher else None
 
+    problems = splits["train"]
+    batch_of = problems.batch if c.prompt_weight else problems.answers
+
     def take(params, state, step):
-        rows = data.rows_of_step(step, len(splits["train"]), c.batch_size, c.seed)
-        return advance(params, state, splits["train"].batch(rows), teacher_params)
+        if c.get("sort_by_length"):
+            rows = data.rows_of_like_length(step, problems.length, c.batch_size, c.seed)
+        else:
+            rows = data.rows_of_step(step, len(problems), c.batch_size, c.seed)
+        return advance(params, state, batch_of(rows), teacher_params)
 
     def measure(params):
         return evaluate(model, params, splits["validation"], c.batch_size)

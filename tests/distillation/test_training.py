@@ -61,6 +61,7 @@ def test_the_drafter_learns_and_drafts_for_its_expert(source, workdir):
     assert all(0 < len(a.tokens) <= 8 for a in sampled)
 
 
+@pytest.mark.slow
 def test_in_other_dtypes_it_still_knows_its_expert(source, workdir):
     for options in ({"dtype": "bfloat16"}, {"weights": "int8"}):
         pair = pairs.load({"drafter": workdir, "expert": source, **options})
@@ -167,6 +168,7 @@ def test_bad_configs_leave_nothing_behind(source, tmp_path, field, value, messag
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_an_encoder_decoder_gets_a_drafter_too(tmp_path):
     source = str(tiny_t5_checkpoint.write(tmp_path / "expert"))
     (tmp_path / "prompts.txt").write_text("\n".join(f"number {i}" for i in range(12)))

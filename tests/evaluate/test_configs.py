@@ -12,8 +12,24 @@ from speccascade.rules import RULES
 CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
 
 
+def module(name):
+    return runpy.run_path(str(CONFIGS / f"{name}.py"))
+
+
 def config(name):
-    return runpy.run_path(str(CONFIGS / f"{name}.py"))["get_config"]()
+    return module(name)["get_config"]()
+
+
+@pytest.mark.parametrize(
+    ("name", "arg"),
+    [("quickstart", None), ("gsm_symbolic", None), ("smollm2", None)]
+    + [(name, "wmt14") for name in ("gemma2_2b_9b", "gemma2_2b_27b", "t5_small_large")]
+    + [("t5_small_xl", "wmt14")],
+)
+def test_every_experiment_has_its_sweep_in_its_file(name, arg):
+    found = module(name)
+    made = found["get_config"](*([arg] if arg else []))
+    assert expand(made.evaluate.settings) == expand(found["sweep"]())
 
 
 @pytest.mark.parametrize("name", ["quickstart", "gsm_symbolic", "learned_rule", "smollm2"])

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from speccascade.evaluate import results
-from speccascade.evaluate.jobs import QUALITY, TIMING
+from speccascade.evaluate.jobs import ORACLE, QUALITY, TEACHER_FORCED, TIMING
 from speccascade.report import report
 from tests.importing import tiny_checkpoint, tiny_t5_checkpoint
 
@@ -50,7 +50,8 @@ def test_ten_lines_of_config_make_a_table(make, tmp_path):
     made = {(row["kind"], row["split"], row["method"]) for row in rows}
     methods = ("autoregressive_expert", "speculative")
     kinds, splits = (QUALITY, TIMING), ("validation", "test")
-    assert made == {(k, s, m) for k in kinds for s in splits for m in methods}
+    forced = {(TEACHER_FORCED, s, m) for s in splits for m in (ORACLE, "speculative")}
+    assert made == {(k, s, m) for k in kinds for s in splits for m in methods} | forced
     # Greedy, speculative decoding writes what the expert writes.
     tokens = {(r["method"], r["split"]): r["tokens"] for r in rows if r["kind"] == QUALITY}
     for split in splits:

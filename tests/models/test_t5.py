@@ -74,6 +74,14 @@ def score(name: str) -> np.ndarray:
     return logits[ROWS, LENGTHS[:, None] - 1 + np.arange(ANSWER + 1)]
 
 
+@pytest.mark.parametrize("name", FLOAT32)
+def test_answers_alone_score_as_in_whole_texts(name):
+    model, params = build(name)
+    logits = jax.jit(model.answer_logits)(params, texts()[0], LENGTHS, texts()[1])
+    assert logits.shape == (BATCH, ANSWER, VOCAB) and logits.dtype == jnp.float32
+    np.testing.assert_allclose(logits, score(name)[:, :-1], atol=TOLERANCE)
+
+
 def walk(name: str, sizes: list[int], expected: np.ndarray, padding: int = 0) -> np.ndarray:
     """Writes the answers in ragged, partly wrong blocks; returns the errors of all logits.
 

@@ -75,6 +75,18 @@ def test_forward_equals_the_oracle(name):
         np.testing.assert_allclose(found[row], expected, atol=2e-5)
 
 
+@pytest.mark.parametrize("name", FLOAT32)
+def test_answers_alone_score_as_in_whole_texts(name):
+    model, params, tokens = build(name)
+    lengths = np.array([1, SLOTS, 3, 5, 2], np.int32)
+    rows, room = np.arange(BATCH)[:, None], LENGTH - SLOTS
+    after = lengths[:, None] + np.arange(room)
+    prompt = np.where(np.arange(SLOTS) < lengths[:, None], tokens[:, :SLOTS], VOCAB - 1)
+    logits = jax.jit(model.answer_logits)(params, prompt, lengths, tokens[rows, after])
+    expected = forward(model, params, tokens)[rows, after - 1]
+    np.testing.assert_allclose(logits, expected, atol=2e-5)
+
+
 def walk(name: str, sizes: list[int], expected: np.ndarray) -> np.ndarray:
     """Reads texts into the cache in ragged, partly wrong blocks; returns the errors of all logits.
 

@@ -117,6 +117,15 @@ def test_flat_keys_are_those_of_imports():
 
 
 @pytest.mark.parametrize(
+    ("task", "validation"), [("wmt14", 3_000), ("xsum", 11_305), ("cnn_dailymail", 13_368)]
+)
+def test_t5_is_measured_as_the_paper_is_said_to(task, validation):
+    section = runpy.run_path(str(CONFIGS / "t5_small_large.py"))["get_config"](task).evaluate
+    assert section.splits.validation == validation
+    assert section.timing.to_dict() == {"num_examples": 500, "trials": 3}
+
+
+@pytest.mark.parametrize(
     ("name", "form"),
     [
         ("gemma2_2b_9b", "few_shot"),
@@ -135,7 +144,12 @@ def test_a_task_makes_it_a_sweep(name, form, monkeypatch):
         assert made.name == task
         run._check(config.evaluate.to_dict())
     found = expand(config.evaluate.settings)
-    assert {s.temperature for s in found} == {0.0, 0.5, 1.0}
-    assert {s.draft_length for s in found if s.rule == "spec"} == {config.plan.setting.draft_length}
+    temperatures, lengths = {
+        "few_shot": ({0.0, 0.5, 1.0}, {1}),
+        "t5": ({0.0, 0.1, 0.5, 1.0}, {3, 5, 7}),
+    }[form]
+    assert {s.temperature for s in found} == temperatures
+    assert {s.draft_length for s in found if s.rule == "token_v3"} == lengths
+    assert config.plan.setting.draft_length in lengths
     with pytest.raises(UserError, match="unknown task 'chess'; choose one of: wmt14"):
         get_config("chess")

@@ -1,7 +1,7 @@
 """Hand-made rows of a sweep, in the shape in which evaluation writes them."""
 
-from speccascade.evaluate.jobs import QUALITY, TIMING, Job
-from speccascade.evaluate.settings import setting
+from speccascade.evaluate.jobs import ORACLE, QUALITY, TEACHER_FORCED, TIMING, Job, teacher_forced
+from speccascade.evaluate.settings import Setting, setting
 
 PROVENANCE = {
     "task": "gsm_symbolic",
@@ -13,7 +13,9 @@ PROVENANCE = {
 }
 
 
-def quality(entry: dict, split: str, scores: list[float], rejection=0.2, **provenance) -> dict:
+def quality(
+    entry: dict, split: str, scores: list[float], rejection=0.2, compute=None, **provenance
+) -> dict:
     """A quality row with the given scores."""
     chosen = setting(entry)
     job = Job(QUALITY, chosen, split, len(scores))
@@ -29,6 +31,7 @@ def quality(entry: dict, split: str, scores: list[float], rejection=0.2, **prove
         "drafter_calls": 1,
         "expert_calls": 1,
         "tokens": 1,
+        "multiply_adds_per_token": compute,
         "seconds": 0.1,
         "aggregate": "mean",
         "scores": scores,
@@ -53,6 +56,20 @@ def timing(entry: dict, split: str, ms: list[float], expert_ms: list[float], **p
     }
 
 
+def forced(chosen: Setting, split: str, num_examples: int) -> dict:
+    """A teacher-forced row: a rule between the models, or an oracle of three points."""
+    oracle = chosen.method == ORACLE
+    deferral, found = ([0.0, 0.5, 1.0], [0.2, 0.7, 0.6]) if oracle else (0.25, 0.3)
+    return {
+        **Job(TEACHER_FORCED, chosen, split, num_examples).identity(PROVENANCE),
+        "positions": 10,
+        "quality": found,
+        "quality_ci": [[0.1, 0.8]] * 3 if oracle else [0.1, 0.8],
+        "deferral_rate": None if chosen.rule == "spec" else deferral,
+        **({} if oracle else {"rejection_rate": 0.2}),
+    }
+
+
 def sweep(*points: tuple) -> tuple[list[dict], dict]:
     """Rows and config of points: entry, validation and test scores, relative latency or None."""
     rows, entries = [], []
@@ -62,6 +79,9 @@ def sweep(*points: tuple) -> tuple[list[dict], dict]:
             rows.append(quality(entry, split, scores))
             if latency is not None:
                 rows.append(timing(entry, split, [10.0 * latency] * 2, [10.0] * 2))
+    for split, count in {"validation": len(points[0][1]), "test": len(points[0][2])}.items():
+        for chosen in teacher_forced(map(setting, entries)):
+            rows.append(forced(chosen, split, count))
     config = {
         "evaluate": {
             "settings": entries,

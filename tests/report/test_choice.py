@@ -75,6 +75,20 @@ def test_draft_length_and_verifier_are_chosen_too():
     assert found.test.rates["rejection_rate"] is None
 
 
+def test_a_choice_can_be_confined_to_a_draft_length():
+    rows, config = sweep(
+        (EXPERT, HALF, HALF, 1.0),
+        (v3(0.3, draft_length=3), HALF, HALF, 0.8),
+        (v3(0.3, draft_length=5), HALF, HALF, 0.7),
+        (speculative("spec", draft_length=5), HALF, HALF, 0.7),
+    )
+    points = collect(rows, config, "COMMAND")
+    [three] = choose(points, 0.0, FASTEST, draft_length=3)
+    assert three.setting.draft_length == 3 and three.label == "token_v3"
+    found = choose(points, 0.0, FASTEST, draft_length=5)
+    assert [c.setting.draft_length for c in found] == [5, 5]
+
+
 def test_none_is_chosen_where_none_is_admitted():
     found = chosen(FASTEST, (DRAFTER, NONE, NONE, 0.2), (v3(0.5), LESS, LESS, 0.5))
     assert found["autoregressive_drafter"].setting is None
@@ -156,7 +170,7 @@ def test_rows_of_other_code_or_machines_are_never_mixed_in():
 def test_missing_rows_become_a_note_with_the_command():
     rows, config = sweep((EXPERT, HALF, HALF, 1.0), (v3(0.3), HALF, HALF, 0.5))
     points = collect(rows[:-1], config, "COMMAND")
-    assert points.notes == ["1 of 8 rows are missing; to add them run COMMAND"]
+    assert points.notes == ["1 of 12 rows are missing; to add them run COMMAND"]
     with pytest.raises(UserError, match="no results yet; run COMMAND"):
         collect([], config, "COMMAND")
 

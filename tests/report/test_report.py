@@ -7,8 +7,8 @@ import pytest
 
 from speccascade.errors import UserError
 from speccascade.evaluate import metrics
-from speccascade.report import plots, report, table
-from speccascade.report.choice import CRITERIA, choose
+from speccascade.report import choice_table, references, report, slices, table, tradeoffs
+from speccascade.report.choice import CRITERIA, TEST, choose
 from speccascade.report.points import collect
 from speccascade.tasks.aggregate import mean
 from tests.report.synthetic import DRAFTER, EXPERT, speculative, sweep
@@ -22,6 +22,17 @@ POINTS = [
     (speculative("token_v3", alpha=0.3, verifier="block"), HALF, HALF, 0.6),
     ({"method": "sequence_cascade", "threshold": -0.5}, HALF, HALF, 1.1),
 ]
+WARM = {"temperature": 1.0}
+# Two temperatures, two draft lengths and the expert's top-p.
+WIDER = [
+    *POINTS,
+    ({**EXPERT, **WARM}, HALF, HALF, 1.0),
+    (speculative("spec", **WARM), HALF, HALF, 0.8),
+    (speculative("spec", 5, **WARM), HALF, HALF, 0.7),
+    (speculative("spec", expert_top_p=0.5, **WARM), HALF, HALF, 0.8),
+    (speculative("token_v3", alpha=0.3, **WARM), HALF, HALF, 0.7),
+    (speculative("lossy", alpha=0.3, **WARM), HALF, HALF, 0.6),
+]
 
 
 @pytest.fixture
@@ -31,8 +42,19 @@ def points():
 
 
 @pytest.fixture
-def tables(points):
+def wider():
+    rows, config = sweep(*WIDER)
+    return collect(rows, config, "COMMAND")
+
+
+@pytest.fixture
+def choices(points):
     return [choose(points, 0.0, criterion) for criterion in CRITERIA]
+
+
+@pytest.fixture
+def tables(points, choices):
+    return [choice_table.make(found, points) for found in choices]
 
 
 def write(workdir, rows, config):
@@ -46,15 +68,16 @@ def test_markdown(tables):
     low, high = metrics.bootstrap(mean, HALF)
     assert (
         f"| token_v3 | alpha=0.3 N=3 token | 2.00 [1.95, 2.05] faster | 0.500 [{low:.3f}, "
-        f"{high:.3f}] | +0.000 [+0.000, +0.000] not told apart | 2.50 | 0.200 |"
+        f"{high:.3f}] | +0.000 [+0.000, +0.000] not told apart | 2.50 | 0.200 | – |"
     ) in text
-    assert "| autoregressive_drafter | none admitted | – | – | – | – | – |" in text
+    assert "| autoregressive_drafter | none admitted | – | – | – | – | – | – |" in text
     assert text.endswith("- a note\n")
     assert "nan" not in text.lower() and "None" not in text
 
 
-def test_csv_has_every_figure_and_nothing_for_nothing(tables):
-    records = list(csv.DictReader(io.StringIO(table.comma_separated(tables))))
+def test_csv_has_every_figure_and_nothing_for_nothing(points, choices):
+    made = [choice_table.record(choice, points) for found in choices for choice in found]
+    records = list(csv.DictReader(io.StringIO(table.comma_separated(made))))
     assert len(records) == 10
     by_name = {(r["criterion"], r["method"]): r for r in records}
     found = by_name["fastest", "token_v3"]
@@ -66,33 +89,103 @@ def test_csv_has_every_figure_and_nothing_for_nothing(tables):
     assert by_name["best", "autoregressive_drafter"]["quality"] == "0.0"
 
 
+def test_compute_is_relative_to_the_experts(points):
+    rows, config = sweep(*POINTS)
+    for row in rows:
+        if row["kind"] == "quality":
+            own = {"autoregressive_expert": 100.0, "speculative": 150.0}
+            row["multiply_adds_per_token"] = own.get(row["method"])
+    found = collect(rows, config, "COMMAND")
+    [made] = [choice_table.make(choose(found, 0.0, CRITERIA[1]), found)]
+    compute = {row[0]: row[-1] for row in made.rows}
+    assert compute["autoregressive_expert"] == "1.00" and compute["spec"] == "1.50"
+    assert compute["autoregressive_drafter"] == "–"  # rows did not always count it
+
+
 def test_latex_escapes_names(tables):
     text = table.latex(tables, ["a note"])
     assert r"token\_v3 & alpha=0.3 N=3 token & 2.00 [1.95, 2.05]" in text
     assert text.count(r"\begin{tabular}") == 2 and "–" not in text
 
 
-@pytest.mark.parametrize("draw", [plots.quality_latency, plots.quality_rejection])
+def drawn(path) -> bool:
+    image = matplotlib.image.imread(path)
+    return image.shape[0] > 400 and image.shape[1] > 600 and image[..., :3].std() > 0.03
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        tradeoffs.quality_latency,
+        tradeoffs.quality_rejection,
+        tradeoffs.quality_deferral,
+        references.quality_deferral,
+    ],
+)
 def test_plots_are_drawn(points, tmp_path, draw):
     path = str(tmp_path / "plot.png")
-    draw(points, "test", path)
-    image = matplotlib.image.imread(path)
-    assert image.shape[0] > 400 and image.shape[1] > 600
-    assert image[..., :3].std() > 0.05
+    draw(points, TEST, path)
+    assert drawn(path)
+
+
+def test_slices_are_settings_that_differ_in_one_field_alone(wider, points, tmp_path):
+    assert slices.by_temperature(points) == slices.by_draft_length(points) == {}
+    assert slices.by_top_p(points, "expert") == slices.by_top_p(wider, "drafter") == {}
+    [lengths] = slices.by_draft_length(wider).items()
+    assert lengths[0] == "temperature 1"
+    [(name, line)] = lengths[1].items()
+    assert name == "spec (token)" and [x for x, _ in line] == [3, 5]
+    [line] = slices.by_top_p(wider, "expert")["temperature 1"].values()
+    assert [(x, p.setting.expert_truncation) for x, p in line] == [
+        (0.5, (("top_p", 0.5),)),
+        (1.0, ()),
+    ]
+    temperatures = slices.by_temperature(wider)[""]
+    assert set(temperatures) == {"autoregressive_expert", "spec", "token_v3"}
+    assert [x for x, _ in temperatures["spec"]] == [0.0, 1.0]
+    slices.draw(slices.by_temperature(wider), "temperature", str(tmp_path / "plot.png"))
+    assert drawn(tmp_path / "plot.png")
+
+
+def test_the_oracle_stands_beside_every_rule(points):
+    records = [r for r in references.records(points) if r["split"] == TEST]
+    rule = next(r for r in records if r["method"] == "token_v3")
+    assert rule["deferral_rate"] == 0.25 and rule["quality"] == 0.3
+    assert rule["oracle_quality"] == pytest.approx(0.45)  # half-way from 0.2 to 0.7
+    lossless = next(r for r in records if r["method"] == "spec")
+    assert lossless["deferral_rate"] is None and lossless["oracle_quality"] is None
+    assert len([r for r in records if r["method"] == "oracle"]) == 3
 
 
 def test_report_writes_all_files(tmp_path):
     write(tmp_path, *sweep(*POINTS))
     text, paths = report(str(tmp_path))
     assert {path.rsplit("/", 1)[1] for path in paths} == {
-        "table.md",
+        "report.md",
         "table.csv",
         "table.tex",
+        "comparisons.csv",
+        "references.csv",
         "quality_latency.png",
         "quality_rejection.png",
+        "references_deferral.png",
     }
-    assert (tmp_path / "report/table.md").read_text() == text
+    document = (tmp_path / "report/report.md").read_text()
+    assert document.startswith(text)
     assert "40 validation and 40 test examples, 2 of each timed" in text
+
+
+def test_report_has_more_where_the_sweep_has(tmp_path):
+    write(tmp_path, *sweep(*WIDER))
+    _, paths = report(str(tmp_path))
+    names = {path.rsplit("/", 1)[1] for path in paths}
+    assert {"temperature.png", "top_p_expert.png", "draft_length.png"} <= names
+    assert {"draft_length.csv", "draft_length.tex", "correlation.csv"} <= names
+    assert "top_p_drafter.png" not in names and "quality_deferral.png" not in names
+    document = (tmp_path / "report/report.md").read_text()
+    assert all(f"({name})" in document for name in names if name.endswith(".png"))
+    assert "temperature 1, N = 5**" in document and "| spec, expert top_p | top_p=0.5" in document
+    assert "nan" not in document.lower() and "None" not in document
 
 
 @pytest.mark.parametrize(

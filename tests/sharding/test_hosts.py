@@ -111,6 +111,7 @@ def test_when_one_process_is_killed_the_rest_ends_and_it_is_named(victim, tmp_pa
     assert not any(os.path.exists(f"/proc/{pid}") for pid in pids)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGINT])
 def test_a_process_that_is_asked_to_end_ends(by, tmp_path):
     run = program("endless", tmp_path)
@@ -166,17 +167,21 @@ def one_process(exported, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("one")
     code, _, err = finish(start(*sweep(exported, workdir), devices=4))
     assert code == 0, err
-    assert len(rows(workdir)) == 6
+    assert len(rows(workdir)) == 9
     return rows(workdir)
 
 
+@pytest.mark.slow
 def test_two_processes_measure_what_one_does(exported, one_process, tmp_path):
     code, out, err = finish(start(*LAUNCH, *sweep(exported, tmp_path)))
     assert code == 0, err
-    assert out == [f"[0] 6 rows measured; now run scripts/report.py --workdir={tmp_path}"]
+    assert out == [f"[0] 9 rows measured; now run scripts/report.py --workdir={tmp_path}"]
     assert rows(tmp_path) == one_process
     lines = (tmp_path / results.FILE).read_text().splitlines()
-    assert [json.loads(line)["kind"] for line in lines] == ["quality"] * 3 + ["timing"] * 3
+    kinds = ("quality", "teacher_forced", "timing")
+    assert [json.loads(line)["kind"] for line in lines] == [
+        kind for kind in kinds for _ in range(3)
+    ]
 
 
 @pytest.mark.slow

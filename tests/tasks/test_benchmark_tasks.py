@@ -12,36 +12,9 @@ from speccascade import tasks
 from speccascade.errors import UserError
 from speccascade.tasks import aggregate
 from speccascade.tasks.benchmark_task import BenchmarkTask
+from tests.tasks.rows import ROWS, numbered
 
-# A row of each, what its question looks like in a prompt, a good answer and its score, a bad one
-# and its score.
-ROWS = {
-    "xsum": {"document": "A dog bit a man in Ulm.", "summary": "Dog bites man in Ulm.", "id": "7"},
-    "cnn_dailymail": {
-        "article": "It rained.",
-        "highlights": "Rain fell .\nIt was wet .",
-        "id": "7",
-    },
-    "gsm8k": {"question": "Two and two?", "answer": "2+2=<<2+2=4>>4\n#### 4"},
-    "squad": {
-        "id": "x",
-        "title": "T",
-        "context": "Ulm lies on the Danube.",
-        "question": "Where is Ulm?",
-        "answers": {"text": ["on the Danube", "Danube"], "answer_start": [9, 16]},
-    },
-    "web_questions": {"url": "u", "question": "who is he?", "answers": ["Bob", "Robert"]},
-    "natural_questions": {"question": "who is he", "answer": ["Bob", "Robert"]},
-    "trivia_qa": {
-        "question": "Who is he?",
-        "question_id": "q",
-        "answer": {
-            "value": "Bob",
-            "aliases": ["Bob", "Robert"],
-            "normalized_aliases": ["bob", "robert"],
-        },
-    },
-}
+# A good answer to each row and its score.
 GOOD = {
     "xsum": (" Dog bites man in Ulm.", 100.0),
     "cnn_dailymail": (" Rain fell . It was wet .", 100.0),
@@ -51,12 +24,6 @@ GOOD = {
     "natural_questions": (" The Bob", 1.0),
     "trivia_qa": (" ROBERT!", 1.0),
 }
-
-
-def numbered(row, number):
-    """A row of another question."""
-    first = next(k for k in ("document", "article", "question") if k in row)
-    return {**row, first: f"{row[first]} ({number})"}
 
 
 @pytest.fixture
@@ -74,7 +41,7 @@ def make(name, **fields):
     return tasks.make(ml_collections.ConfigDict({"name": name, **fields}))
 
 
-@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize("name", GOOD)
 def test_a_task_reads_prompts_and_scores(name, write):
     rows = [numbered(ROWS[name], i) for i in range(64)]
     path = write(train=rows, validation=rows[:50], test=rows[50:])

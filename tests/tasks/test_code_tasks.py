@@ -7,6 +7,7 @@ import pytest
 from speccascade import tasks
 from speccascade.errors import UserError
 from speccascade.tasks import human_eval, sandbox
+from tests.tasks.rows import ROWS, numbered
 
 pytestmark = pytest.mark.skipif(
     sandbox._trouble() is not None, reason=f"no isolation here: {sandbox._trouble()}"
@@ -18,15 +19,7 @@ def make(name, **fields):
 
 
 def test_mbpp(tmp_path):
-    row = {
-        "task_id": 601,
-        "text": "Write a function to add two numbers.",
-        "code": "def add(a, b):\r\n    return a + b",
-        "test_list": ["assert add(1, 2) == 3", "assert add(0, C) == C"],
-        "test_setup_code": "C = 5",
-        "challenge_test_list": [],
-    }
-    rows = [{**row, "text": f"{row['text']} {i}"} for i in range(5)]
+    rows = [numbered(ROWS["mbpp"], i) for i in range(5)]
     for split in ("train", "test"):
         (tmp_path / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
     task = make("mbpp", path=str(tmp_path))

@@ -127,6 +127,33 @@ def test_validation_counts_answers_that_are_all_argmax(trained):
     assert figures["validation_token_accuracy"] == pytest.approx(48 / 49)
 
 
+def test_answers_alone_give_the_loss_of_whole_texts_without_their_prompts(trained):
+    model, params, _ = checkpoints.load_model(trained)
+    rng = np.random.default_rng(0)
+    problems = data.Problems(
+        rng.integers(2, 320, (3, 12)).astype(np.int32), np.array([5, 1, 9]), np.array([12, 4, 11])
+    )
+    config = tiny.get_config().train
+    config.update(prompt_weight=0.0, distill_weight=0.3)
+    how = {"model": model, "teacher_model": model, "config": config}
+    other = jax.tree.map(lambda x: 1.1 * x, params)
+    rows = np.arange(3)
+    whole, logged = loop._whole_loss(params, problems.batch(rows), other, **how)
+    answers, logged_too = loop._answer_loss(params, problems.answers(rows), other, **how)
+    assert logged["distill"] > 1e-3 and logged["answer_nll"] > 1
+    np.testing.assert_allclose(answers, whole, rtol=1e-5)
+    for name, value in logged.items():
+        np.testing.assert_allclose(logged_too[name], value, rtol=1e-5)
+
+
+def test_rows_of_like_length_are_learnt_from(tmp_path):
+    config = tiny.get_config("muon")
+    config.train.update(prompt_weight=0.0, sort_by_length=True, num_steps=20)
+    loop.train(config, str(tmp_path))
+    losses = [row["loss"] for row in losses_of(tmp_path) if "loss" in row]
+    assert losses[-1] < 0.9 * losses[0]
+
+
 def test_damaged_or_missing_checkpoints(trained, tmp_path):
     with pytest.raises(UserError, match="model.json is missing"):
         checkpoints.load_model(str(tmp_path))

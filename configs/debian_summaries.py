@@ -1,0 +1,21 @@
+"""Synopses of Debian's package descriptions: an encoder-decoder pair trained from scratch.
+
+    python scripts/train.py --config=configs/debian_summaries.py:expert \\
+        --workdir=runs/summaries_expert
+    python scripts/train.py --config=configs/debian_summaries.py:drafter \\
+        --workdir=runs/summaries_drafter --config.train.distill_from=runs/summaries_expert
+"""
+
+import pathlib
+import runpy
+
+import ml_collections
+
+
+def get_config(arg: str = "expert") -> ml_collections.ConfigDict:
+    """`arg` names the model to train, expert or drafter: those of `debian_en_de.py`."""
+    same = runpy.run_path(str(pathlib.Path(__file__).with_name("debian_en_de.py")))
+    config = same["get_config"](arg)
+    config.task.name = "debian_summaries"
+    config.train.update(num_steps=4_500 if arg == "expert" else 2_500, row_length=768)
+    return config

@@ -1,0 +1,206 @@
+"""Teacher-forced figures against arithmetic by hand and a search over all deferrals."""
+
+import dataclasses
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from speccascade import models, pairs
+from speccascade.evaluate import teacher_forced
+from speccascade.evaluate.decoding import Engine
+from speccascade.evaluate.jobs import ORACLE, TEACHER_FORCED, Job
+from speccascade.evaluate.quality import Prompts
+from speccascade.evaluate.settings import Setting, setting
+from speccascade.evaluate.teacher_forced import BUDGETS, Figures
+from speccascade.sampling import confidence
+from speccascade.sharding import Layout, make_mesh
+from tests import tiny_pair
+
+PROMPTS = [[5, 6, 7], [8, 9], [10, 11, 12, 13]]
+ANSWERS = [[20, 21, 22], [], [23]]
+
+
+def prepared(pair, prompts=PROMPTS, answers=ANSWERS):
+    engine = Engine.build(pair, prompts, max_new_tokens=6)
+    requests = [engine.request(prompt, i, "it") for i, prompt in enumerate(prompts)]
+    return engine, {"test": Prompts([None] * len(prompts), requests, answers)}
+
+
+def measure(pair, *settings, batch_size=2, **given):
+    engine, prompts = prepared(pair, **given)
+    count = len(prompts["test"].answers)
+    jobs = [Job(TEACHER_FORCED, s, "test", count) for s in settings]
+    found = dict(teacher_forced.run(engine, prompts, jobs, batch_size))
+    return [found[job] for job in jobs]
+
+
+def rule(**entry):
+    made = setting({"draft_length": 1, **entry})
+    return Setting(
+        "speculative",
+        made.rule,
+        made.knobs,
+        temperature=made.temperature,
+        expert_truncation=made.expert_truncation,
+    )
+
+
+@pytest.fixture(scope="module")
+def pair():
+    made = tiny_pair.make()
+    exact = {
+        role: models.build({**models.describe(getattr(made, role)), "dtype": "float32"})
+        for role in pairs.ROLES
+    }
+    return dataclasses.replace(made, **exact)
+
+
+def distributions(pair, role):
+    """Both answers' positions, one after the other, each scored by itself: [4, V]."""
+    model, rows = getattr(pair, role), []
+    for prompt, answer in zip(PROMPTS, ANSWERS, strict=True):
+        for i in range(len(answer)):
+            tokens = jnp.asarray([prompt + answer[:i]])
+            logits = model.forward(pair.params[role], tokens, jnp.asarray([len(prompt)]))
+            rows.append(logits[0, -1])
+    return np.asarray(confidence(jnp.stack(rows)), np.float64)
+
+
+def test_rules_on_references_are_what_their_formulas_say(pair):
+    q, p = distributions(pair, "drafter"), distributions(pair, "expert")
+    ids = np.concatenate([np.array(a, int) for a in ANSWERS])
+    at, tops = np.arange(4), p.max(-1, keepdims=True)
+    chow, token, top_p, spec = measure(
+        pair,
+        rule(rule="chow", alpha=0.7, temperature=1.0),
+        rule(rule="token_v3", alpha=0.6, temperature=1.0),
+        rule(rule="spec", temperature=1.0, expert_top_k=1),
+        rule(rule="spec", temperature=0.0),
+    )
+    defers = q.max(-1) < 0.3
+    expected = np.where(defers, p[at, ids], q[at, ids])
+    assert chow["positions"] == 4 and chow["lengths"] == [3, 0, 1]
+    assert chow["quality"] == pytest.approx(expected.mean(), abs=1e-5)
+    assert chow["deferral_rate"] == pytest.approx(defers.mean())
+    np.testing.assert_allclose(
+        chow["reference_sums"], [expected[:3].sum(), 0, expected[3]], atol=1e-5
+    )
+
+    bad = p < 0.4 * tops
+    mass = (q * bad).sum(-1)
+    pi = q * ~bad + p * mass[:, None]
+    assert token["quality"] == pytest.approx(pi[at, ids].mean(), abs=1e-5)
+    assert token["deferral_rate"] == pytest.approx(mass.mean(), abs=1e-5)
+    assert token["rejection_rate"] == pytest.approx(np.maximum(pi - q, 0).sum(-1).mean(), abs=1e-5)
+    np.testing.assert_allclose(token["deferral_sums"], [mass[:3].sum(), 0, mass[3]], atol=1e-5)
+
+    greedy = (p.argmax(-1) == ids).mean()  # keeping one token is greedy decoding
+    assert top_p["quality"] == pytest.approx(greedy) and spec["quality"] == pytest.approx(greedy)
+    assert spec["deferral_rate"] is None and spec["deferral_sums"] is None
+
+
+def test_the_oracles_ends_are_the_two_models(pair):
+    q, p = distributions(pair, "drafter"), distributions(pair, "expert")
+    ids = np.concatenate([np.array(a, int) for a in ANSWERS])
+    [row] = measure(pair, Setting(ORACLE, temperature=1.0))
+    assert row["deferral_rate"] == list(BUDGETS)
+    assert row["quality"][0] == pytest.approx(q[np.arange(4), ids].mean(), abs=1e-5)
+    assert row["quality"][-1] == pytest.approx(p[np.arange(4), ids].mean(), abs=1e-5)
+    best = np.maximum(q, p)[np.arange(4), ids].mean()
+    assert max(row["quality"]) == pytest.approx(best, abs=1e-5)
+    assert len(row["reference_sums"]) == len(BUDGETS) == len(row["quality_ci"])
+
+
+def hand_made(q, p):
+    """Figures of two examples of two and three positions."""
+    own = np.array([[1, 1, 0], [1, 1, 1]], bool)
+
+    def spread(values):
+        out = np.full(own.shape, np.nan)
+        out[own] = values
+        return out
+
+    q, p = spread(q), spread(p)
+    return Figures(p, q, p, q * np.nan, q * np.nan), own
+
+
+@pytest.mark.parametrize(
+    ("q", "p"),
+    [
+        ([0.1, 0.5, 0.9, 0.3, 0.2], [0.7, 0.4, 0.9, 0.8, 0.1]),
+        ([0.0, 1.0, 1.0, 0.0, 1.0], [1.0, 1.0, 0.0, 1.0, 1.0]),  # greedy: equal gains
+    ],
+)
+def test_no_other_deferral_by_position_is_better_than_the_oracle(q, p):
+    row = teacher_forced._oracle_row(*hand_made(q, p))
+    for deferred in range(6):
+        best = max(
+            np.where(np.isin(np.arange(5), chosen), p, q).mean()
+            for chosen in itertools.combinations(range(5), deferred)
+        )
+        at = BUDGETS.index(round(deferred / 5, 2))
+        assert row["quality"][at] == pytest.approx(best)
+        assert sum(row["reference_sums"][at]) == pytest.approx(5 * best)
+
+
+def test_between_whole_positions_the_oracle_defers_in_part():
+    row = teacher_forced._oracle_row(*hand_made([0.0] * 5, [1.0, 0.5, 0.0, 0.0, 0.0]))
+    assert row["quality"][BUDGETS.index(0.1)] == pytest.approx(0.5 / 5)
+    assert row["quality"][BUDGETS.index(0.2)] == pytest.approx(1.0 / 5)
+    assert row["quality"][BUDGETS.index(0.3)] == pytest.approx(1.25 / 5)
+
+
+def test_a_token_rule_can_pass_the_oracle():
+    """Half of q's mass is on the reference and stays; the other half defers to an expert that is
+    sure: at a deferral rate of a half the oracle can only do that at every other position."""
+    q, p, defers = np.array([0.5, 0.5]), np.array([1.0, 0.0]), np.array([False, True])
+    by_token = (q * ~defers + p * (q * defers).sum())[0]
+    figures = Figures(*(np.full((4, 1), x) for x in (by_token, 0.5, 1.0, 0.5, 0.5)))
+    own = np.ones((4, 1), bool)
+    row = teacher_forced._row(figures, own)
+    oracle = teacher_forced._oracle_row(figures, own)
+    assert row["deferral_rate"] == 0.5 and row["quality"] == 1.0
+    assert oracle["quality"][BUDGETS.index(0.5)] == 0.75
+
+
+def test_without_references_there_are_no_figures(pair):
+    for row in measure(pair, Setting(ORACLE), rule(rule="chow", alpha=0.1), answers=[[], [], []]):
+        assert row["positions"] == 0 and row["quality"] is None
+
+
+def test_references_end_with_the_context(pair):
+    engine, prompts = prepared(pair, answers=[[20] * 400, [21], [22, 23]])
+    found = teacher_forced.references(engine, prompts["test"], 3)
+    assert found.length.tolist() == [297, 1, 2]
+    assert found.tokens[1, :4].tolist() == [8, 9, 21, 0]
+
+
+def test_logits_that_are_not_finite_fail_every_setting_that_met_them(pair):
+    broken = {**pair.params, "expert": jax.tree.map(lambda x: x * np.nan, pair.params["expert"])}
+    found = measure(
+        dataclasses.replace(pair, params=broken), Setting(ORACLE), rule(rule="chow", alpha=0.1)
+    )
+    # The example without an answer has met nothing.
+    assert all(line.startswith("2 of 3 examples met logits that were not finite") for line in found)
+
+
+def test_a_sharded_pair_has_the_same_figures(tmp_path, pair):
+    pairs.export(pair, tmp_path, {})
+    layout = Layout(make_mesh({"data": 2, "model": 2}, jax.devices()[:4]))
+    settings = [
+        Setting(ORACLE, temperature=1.0),
+        rule(rule="token_v3", alpha=0.6, temperature=1.0),
+        rule(rule="lossy", alpha=0.3, temperature=1.0, expert_top_p=0.9),
+        rule(rule="opt", alpha=0.3),
+    ]
+    whole = measure(pairs.load(str(tmp_path)), *settings)
+    sharded = measure(pairs.load(str(tmp_path), layout), *settings)
+    for one, other in zip(whole, sharded, strict=True):
+        for name in one:
+            if isinstance(one[name], (int, type(None))):
+                assert other[name] == one[name]
+            else:
+                np.testing.assert_allclose(other[name], one[name], atol=2e-5)
