@@ -18,4 +18,6 @@ def get_config(arg: str = "expert") -> ml_collections.ConfigDict:
     config = same["get_config"](arg)
     config.task.name = "debian_summaries"
     config.train.update(num_steps=4_500 if arg == "expert" else 2_500, row_length=768)
+    config.pair = {"drafter": "runs/summaries_drafter", "expert": "runs/summaries_expert"}
+    config.evaluate.max_new_tokens = 40
     return config

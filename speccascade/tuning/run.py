@@ -6,7 +6,7 @@ import ml_collections
 
 from speccascade.errors import UserError
 from speccascade.evaluate import run
-from speccascade.evaluate.jobs import QUALITY, TIMING
+from speccascade.evaluate.jobs import TEACHER_FORCED
 from speccascade.evaluate.settings import Setting
 from speccascade.report.choice import TEST, VALIDATION
 from speccascade.report.points import collect, unseeded
@@ -133,8 +133,8 @@ def _part(
     jobs = [
         job
         for job in sweep.jobs
-        if job.kind in (QUALITY, TIMING)
-        and job.split == split
+        if job.split == split
+        and job.kind != TEACHER_FORCED  # no promise rests on it
         and job.setting.temperature == temperature
         and (wanted is None or unseeded(job.setting) in wanted)
     ]

@@ -11,7 +11,7 @@ import pytest
 
 from speccascade import paper, rules
 from speccascade.evaluate import results, run
-from speccascade.evaluate.jobs import QUALITY, TIMING
+from speccascade.evaluate.jobs import QUALITY, TEACHER_FORCED, TIMING
 from speccascade.report import report
 from speccascade.tasks import sandbox
 from tests.evaluate import paper_pairs
@@ -65,7 +65,8 @@ def test_dry(name, task, config, tmp_path):
     sampled = temperatures - 1
     assert settings == temperatures * (14 + 31 * lengths) + sampled * 11 * lengths
     sweep = run.prepare(made)
-    assert len(sweep.jobs) == 2 * 2 * settings
+    decoded = [job for job in sweep.jobs if job.kind != TEACHER_FORCED]
+    assert len(decoded) == 2 * 2 * settings
     assert run.describe(sweep, str(tmp_path / "w")).startswith(f"{settings} settings on")
     assert not (tmp_path / "w").exists()
 
@@ -87,7 +88,7 @@ def check(workdir):
     for kind, split in itertools.product(kinds, splits):
         alphas = [r["knobs"].get("alpha") for r in rows if (r["kind"], r["split"]) == (kind, split)]
         assert sorted(alphas, key=str) == sorted([None, 0.3, LOSSLESS["alpha"]], key=str)
-    assert len(rows) == 12
+    assert len(rows) == 18  # on the references too: the oracle and two rules
     # Greedy, lossless decoding writes what the expert writes.
     quality = {(r["split"], r["knobs"].get("alpha")): r for r in rows if r["kind"] == QUALITY}
     for split in splits:
@@ -114,7 +115,7 @@ def test_run(name, task, config, tmp_path):
     made = config(name, task)
     made.evaluate.settings = settings(FORMS[name])
     made.evaluate.max_new_tokens = 8
-    assert run.evaluate(made, str(tmp_path / "w")) == run.Outcome(measured=12, failed=[])
+    assert run.evaluate(made, str(tmp_path / "w")) == run.Outcome(measured=18, failed=[])
     check(tmp_path / "w")
 
 
@@ -152,6 +153,6 @@ def test_scripts(name, task, config, made, tmp_path):
 
     assert "3 settings on" in script(*command, "--dry_run")
     assert not pathlib.Path(workdir).exists()
-    assert "12 rows measured" in script(*command)
+    assert "18 rows measured" in script(*command)
     check(workdir)
     assert "| token_v3 |" in script("scripts/report.py", f"--workdir={workdir}")
