@@ -13,7 +13,7 @@ from speccascade.evaluate.sweep import product
 
 
 def every_rule(**common: Any) -> tuple[dict[str, Any], ...]:
-    """Returns each rule but `spec` once, and `spec` with the block verifier, all with `common`."""
+    """Returns each rule but `spec` and `learned` once, and `spec` by blocks, all with `common`."""
     # At these alphas a rule defers where the synthetic drafter is unsure: there it is wrong.
     return (
         product(rule="spec", verifier="block", **common)

@@ -40,7 +40,8 @@ def test_a_name_holds_what_was_read(tmp_path):
     written(tmp_path / "mine.json", output_bias=[0.0, 0.25])
     assert heads.reference(path) != name
     with pytest.raises(UserError, match="mine.json is not what it was"):
-        heads.load(name)
+        heads.load(f"{path}@{'0' * 16}")
+    assert heads.load(name) == heads.load(toy_head.PATH)  # what was read stays what it was
 
 
 def entry(path, **fields):

@@ -13,6 +13,7 @@ import speccascade
 _NO_PART = (
     "report",
     "training",
+    "tuning",
     "app.py",
     "api.py",
     "generate.py",

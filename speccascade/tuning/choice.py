@@ -139,7 +139,7 @@ class MaxQualityLoss:
         return found
 
     def by_law(self, setting: Setting) -> bool:
-        return follows_expert(setting)
+        return follows_expert(law(setting))
 
     def evidence(self, points: list[Point], expert: Point) -> evidence.Evidence:
         scores = np.mean([point.scores for point in points], axis=0)

@@ -89,12 +89,13 @@ def tune(
 
 
 def describe(config: ml_collections.ConfigDict, workdir: str, temperature: float | None) -> str:
-    """Returns what `tune` would measure on the validation split."""
+    """Returns what `tune` would measure on the validation split, and what that would cost."""
     sweep = run.prepare(config)
     temperature = _temperature(sweep, temperature)
     _check(sweep, temperature)
-    told = run.describe(_part(sweep, VALIDATION, temperature), workdir)
-    return told + "\nthen, on test, the expert, lossless decoding and the chosen setting"
+    part = _part(sweep, VALIDATION, temperature)
+    then = "then, on test, the expert, lossless decoding and the chosen setting"
+    return "\n".join([run.describe(part, workdir), run.estimate(part, workdir), then])
 
 
 def _temperature(sweep: run.Sweep, asked: float | None) -> float:

@@ -17,6 +17,9 @@ from typing import NamedTuple
 from speccascade import rules
 from speccascade.evaluate.settings import Setting
 
+# What a rule is at temperature 0, where both distributions have one token each.
+_GREEDY = {"opt": "diff", "token_v1": "diff", "lossy": "spec", "lenient": "spec"}
+
 
 class Certified(NamedTuple):
     """What came of the sequences.
@@ -57,10 +60,18 @@ def law(setting: Setting) -> Setting:
     """Returns what the law of a setting's answers depends on: of a speculative one, not N.
 
     One verifier or another, blocks of any length, or a token cascade: the tokens follow the same
-    target distribution, so the expected quality is the same.
+    target distribution, so the expected quality is the same. At temperature 0 truncations change
+    nothing, and some rules are one.
     """
     method = "speculative" if setting.method == "token_cascade" else setting.method
-    return dataclasses.replace(setting, method=method, draft_length=None, verifier=None)
+    found = dataclasses.replace(setting, method=method, draft_length=None, verifier=None)
+    if setting.temperature > 0:
+        return found
+    rule = _GREEDY.get(setting.rule, setting.rule)
+    knobs = () if rule == "spec" else setting.knobs
+    return dataclasses.replace(
+        found, rule=rule, knobs=knobs, drafter_truncation=(), expert_truncation=()
+    )
 
 
 def sequences(settings: Iterable[Setting], from_drafter: bool = False) -> list[list[Setting]]:

@@ -32,7 +32,7 @@ def test_every_experiment_has_its_sweep_in_its_file(name, arg):
     assert expand(made.evaluate.settings) == expand(found["sweep"]())
 
 
-@pytest.mark.parametrize("name", ["quickstart", "gsm_symbolic", "smollm2"])
+@pytest.mark.parametrize("name", ["quickstart", "gsm_symbolic", "learned_rule", "smollm2"])
 def test_grids_are_valid_and_have_what_a_table_needs(name):
     section = config(name).evaluate
     settings = expand(section.settings)
@@ -44,7 +44,8 @@ def test_grids_are_valid_and_have_what_a_table_needs(name):
 
 def test_the_whole_experiment_runs_every_rule():
     # The laws of `expert` and `drafter` are run as spec and as the drafter's own decoding.
-    found = {s.rule for s in expand(config("gsm_symbolic").evaluate.settings)}
+    grids = (config(name).evaluate.settings for name in ("gsm_symbolic", "learned_rule"))
+    found = {s.rule for grid in grids for s in expand(grid)}
     assert found >= set(RULES) - {"expert", "drafter"}
 
 

@@ -46,7 +46,7 @@ def test_a_task_reads_prompts_and_scores(name, write):
     rows = [numbered(ROWS[name], i) for i in range(64)]
     path = write(train=rows, validation=rows[:50], test=rows[50:])
     task = make(name, path=path)
-    assert task.aggregate == "mean"
+    assert task.aggregate == "mean" and task.full_score == GOOD[name][1]
     every = {split: task.examples(split) for split in tasks.SPLITS}
     for split, found in every.items():
         assert found and task.examples(split, 2) == found[:2]
@@ -106,6 +106,8 @@ def test_translation_is_scored_as_a_corpus(write):
     scores = np.array([task.score(t, e) for t, e in zip(said, examples, strict=True)])
     wanted = sacrebleu.corpus_bleu([t.strip() for t in said], [german]).score
     assert aggregate.statistic(task.aggregate)(scores) == pytest.approx(wanted)
+    perfect = np.array([task.score(e.reference, e) for e in examples])
+    assert aggregate.statistic(task.aggregate)(perfect) == pytest.approx(task.full_score)
 
 
 @pytest.mark.parametrize(

@@ -157,6 +157,8 @@ def test_splits_share_nothing(directory):
     statistics = np.array([task.score(t, e) for t, e in zip(texts, examples, strict=True)])
     wanted = sacrebleu.corpus_bleu(texts, [[e.reference for e in examples]]).score
     assert aggregate.statistic(task.aggregate)(statistics) == pytest.approx(wanted)
+    perfect = np.array([task.score(e.reference, e) for e in examples])
+    assert aggregate.statistic(task.aggregate)(perfect) == pytest.approx(task.full_score)
 
 
 def test_summaries(directory):
@@ -167,7 +169,7 @@ def test_summaries(directory):
     assert example.prompt.startswith("summarize: The programm ")
     assert example.prompt.endswith("every day. This sentence is in all of them.")
     assert example.answer == example.reference and example.answer.startswith("synopsis of")
-    assert task.score(example.answer, example) == pytest.approx(100.0)
+    assert task.score(example.answer, example) == pytest.approx(task.full_score)
     assert task.score("nothing", example) == 0.0
 
 

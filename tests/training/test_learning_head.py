@@ -15,6 +15,7 @@ from speccascade import head as heads
 from speccascade import pairs, tasks
 from speccascade.errors import UserError
 from speccascade.evaluate import results, run
+from speccascade.evaluate.jobs import QUALITY
 from speccascade.training import head as learning
 from speccascade.training.head import Positions, learned_right, plugin, quality, train
 from tests import tiny_pair
@@ -145,8 +146,8 @@ def test_only_the_training_split_is_read(exported, tmp_path, monkeypatch):
         ),
     )
     config.evaluate.timing.num_examples = 0
-    assert run.evaluate(config, str(tmp_path / "w")) == run.Outcome(6, [])
-    rows = results.read(tmp_path / "w")
+    assert run.evaluate(config, str(tmp_path / "w")) == run.Outcome(12, [])
+    rows = [row for row in results.read(tmp_path / "w") if row["kind"] == QUALITY]
     deferral = {row["rule"]: row["deferral_rate"] for row in rows if row["rule"]}
     assert set(deferral) == {"opt", "learned"} and 0 <= deferral["learned"] <= 1
     assert all(

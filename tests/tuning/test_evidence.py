@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from speccascade.tasks import aggregate
+from speccascade.tuning import evidence
 from speccascade.tuning.evidence import (
     MeanLoss,
     ResampledLoss,
@@ -163,6 +164,21 @@ def test_corpus_scores_are_resampled_whole():
     losses = aggregate.bleu(expert[index]) - aggregate.bleu(scores[index])
     for promised in np.quantile(losses, [0.2, 0.5, 0.9]):
         assert found.p_value(promised) == pytest.approx(np.mean(losses >= promised), abs=0.04)
+
+
+def test_a_corpus_score_that_is_only_just_kept_passes_as_often_as_allowed(monkeypatch):
+    monkeypatch.setattr(evidence, "RESAMPLES", 399)
+    rng = np.random.default_rng(6)
+    many = (aggregate.bleu(bleu_like(rng, 200_000, matches)) for matches in (0.62, 0.6))
+    promised = next(many) - next(many)  # what is lost in truth
+    passed = sum(
+        ResampledLoss(bleu_like(rng, 120, 0.6), bleu_like(rng, 120, 0.62), aggregate.bleu).p_value(
+            promised
+        )
+        <= 0.1
+        for _ in range(400)
+    )
+    assert 0.05 < passed / 400 < 0.16
 
 
 @pytest.mark.parametrize("size", [6, 20])

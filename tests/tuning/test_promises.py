@@ -92,7 +92,9 @@ def test_lossless_decoding_needs_no_test_and_is_what_is_left():
 def test_more_candidates_need_more_evidence():
     candidate = (v3(0.4), wrong(4), 2.0)
     others = [(speculative("chow", alpha=0.5, draft_length=n), [0.0] * SIZE, 1.0) for n in (1, 2)]
-    others += [(speculative(r, alpha=0.5), [0.0] * SIZE, 1.0) for r in ("diff", "opt", "mixture")]
+    others += [
+        (speculative(r, alpha=0.5), [0.0] * SIZE, 1.0) for r in ("diff", "chowlog", "mixture")
+    ]
     few, many = decided(LOSS, candidate), decided(LOSS, candidate, *others)
     assert few.hypotheses[0].level == pytest.approx(0.05)
     assert many.hypotheses[0].level == pytest.approx(0.05 / 5)  # one law of two draft lengths

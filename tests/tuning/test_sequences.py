@@ -156,7 +156,18 @@ def test_block_length_and_verifier_change_no_law():
     for other in (
         speculative("chow", 0.4),
         speculative("chow", 0.3, temperature=1.0),
-        speculative("chow", 0.3, expert_top_k=2),
+        speculative("chow", 0.3, expert_top_k=2, temperature=1.0),
         setting({"method": "sequence_cascade", "threshold": 0.3}),
     ):
         assert law(other) != law(base)
+
+
+def test_greedy_rules_that_are_one_have_one_law():
+    # That they are is shown in test_rules.py, by their targets.
+    one = [speculative(rule, 0.3, expert_top_k=2) for rule in ("diff", "opt", "token_v1")]
+    assert len({law(s) for s in one}) == 1
+    lossless = [speculative(rule, 0.3) for rule in ("lossy", "lenient")]
+    lossless.append(setting({"rule": "spec", "draft_length": 3, "expert_top_p": 0.5}))
+    assert {law(s).rule for s in lossless} == {"spec"} and len({law(s) for s in lossless}) == 1
+    warm = [speculative(r, 0.3, temperature=0.1) for r in ("diff", "opt", "lossy", "lenient")]
+    assert len({law(s) for s in warm}) == 4

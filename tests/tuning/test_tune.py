@@ -1,11 +1,14 @@
 """A whole run on a tiny pair: what is measured, what is written, what is refused."""
 
+import dataclasses
 import json
 import os
 import pathlib
 import subprocess
 import sys
 
+import jax
+import numpy as np
 import pytest
 
 from speccascade import pairs
@@ -77,6 +80,25 @@ def test_rows_serve_other_promises_and_an_evaluation(exported, tuned):
     sweep = evaluation.prepare(config(exported))
     left = evaluation.missing(sweep, {row["key"]: row for row in results.read(workdir)})
     assert len(left) == len(sweep.jobs) - len(results.read(workdir))
+
+
+@pytest.mark.parametrize("role", ["drafter", "expert"])
+def test_what_fails_is_no_candidate_and_is_named(exported, tmp_path, role):
+    pair = pairs.load(exported)
+    broken = {**pair.params, role: jax.tree.map(lambda x: x * np.nan, pair.params[role])}
+    pairs.export(dataclasses.replace(pair, params=broken), tmp_path / "pair", {})
+    made = config(str(tmp_path / "pair"))
+    made.evaluate.settings = (
+        {"rule": "token_v3", "alpha": 0.2, "draft_length": 2},
+        {"method": "autoregressive_expert"},
+    )
+    if role == "expert":
+        with pytest.raises(UserError, match="the expert's own decoding failed, and with it every"):
+            run.tune(made, str(tmp_path / "w"), max_quality_loss=0.5)
+        return
+    outcome = run.tune(made, str(tmp_path / "w"), max_quality_loss=0.5)
+    assert len(outcome.failed) == 2 and all("token_v3" in line for line in outcome.failed)
+    assert "Chosen: `autoregressive_expert" in outcome.text and outcome.failed[0] in outcome.text
 
 
 @pytest.mark.parametrize(

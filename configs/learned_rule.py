@@ -1,0 +1,36 @@
+"""The learned deferral rule beside those whose estimate it replaces, on the pair of quickstart.py.
+
+    python scripts/evaluate.py --config=configs/learned_rule.py --workdir=runs/learned_rule
+    python scripts/report.py --workdir=runs/learned_rule
+
+The shipped head is what this wrote, and another one is the config's argument:
+
+    python scripts/learn_rule.py --config=configs/quickstart.py \\
+        --num_examples=2048 --out=HEAD.json
+    python scripts/evaluate.py --config=configs/learned_rule.py:HEAD.json --workdir=runs/mine
+
+What to expect is in docs/learned_rule.md.
+"""
+
+import pathlib
+import runpy
+
+import ml_collections
+
+from speccascade.evaluate.sweep import product
+
+
+def get_config(head: str = "shipped:gsm_symbolic") -> ml_collections.ConfigDict:
+    """`head` names the head: a file that scripts/learn_rule.py wrote."""
+    whole = runpy.run_path(str(pathlib.Path(__file__).with_name("quickstart.py")))
+    config = whole["get_config"]()
+    del config.benchmark
+    both = {"draft_length": 8, "temperature": (0.0, 1.0)}
+    alphas = (-0.5, 0.0, 0.2, 0.4, 0.6, 0.8, 0.95)
+    config.evaluate.settings = (
+        product(method="autoregressive_expert", temperature=(0.0, 1.0))
+        + product(rule="spec", **both)
+        + product(rule=("diff", "opt"), alpha=alphas, **both)
+        + product(rule="learned", head=head, alpha=alphas, **both)
+    )
+    return config
