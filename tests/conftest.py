@@ -14,6 +14,12 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("repeatable")
 
 
+def pytest_configure(config):
+    """Has quick tests compiled fast: they run once. Proofs run what users run."""
+    if config.option.markexpr == "not slow":
+        jax.config.update("jax_disable_most_optimizations", True)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _let_go_of_programs():
     """Drops what the tests of a file compiled.

@@ -17,7 +17,10 @@ ROOT = pathlib.Path(__file__).parent.parent
         (["--config=configs/nowhere.py", "--workdir=w"], ["configs/nowhere.py", "no such file"]),
         (["--config=configs/nowhere.py", "--workdir=w", "--config.x=1"], ["no such file"]),
         (["--config=configs/quickstart.py:what", "--workdir=w"], ["quickstart.py:what"]),
-        (["--config=configs/gsm_symbolic.py:what", "--workdir=w"], ["what", "expert or drafter"]),
+        (
+            ["--config=configs/gsm_symbolic.py:what", "--workdir=w"],
+            ["what", "expert, middle or drafter"],
+        ),
         (["--config=configs/quickstart.py", "--workdir=w", "--config.tas=1"], ["'tas'", '"task"']),
         (
             ["--config=configs/quickstart.py", "--workdir=w", "--config.benchmark.trials=few"],

@@ -23,6 +23,6 @@ mkdir -p $REMOTE_DIR && cd $REMOTE_DIR
 find . -mindepth 1 -maxdepth 1 ! -name .venv ! -name runs -exec rm -rf {} +
 gcloud storage cat $TPU_BUCKET/$CODE_OBJECT | tar -xz
 source scripts/setup.sh
-PYTHON=python3.12 setup_venv requirements.txt requirements-tpu.txt requirements-cloud.txt
+PYTHON=python3.12 setup_venv requirements.txt requirements-tpu.txt requirements-tasks.txt requirements-cloud.txt
 ln -sfn \"\$VENV\" .venv/current
 echo \"\$(hostname) is ready\""

@@ -103,6 +103,7 @@ def test_it_decodes_with_no_other_expert(source, workdir, tmp_path):
         importing.load(workdir, expert=other.params)
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_to_the_same_losses(source, workdir, tmp_path, monkeypatch):
     config, step = tiny.get_config(source), training._train_step
     taken = []

@@ -33,6 +33,7 @@ def sweep_of(pair: pairs.Pair, directory: pathlib.Path):
     return config
 
 
+@pytest.mark.slow
 def test_three_models_are_measured_in_the_same_tables(tmp_path):
     pair = tiny_pair.make(roles=tiny_pair.MIDDLE)
     workdir = str(tmp_path / "sweep")

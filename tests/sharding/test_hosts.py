@@ -99,6 +99,7 @@ def check_death(run, victim, err):
     assert err[-1].endswith("; start again to go on")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("victim", [0, 1], ids=["coordinator", "worker"])
 def test_when_one_process_is_killed_the_rest_ends_and_it_is_named(victim, tmp_path):
     run = program("endless", tmp_path)

@@ -55,10 +55,10 @@ CASES = [
     # Four heads and two key-value heads, one of each on every device: the latter are repeated.
     ("decoder_only", "token", (2, 4), {}),
     # Four heads do not divide over eight devices, and the drafter is whole on each.
-    ("decoder_only", "block", (1, 8), {"drafter": REPLICATED}),
+    pytest.param("decoder_only", "block", (1, 8), {"drafter": REPLICATED}, marks=pytest.mark.slow),
     # Three heads do, over three: 32 token ids do not.
     ("encoder_decoder", "block", (2, 3), {}),
-    ("encoder_decoder", "token", (8, 1), {}),
+    pytest.param("encoder_decoder", "token", (8, 1), {}, marks=pytest.mark.slow),
 ]
 
 

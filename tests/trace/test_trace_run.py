@@ -14,6 +14,7 @@ from tests import tiny_pair
 from tests.trace import toy_traces
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("index", range(len(toy_traces.SETTINGS)))
 def test_the_trace_is_what_generate_gives(index):
     setting, trace = toy_traces.settings()[index], toy_traces.comparison().traces[index]
