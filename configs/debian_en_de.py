@@ -3,6 +3,13 @@
     python scripts/train.py --config=configs/debian_en_de.py:expert --workdir=runs/en_de_expert
     python scripts/train.py --config=configs/debian_en_de.py:drafter --workdir=runs/en_de_drafter \\
         --config.train.distill_from=runs/en_de_expert
+
+    python scripts/evaluate.py --config=configs/debian_en_de.py --workdir=runs/en_de
+    python scripts/report.py --workdir=runs/en_de
+
+The descriptions are fetched into runs/debian (see docs/tasks.md). 3.9M and 0.6M parameters; a
+training step of the expert takes 0.4 s on two cores of an AMD EPYC. Neither has been trained to its
+last step yet: there is no result to expect.
 """
 
 import ml_collections
