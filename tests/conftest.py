@@ -1,5 +1,7 @@
 """Settings of every test: eight fake devices, the same hypothesis examples, programs let go."""
 
+import os
+
 import hypothesis
 import jax
 import pytest
@@ -18,6 +20,7 @@ def pytest_configure(config):
     """Has quick tests compiled fast: they run once. Proofs run what users run."""
     if config.option.markexpr == "not slow":
         jax.config.update("jax_disable_most_optimizations", True)
+        os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # processes that tests start, the same
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -262,9 +262,10 @@ MIDDLE_RULES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("middle", "verifier", "n"),
-    [("token_v3", "token", 2), pytest.param("bild", "block", 3, marks=pytest.mark.slow)],
+    [("token_v3", "token", 2), ("bild", "block", 3)],
 )
 def test_every_rule_over_another_follows_its_law(middle, verifier, n):
     rule = rules_lib.make(middle, **MIDDLE_RULES[middle])
