@@ -59,13 +59,14 @@ def get_config(arg: str = "expert") -> ml_collections.ConfigDict:
     }
     config.train = {
         "seed": 0,
-        "num_steps": 5_500,
-        "batch_size": 16,
+        "num_steps": 3_500,
+        "batch_size": 32,
         "row_length": 512,
         "sort_by_length": True,
         "optimizer": "muon",
-        "learning_rate": 2e-3,
-        "warmup_steps": 200,
+        "learning_rate": 3e-3,
+        "embedding_rate": 10.0,
+        "warmup_steps": 100,
         "weight_decay": 0.05,
         "clip_norm": 1.0,
         "prompt_weight": 0.0,
@@ -88,7 +89,7 @@ def get_config(arg: str = "expert") -> ml_collections.ConfigDict:
         config.model.update(
             d_model=96, num_layers=1, num_decoder_layers=1, num_heads=2, head_dim=32, d_ff=256
         )
-        config.train.update(num_steps=2_500)
+        config.train.update(num_steps=1_500)
     elif arg != "expert":
         raise UserError(f"unknown model {arg!r}; choose expert or drafter")
     return config

@@ -17,7 +17,7 @@ def get_config(arg: str = "expert") -> ml_collections.ConfigDict:
     same = runpy.run_path(str(pathlib.Path(__file__).with_name("debian_en_de.py")))
     config = same["get_config"](arg)
     config.task.name = "debian_summaries"
-    config.train.update(num_steps=4_500 if arg == "expert" else 2_500, row_length=768)
+    config.train.update(num_steps=3_000 if arg == "expert" else 1_500, row_length=768)
     config.pair = {"drafter": "runs/summaries_drafter", "expert": "runs/summaries_expert"}
     config.evaluate.max_new_tokens = 40
     return config

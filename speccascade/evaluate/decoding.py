@@ -10,6 +10,7 @@ from speccascade import decode, rules
 from speccascade.decode.stopping import cut
 from speccascade.errors import UserError
 from speccascade.evaluate.settings import TRUNCATIONS, Pairs, Setting
+from speccascade.padding import padded
 from speccascade.pairs import Pair
 from speccascade.sampling import Truncation
 from speccascade.sharding import hosts
@@ -65,15 +66,8 @@ def _kind(rule: str | None, knobs: Pairs) -> tuple:
 
 
 def prompt_slots(longest: int) -> int:
-    """Returns to how many tokens prompts are padded of which the longest has `longest`.
-
-    Few lengths: what was compiled for one prompt serves others. They are the multiples of 16 up to
-    128, and beyond that four to every doubling, so that at most a fifth of a long row is padding.
-    """
-    step = 16
-    while longest > 8 * step:
-        step *= 2
-    return -(-longest // step) * step
+    """Returns to how many tokens prompts are padded of which the longest has `longest`."""
+    return padded(longest, step=16, steps=8)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -36,13 +36,13 @@ class References(NamedTuple):
     """Prompts with their reference answers, padded to one shape.
 
     Attributes:
-      tokens: int32 [n, T], prompt and answer.
+      prompt: int32 [n, P].
       prompt_length: int32 [n].
       ids: int32 [n, A], the answer's tokens.
       length: int32 [n], of the answers; 0 where an example has none.
     """
 
-    tokens: np.ndarray
+    prompt: np.ndarray
     prompt_length: np.ndarray
     ids: np.ndarray
     length: np.ndarray
@@ -65,12 +65,12 @@ def references(engine: Engine, prompts: Prompts, count: int) -> References:
         list(answer[: room - len(prompt)])
         for prompt, answer in zip(read, prompts.answers[:count], strict=True)
     ]
-    total = max(len(p) + len(a) for p, a in zip(read, answers, strict=True))
-    widest = max(1, *map(len, answers))
-    tokens = np.zeros((count, prompt_slots(total)), np.int32)
-    ids = np.zeros((count, prompt_slots(widest)), np.int32)
+    tokens, ids = (
+        np.zeros((count, prompt_slots(max(1, *map(len, found)))), np.int32)
+        for found in (read, answers)
+    )
     for i, (prompt, answer) in enumerate(zip(read, answers, strict=True)):
-        tokens[i, : len(prompt) + len(answer)] = prompt + answer
+        tokens[i, : len(prompt)] = prompt
         ids[i, : len(answer)] = answer
     lengths = (np.array([len(x) for x in found], np.int32) for found in (read, answers))
     prompt_length, length = lengths
@@ -101,7 +101,7 @@ def run(
       reference answers there are no positions, and the figures are None.
     """
     found = references(engine, prompts[jobs[0].split], jobs[0].num_examples)
-    size = found.tokens.shape[1] * engine.pair.expert.vocab_size
+    size = found.ids.shape[1] * engine.pair.expert.vocab_size
     rows = max(1, min(batch_size, MOST_LOGITS // size, len(found.length)))
     own = np.arange(found.ids.shape[1]) < found.length[:, None]
     parts: dict[Job, list[np.ndarray]] = {job: [] for job in jobs}
@@ -139,24 +139,20 @@ def _filled(found: References, start: int, rows: int) -> References:
 
 def _both(engine: Engine, batch: References) -> tuple[jax.Array, jax.Array]:
     """Returns the drafter's and the expert's logits of the answers' tokens, [B, A, V] each."""
-    pair, count = engine.pair, batch.ids.shape[1]
+    given = batch.prompt, batch.prompt_length, batch.ids
+    pair = engine.pair
     scored = []
     for role in ("drafter", "expert"):
         model = getattr(pair, role)
         placement = pair.layout and pair.layout.of(role, model)
-        scored.append(
-            _logits(model, placement, count, pair.params[role], batch.tokens, batch.prompt_length)
-        )
+        scored.append(_logits(model, placement, pair.params[role], *given))
     return tuple(scored)
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2))
-def _logits(model, placement, count, params, tokens, prompt_length):
+@partial(jax.jit, static_argnums=(0, 1))
+def _logits(model, placement, params, prompt, prompt_length, answer):
     with use(placement):
-        logits = model.forward(params, tokens, prompt_length)
-        index = prompt_length[:, None] - 1 + jnp.arange(count)
-        index = jnp.minimum(index, tokens.shape[1] - 1)[..., None]
-        return pad_vocabulary(jnp.take_along_axis(logits, index, axis=1))
+        return pad_vocabulary(model.answer_logits(params, prompt, prompt_length, answer))
 
 
 @jax.jit

@@ -7,16 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from speccascade.errors import UserError
+from speccascade.padding import padded
 from speccascade.tasks import Task
 from speccascade.text import Tokenizer
 
-ROOMS = (32, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 2048, 4096, 8192)
-"""Lengths to which prompts and answers are padded: few, since each makes a program of its own."""
-
 
 def _room(length: int) -> int:
-    """The least of `ROOMS` that holds `length`."""
-    return next(room for room in ROOMS if room >= length)
+    """To what a batch is padded: coarsely, since each shape makes a program of its own."""
+    return padded(length, step=32, steps=4)
 
 
 def _widened(tokens: np.ndarray, width: int) -> np.ndarray:
@@ -49,7 +47,7 @@ class Problems:
         }
 
     def answers(self, rows: np.ndarray) -> dict[str, np.ndarray]:
-        """Prompts and answers apart, each in the least room of `ROOMS` that holds the longest.
+        """Prompts and answers apart, each padded as its longest is.
 
         Returns:
           `prompt` [B, P], `prompt_length` [B], `answer` [B, A] and `answer_length` [B], EOS

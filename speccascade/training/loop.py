@@ -69,18 +69,18 @@ def _weighted(logits, targets, weights, answer, teacher_logits, config):
     return loss, {"loss": loss, **logged}
 
 
-@partial(
-    jax.jit,
-    static_argnames=("model", "teacher_model", "config", "optimizer"),
-    donate_argnums=(0, 1),
-)
-def _train_step(params, state, batch, teacher_params, *, model, teacher_model, config, optimizer):
+# Two programs: the first is compiled for every shape of a batch, the second takes long and has one.
+@partial(jax.jit, static_argnames=("model", "teacher_model", "config"))
+def _gradients(params, batch, teacher_params, *, model, teacher_model, config):
     whole = _whole_loss if config.prompt_weight else _answer_loss
     loss = partial(whole, model=model, teacher_model=teacher_model, config=config)
-    grads, logged = jax.grad(loss, has_aux=True)(params, batch, teacher_params)
+    return jax.grad(loss, has_aux=True)(params, batch, teacher_params)
+
+
+@partial(jax.jit, static_argnames="optimizer", donate_argnums=(0, 1))
+def _update(params, state, grads, *, optimizer):
     updates, state = optimizer.update(grads, state, params)
-    logged["grad_norm"] = optax.tree.norm(grads)
-    return optax.apply_updates(params, updates), state, logged
+    return optax.apply_updates(params, updates), state, optax.tree.norm(grads)
 
 
 @partial(jax.jit, static_argnames="model")
@@ -173,12 +173,8 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, float]:
 
 def _run(c, workdir, saved, model, teacher, optimizer, splits) -> dict[str, float]:
     params = model.init(jax.random.key(c.seed))
-    advance = partial(
-        _train_step,
-        model=model,
-        teacher_model=teacher.model if teacher else None,
-        config=c,
-        optimizer=optimizer,
+    gradients = partial(
+        _gradients, model=model, teacher_model=teacher.model if teacher else None, config=c
     )
     teacher_params = teacher.params if teacher else None
 
@@ -190,7 +186,9 @@ def _run(c, workdir, saved, model, teacher, optimizer, splits) -> dict[str, floa
             rows = data.rows_of_like_length(step, problems.length, c.batch_size, c.seed)
         else:
             rows = data.rows_of_step(step, len(problems), c.batch_size, c.seed)
-        return advance(params, state, batch_of(rows), teacher_params)
+        grads, logged = gradients(params, batch_of(rows), teacher_params)
+        params, state, norm = _update(params, state, grads, optimizer=optimizer)
+        return params, state, {**logged, "grad_norm": norm}
 
     def measure(params):
         return evaluate(model, params, splits["validation"], c.batch_size)

@@ -260,6 +260,13 @@ class Table:
         """Scores whole sequences; see `Model.forward`."""
         return self._logits(params, jnp.pad(tokens, ((0, 0), (1, 0)))[:, :-1], tokens)
 
+    def answer_logits(self, params, prompt, prompt_length, answer):
+        """Scores answers alone; see `Model.answer_logits`."""
+        rows = jnp.arange(len(prompt))
+        texts = [prompt[rows, prompt_length - 2], prompt[rows, prompt_length - 1], *answer.T]
+        texts[0] = jnp.where(prompt_length > 1, texts[0], 0)
+        return self._logits(params, jnp.stack(texts[:-2], 1), jnp.stack(texts[1:-1], 1))
+
     def init_cache(self, batch, slots):
         """Returns a cache without tokens."""
         return jnp.full((batch, slots), self.vocab_size - 1, jnp.int32)

@@ -177,7 +177,7 @@ def test_references_end_with_the_context(pair):
     engine, prompts = prepared(pair, answers=[[20] * 400, [21], [22, 23]])
     found = teacher_forced.references(engine, prompts["test"], 3)
     assert found.length.tolist() == [297, 1, 2]
-    assert found.tokens[1, :4].tolist() == [8, 9, 21, 0]
+    assert found.prompt[1, :3].tolist() == [8, 9, 0] and found.ids[1, :2].tolist() == [21, 0]
 
 
 def test_logits_that_are_not_finite_fail_every_setting_that_met_them(pair):

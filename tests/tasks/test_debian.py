@@ -39,7 +39,7 @@ Description-en: nobody translated this
 """
 GERMAN = """Package: altree
 Description-md5: 1
-Description-de: Programm zur Analyse
+Description-de: Programm zur phylogenetischen Analyse
  Der erste Absatz geht über zwei Zeilen einer Ein-
  und Ausgabe.
  .
@@ -68,15 +68,43 @@ def test_translations_join_on_the_hash():
     found = descriptions.translations(
         descriptions.parse(ENGLISH, "en"), descriptions.parse(GERMAN, "de")
     )
-    (split,) = {descriptions.SPLITS[descriptions._split_of("altree")]}
-    assert set(found[split]) == {
+    assert descriptions._split_of("altree") == 0
+    assert set(found["train"]) == {
         (
             "The first paragraph goes over two lines of a well-known text.",
             "Der erste Absatz geht über zwei Zeilen einer Ein- und Ausgabe.",
         ),
         ("The last paragraph of this one is here.", "Der letzte Absatz dieses einen steht hier."),
+        ("program to perform phylogeny-based analysis", "Programm zur phylogenetischen Analyse"),
     }
-    assert sum(map(len, found.values())) == 2
+    assert not found["validation"] and not found["test"]
+
+
+def test_sentences_and_synopses_are_to_train_on():
+    english = "It starts here. And it ends here, e.g. with this. Known elsewhere too."
+    german = "Hier beginnt es. Und hier hört es auf. Anderswo auch bekannt."
+
+    def make(held_out, first, second):
+        whole = descriptions.Description("altree", "a synopsis of five words", (first,))
+        other = descriptions.Description(held_out, "of another package", (second,))
+        return {"1": whole, "2": other}
+
+    names = (f"held{chr(97 + i)}" for i in range(26))
+    held_out = next(name for name in names if descriptions._split_of(name) == 1)
+    found = descriptions.translations(
+        make(held_out, english, "Known elsewhere too."),
+        make(held_out, german, "Auch anderswo ist es bekannt."),
+    )
+    assert found["validation"] == [("Known elsewhere too.", "Auch anderswo ist es bekannt.")]
+    assert found["train"][0] == (english, german)  # paragraphs first
+    # The synopsis says the same in both languages; the last sentence is one to validate with.
+    assert sorted(found["train"][1:]) == [
+        ("And it ends here, e.g. with this.", "Und hier hört es auf."),
+        ("It starts here.", "Hier beginnt es."),
+    ]
+    longer = make(held_out, english + " One more.", "Known elsewhere too.")
+    found = descriptions.translations(longer, make(held_out, german, "Auch anderswo bekannt."))
+    assert len(found["train"]) == 1  # whose sentence is whose is not known
 
 
 @pytest.mark.parametrize(

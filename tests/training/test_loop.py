@@ -225,6 +225,24 @@ def test_both_optimizers_decay_matrices_alone():
         np.testing.assert_allclose(updates["weight"], -0.5e-2, rtol=1e-5)
 
 
+def test_embeddings_may_learn_at_a_rate_of_their_own():
+    params = {"embedding": np.ones((4, 3), np.float32), "weight": np.ones((3, 3), np.float32)}
+    found = {}
+    for factor in (None, 1.0, 8.0):
+        train = tiny.get_config("adamw").train
+        train.warmup_steps = 1
+        if factor:
+            train.embedding_rate = factor
+        optimizer = loop.make_optimizer(ml_collections.FrozenConfigDict(train))
+        state = optimizer.init(params)
+        for _ in range(2):
+            found[factor], state = optimizer.update(params, state, params)
+    for name, times in (("embedding", 8), ("weight", 1)):
+        np.testing.assert_array_equal(found[None][name], found[1.0][name])
+        np.testing.assert_allclose(found[8.0][name], times * found[1.0][name], rtol=1e-5)
+        assert found[1.0][name].all()
+
+
 def test_metrics_survive_a_line_cut_short(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text(json.dumps({"step": 2, "loss": 1.0}) + '\n{"step": 4, "lo')

@@ -28,6 +28,7 @@ _KINDS = frozenset(
 _WORD = re.compile(r"\w+")
 # A compound at the end of a line, but not the first half of "Ein- und Ausgabe".
 _BROKEN = re.compile(r"(?<=\w)-\n(?!(?:and|or|to|und|oder|bzw|sowie|bis)\b)")
+_BETWEEN = re.compile(r"(?<=[.!?]) (?=[A-ZÄÖÜ])")  # sentences
 _BULLET = re.compile(r"[-*+•·o] ")
 
 
@@ -87,18 +88,37 @@ def translations(
     """Returns by split the pairs of paragraphs, none twice, of those that translate each other.
 
     Kept are prose of 20 to 600 characters without addresses, of a length that a translation has,
-    and that is indeed another text.
+    and that is indeed another text. After its paragraphs the first split, to be trained on, has
+    their sentences and the synopses: from these the words are learnt sooner.
     """
-    pairs = []
+    pairs, pieces = [], []
     for key, source in english.items():
         if (target := german.get(key)) is None:
             continue
-        if len(source.paragraphs) != len(target.paragraphs):
-            continue
-        for pair in zip(source.paragraphs, target.paragraphs, strict=True):
-            if all(_is_prose(text, 20, 600) for text in pair) and _translates(*pair):
-                pairs.append((source.package, *pair, _key(pair[0])))
-    return _split(pairs)
+        lone = [(source.synopsis, target.synopsis)]
+        if len(source.paragraphs) == len(target.paragraphs):
+            for pair in zip(source.paragraphs, target.paragraphs, strict=True):
+                if _is_pair(pair, 20):
+                    pairs.append((source.package, *pair, _key(pair[0])))
+                    lone += _sentences(*pair)
+        if _split_of(source.package) == 0:
+            pieces += [pair for pair in lone if _is_pair(pair, 12)]
+    found = _split(pairs)
+    seen = {_key(english) for texts in found.values() for english, _ in texts}
+    new = {_key(english): (english, german) for english, german in sorted(pieces)}
+    found[SPLITS[0]] += [pair for key, pair in new.items() if key not in seen]
+    return found
+
+
+def _sentences(english: str, german: str) -> list[tuple[str, str]]:
+    """Pairs of sentences, of texts that have as many, two or more."""
+    parts = _BETWEEN.split(english), _BETWEEN.split(german)
+    many = len(parts[0]) == len(parts[1]) > 1
+    return list(zip(*parts, strict=True)) if many else []
+
+
+def _is_pair(pair: tuple[str, str], least: int) -> bool:
+    return all(_is_prose(text, least, 600) for text in pair) and _translates(*pair)
 
 
 def summaries(english: dict[str, Description]) -> dict[str, list[tuple[str, str]]]:
