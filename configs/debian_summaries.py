@@ -11,11 +11,14 @@ import runpy
 
 import ml_collections
 
+_SAME = runpy.run_path(str(pathlib.Path(__file__).with_name("debian_en_de.py")))
+
+sweep = _SAME["sweep"]  # the grid of both
+
 
 def get_config(arg: str = "expert") -> ml_collections.ConfigDict:
     """`arg` names the model to train, expert or drafter: those of `debian_en_de.py`."""
-    same = runpy.run_path(str(pathlib.Path(__file__).with_name("debian_en_de.py")))
-    config = same["get_config"](arg)
+    config = _SAME["get_config"](arg)
     config.task.name = "debian_summaries"
     config.train.update(num_steps=3_000 if arg == "expert" else 1_500, row_length=768)
     config.pair = {"drafter": "runs/summaries_drafter", "expert": "runs/summaries_expert"}

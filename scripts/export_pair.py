@@ -25,6 +25,9 @@ _DTYPE = flags.DEFINE_enum(
     "dtype", None, ["float32", "bfloat16"], "In which the pair computes; by default as trained."
 )
 _CHAT = flags.DEFINE_bool("chat", False, "Whether prompts go into the expert's chat template.")
+_ROUNDED = flags.DEFINE_bool(
+    "rounded", False, "Whether the files hold matrices as int8, half the bytes of bfloat16."
+)
 flags.mark_flags_as_required(["drafter", "expert", "output", "name"])
 
 
@@ -36,7 +39,13 @@ def main(argv):
     if _MIDDLE.value is not None:
         workdirs["middle"] = _MIDDLE.value
     pair = pairs.export_workdirs(
-        workdirs, _OUTPUT.value, _NAME.value, _NOTES.value, _DTYPE.value, _CHAT.value
+        workdirs,
+        _OUTPUT.value,
+        _NAME.value,
+        _NOTES.value,
+        _DTYPE.value,
+        _CHAT.value,
+        _ROUNDED.value,
     )
     print(f"{pair.name} ({pair.hash}) written to {_OUTPUT.value}")
 

@@ -20,7 +20,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from speccascade import models, parameter_files, text
 from speccascade.errors import UserError
@@ -32,6 +32,9 @@ from speccascade.parameter_files import flat
 from speccascade.sharding import Layout, hosts
 from speccascade.sharding.layout import loading
 from speccascade.text import Tokenizer
+
+if TYPE_CHECKING:
+    from speccascade import importing
 
 ROLES = ("drafter", "expert")
 MIDDLE = "middle"  # a third role, which a pair may have
@@ -121,8 +124,8 @@ def load(source: str | Mapping[str, Any], layout: Layout | None = None) -> Pair:
 
     Args:
       source: "shipped:NAME", the directory of an exported pair, or two models,
-        `{"drafter": SOURCE, "expert": SOURCE}`. Such a source is the workdir of a trained or
-        imported model, or a checkpoint that `importing.load_model` takes. Beside the two may stand
+        `{"drafter": SOURCE, "expert": SOURCE}`, each as `load_model` takes it. Beside the two may
+        stand
         `middle`, the source of a third model, between them; `context_length`, the most tokens that
         prompt and answer may have; `chat`, whether a prompt goes into the expert's chat template;
         `dtype`, in which the models are kept and compute, where not in their own; and `weights`,
@@ -140,11 +143,50 @@ def load(source: str | Mapping[str, Any], layout: Layout | None = None) -> Pair:
         if name not in known:
             has = f"choose one of: {', '.join(known)}" if known else "this copy ships none"
             raise UserError(f"no shipped pair {name!r}; {has}")
-        return _from_directory(os.path.join(_SHIPPED, name)).laid_out(layout)
+        return _from_directory(_folder(source)).laid_out(layout)
     return _from_directory(source).laid_out(layout)
 
 
-def export(pair: Pair, directory: str, notes: Mapping[str, Any], expert: str | None = None) -> None:
+def load_model(
+    source: str, dtype: str | None = None, weights: str | None = None, **more: Any
+) -> "importing.Loaded":
+    """Loads one model.
+
+    Args:
+      source: "shipped:NAME/ROLE" or "DIRECTORY/ROLE", a model of a pair; or the workdir of a
+        trained or imported model, or a checkpoint, as `importing.load` takes it.
+      dtype: see there.
+      weights: see there.
+      **more: what else `importing.load` takes; a model of a pair lies whole on the default device.
+    """
+    from speccascade import importing
+
+    part = _part(source)
+    if part is None:
+        return importing.load(source, dtype=dtype, weights=weights, **more)
+    pair, role = load(part[0]), part[1]
+    if role not in pair.roles:
+        raise UserError(f"{part[0]} has no {role}; it has: {', '.join(pair.roles)}")
+    model, params = importing.changed(getattr(pair, role), pair.params[role], dtype, weights)
+    return importing.Loaded(model, params, pair.tokenizer, pair.context_length)
+
+
+def _part(source: str) -> tuple[str, str] | None:
+    """Returns pair and role of a source that is a model of a pair, None of another."""
+    directory, _, role = source.rpartition("/")
+    known = role in (*ROLES, MIDDLE)
+    if known and (directory.startswith("shipped:") or os.path.exists(_description(directory))):
+        return directory, role
+    return None
+
+
+def export(
+    pair: Pair,
+    directory: str,
+    notes: Mapping[str, Any],
+    expert: str | None = None,
+    rounded: bool = False,
+) -> None:
     """Writes a pair so that `load(directory)` finds it.
 
     Args:
@@ -153,6 +195,8 @@ def export(pair: Pair, directory: str, notes: Mapping[str, Any], expert: str | N
       notes: how the pair was trained; JSON-ready.
       expert: where the expert is found, if the drafter shares its embedding: it is not written
         then, and the drafter's matrices are rounded to int8.
+      rounded: whether the files hold all matrices rounded to int8, half the bytes; the models
+        compute as before.
     """
     if pair.middle is not None and expert is not None:
         raise UserError("a drafter that shares its expert's embedding is exported without a middle")
@@ -160,7 +204,7 @@ def export(pair: Pair, directory: str, notes: Mapping[str, Any], expert: str | N
     described = {role: models.describe(getattr(pair, role)) for role in pair.roles}
     if expert is None:
         for role in pair.roles:
-            parameter_files.write(_file(directory, role), pair.params[role])
+            parameter_files.write(_file(directory, role), pair.params[role], rounded)
         pair.tokenizer.save(directory)
     else:
         own = {key: leaf for key, leaf in pair.params["drafter"].items() if key != SHARED}
@@ -173,7 +217,7 @@ def export(pair: Pair, directory: str, notes: Mapping[str, Any], expert: str | N
         **described,
         "training": dict(notes),
     }
-    with open(os.path.join(directory, "pair.json"), "w") as file:
+    with open(_description(directory), "w") as file:
         json.dump(description, file, indent=1)
         file.write("\n")
 
@@ -185,6 +229,7 @@ def export_workdirs(
     notes: Sequence[str] = (),
     dtype: str | None = None,
     chat: bool = False,
+    rounded: bool = False,
 ) -> Pair:
     """Exports the models of two training workdirs under a name.
 
@@ -197,6 +242,7 @@ def export_workdirs(
       notes: "KEY=VALUE" each, kept beside what the workdirs tell of the training.
       dtype: in which the exported models compute; None for that of their training.
       chat: whether prompts go into the expert's chat template.
+      rounded: see `export`.
 
     Returns:
       The pair as it was written.
@@ -208,11 +254,13 @@ def export_workdirs(
     if bad := [note for note, (_, equals, _) in zip(notes, pairs, strict=True) if not equals]:
         raise UserError(f"--note={bad[0]} must be KEY=VALUE")
     shares = sharing.read(workdirs["drafter"]) is not None
-    told = {role: training_notes.read(workdir) for role, workdir in workdirs.items()}
+    told = {
+        role: _told(workdir) or training_notes.read(workdir) for role, workdir in workdirs.items()
+    }
     source = {**workdirs, **({} if dtype is None else {"dtype": dtype}), "chat": chat}
     pair = dataclasses.replace(load(source), name=name)
     kept = {**{key: value for key, _, value in pairs}, **told}
-    export(pair, directory, kept, workdirs["expert"] if shares else None)
+    export(pair, directory, kept, workdirs["expert"] if shares else None, rounded)
     return load(directory)
 
 
@@ -227,11 +275,9 @@ def _from_models(source: Mapping[str, Any], layout: Layout | None) -> Pair:
     roles = ROLES if source.get(MIDDLE) is None else (*ROLES, MIDDLE)
     if layout is not None and MIDDLE in roles:
         raise UserError(_ONE_DEVICE)
-    from speccascade import importing
-
     # A model may be larger than one device: its shards are read where they belong.
     where = {role: layout and loading(layout, role, param_axes) for role in ROLES}
-    load_as = partial(importing.load, dtype=source.get("dtype"), weights=source.get("weights"))
+    load_as = partial(load_model, dtype=source.get("dtype"), weights=source.get("weights"))
     expert = load_as(source["expert"], shardings=where["expert"])
     drafter = load_as(source["drafter"], shardings=where["drafter"], expert=expert.params)
     found = {"drafter": drafter, "expert": expert}
@@ -285,7 +331,7 @@ def _context_length(source: Mapping[str, Any], lengths: Iterable[int]) -> int:
 
 
 def _from_directory(directory: str) -> Pair:
-    path = os.path.join(directory, "pair.json")
+    path = _description(directory)
     try:
         with open(path) as file:
             description = json.load(file)
@@ -340,6 +386,24 @@ def _beside(described, directory: str, name: str, context_length: int, chat: boo
         context_length=context_length,
         chat=chat,
     )
+
+
+def _told(source: str) -> dict[str, Any] | None:
+    """Returns what a pair tells of the training of `source`, None if that is no model of one."""
+    if (part := _part(source)) is None:
+        return None
+    with open(_description(_folder(part[0]))) as file:
+        return json.load(file)["training"].get(part[1], {})
+
+
+def _folder(source: str) -> str:
+    """Returns where "shipped:NAME" lies, or the directory itself."""
+    name = source.removeprefix("shipped:")
+    return source if name == source else os.path.join(_SHIPPED, name)
+
+
+def _description(directory: str) -> str:
+    return os.path.join(directory, "pair.json")
 
 
 def _file(directory: str, role: str) -> str:

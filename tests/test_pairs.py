@@ -49,6 +49,23 @@ def test_an_exported_pair_is_the_same_in_bfloat16(pair, tmp_path):
         np.testing.assert_array_equal(mine, theirs.astype(np.float32))
 
 
+def test_a_rounded_pair_has_fewer_bytes(pair, tmp_path):
+    for name, rounded in (("whole", False), ("rounded", True)):
+        pairs.export(pair, str(tmp_path / name), {}, rounded=rounded)
+    whole, rounded = (pairs.load(str(tmp_path / name)) for name in ("whole", "rounded"))
+    assert rounded.expert == whole.expert  # and not one of int8 weights
+    for role in pairs.ROLES:
+        sizes = [
+            (tmp_path / n / f"{role}.safetensors").stat().st_size for n in ("whole", "rounded")
+        ]
+        assert sizes[1] < 0.9 * sizes[0]  # keys and scales weigh as much in files as small as these
+        for mine, theirs in zip(
+            jax.tree.leaves(rounded.params[role]), jax.tree.leaves(whole.params[role]), strict=True
+        ):
+            assert mine.dtype == theirs.dtype
+            np.testing.assert_allclose(mine, theirs, atol=np.abs(theirs).max() / 100)
+
+
 def test_hash_is_of_models_and_parameters(pair, tmp_path):
     pairs.export(pair, tmp_path / "a", {})
     first = pairs.load(str(tmp_path / "a"))
@@ -245,6 +262,27 @@ def test_three_models_are_a_pair_with_a_middle(pair, tmp_path):
     two = pairs.load({role: sources[role] for role in pairs.ROLES})
     hashes = {p.hash for p in (again, dataclasses.replace(again, params=nudged), two)}
     assert len(hashes) == 3
+
+
+def test_a_model_of_a_pair_is_a_source(pair, tmp_path):
+    whole = str(tmp_path / "whole")
+    pairs.export(pair, whole, {"drafter": {"steps": 7}})
+    sources = {role: f"{whole}/{role}" for role in pairs.ROLES}
+    again = pairs.load(sources)
+    assert again.hash == pairs.load(whole).hash
+    assert again.context_length == pair.context_length
+    three = {**sources, "middle": sources["drafter"]}
+    written = pairs.export_workdirs(three, str(tmp_path / "three"), "three")
+    assert written.roles == ("drafter", "expert", "middle")
+    told = json.loads((tmp_path / "three" / "pair.json").read_text())["training"]
+    assert told == {"drafter": {"steps": 7}, "expert": {}, "middle": {"steps": 7}}
+    shipped = pairs.load_model("shipped:gsm_symbolic/expert", dtype="float32", weights="int8")
+    assert shipped.model.config.dtype == "float32"
+    assert shipped.model.config.weight_dtype == "int8"
+    with pytest.raises(UserError, match="has no middle; it has: drafter, expert"):
+        pairs.load_model("shipped:gsm_symbolic/middle")
+    with pytest.raises(UserError, match="no shipped pair 'nothing'"):
+        pairs.load_model("shipped:nothing/expert")
 
 
 def test_a_middle_model_of_another_vocabulary_is_refused(pair, tmp_path):

@@ -26,7 +26,7 @@ from speccascade.models.loading import Shardings
 from speccascade.models.quantisation import check_weights, quantise
 from speccascade.text import Tokenizer
 
-__all__ = ["Imported", "Loaded", "import_checkpoint", "load", "load_model"]
+__all__ = ["Imported", "Loaded", "changed", "import_checkpoint", "load", "load_model"]
 
 
 class Loaded(NamedTuple):
@@ -78,18 +78,24 @@ def load(
 def _load_workdir(source, dtype, shardings, weights, expert) -> Loaded:
     from speccascade.training import checkpoints, sharing
 
-    check_weights(weights)
     model, params, tokenizer = checkpoints.load_model(source, shardings, expert)
-    if dtype is not None:
-        model = models.build({**models.describe(model), "dtype": dtype})
-    if weights is not None:
-        model, params = quantise(model, params)
+    model, params = changed(model, params, dtype, weights)
     if noted := sharing.read(source):
         length = noted["context_length"]
     else:
         config = load_json(epath.Path(source) / "config.json")
         length = config.get("train", {}).get("row_length") or context_length(config)
     return Loaded(model, params, tokenizer, length)
+
+
+def changed(
+    model: Model, params: Params, dtype: str | None, weights: str | None
+) -> tuple[Model, Params]:
+    """Returns a model that computes in `dtype` with rounded `weights`; see `load`."""
+    check_weights(weights)
+    if dtype is not None:
+        model = models.build({**models.describe(model), "dtype": dtype})
+    return (model, params) if weights is None else quantise(model, params)
 
 
 def _is_workdir(source: str) -> bool:

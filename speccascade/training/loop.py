@@ -10,7 +10,7 @@ import ml_collections
 import numpy as np
 import optax
 
-from speccascade import models, tasks, text
+from speccascade import models, pairs, tasks, text
 from speccascade.errors import UserError
 from speccascade.models.interface import Model, Params
 from speccascade.text import Tokenizer
@@ -152,8 +152,8 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, float]:
     optimizer = make_optimizer(c)
     if c.distill_from:
         losses.distillation(c.distill_loss)
-        *found, teacher_tokenizer = checkpoints.load_model(c.distill_from)
-        teacher = Teacher(*found)
+        model, params, teacher_tokenizer, _ = pairs.load_model(c.distill_from)
+        teacher = Teacher(model, params)
     checkpoints.claim_workdir(workdir, {k: config[k].to_dict() for k in SECTIONS})
     tokenizer = _tokenizer(config, workdir, task, teacher_tokenizer)
     if teacher and tokenizer != teacher_tokenizer:

@@ -9,6 +9,14 @@ from speccascade.evaluate import run
 from speccascade.evaluate.settings import Setting, expand
 from speccascade.rules import RULES
 
+LOCAL = (
+    "quickstart",
+    "gsm_symbolic",
+    "three_models",
+    "debian_en_de",
+    "debian_summaries",
+    "smollm2",
+)
 CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
 
 
@@ -22,7 +30,7 @@ def config(name):
 
 @pytest.mark.parametrize(
     ("name", "arg"),
-    [("quickstart", None), ("gsm_symbolic", None), ("smollm2", None)]
+    [(name, None) for name in LOCAL]
     + [(name, "wmt14") for name in ("gemma2_2b_9b", "gemma2_2b_27b", "t5_small_large")]
     + [("t5_small_xl", "wmt14")],
 )
@@ -32,7 +40,7 @@ def test_every_experiment_has_its_sweep_in_its_file(name, arg):
     assert expand(made.evaluate.settings) == expand(found["sweep"]())
 
 
-@pytest.mark.parametrize("name", ["quickstart", "gsm_symbolic", "learned_rule", "smollm2"])
+@pytest.mark.parametrize("name", [*LOCAL, "learned_rule"])
 def test_grids_are_valid_and_have_what_a_table_needs(name):
     section = config(name).evaluate
     settings = expand(section.settings)

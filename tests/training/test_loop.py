@@ -179,7 +179,7 @@ def test_bad_settings_are_named_before_anything_is_written(tmp_path):
     for changes, message in (
         ({"optimizer": "sgd"}, "unknown train.optimizer 'sgd'"),
         ({"checkpoint_every": 3}, "multiple of train.log_every"),
-        ({"distill_from": str(tmp_path)}, "model.json is missing"),
+        ({"distill_from": str(tmp_path)}, "config.json is missing"),
         ({"distill_from": str(tmp_path), "distill_loss": "mse"}, "unknown distillation loss"),
     ):
         config = tiny.get_config()
