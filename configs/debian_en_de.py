@@ -18,26 +18,30 @@ from speccascade.errors import UserError
 from speccascade.evaluate.sweep import product
 
 
-def sweep() -> tuple[dict, ...]:
-    """Drafts of 3, 5 and 7 tokens for lossless decoding and the token rule, of 5 for the others."""
-    both, all_three = {"temperature": (0.0, 1.0)}, {"temperature": (0.0, 0.5, 1.0)}
-    five = {"draft_length": 5}
+def sweep(head: str = "shipped:debian_en_de") -> tuple[dict, ...]:
+    """Drafts of 3, 5 and 7 tokens for lossless decoding and the token rule, of 5 for the others.
+
+    `head` is that of the learned rule, a file that scripts/learn_rule.py wrote.
+    """
+    both = {"temperature": (0.0, 1.0)}
+    five = {"draft_length": 5, **both}
     sampled = {"draft_length": 5, "temperature": 1.0}
     return (
-        product(method=("autoregressive_expert", "autoregressive_drafter"), **all_three)
-        + product(rule="spec", draft_length=(3, 5, 7), **all_three)
-        + product(rule="token_v3", alpha=(0.2, 0.5, 0.8), **five, **all_three)
+        product(method=("autoregressive_expert", "autoregressive_drafter"), **both)
+        + product(rule="spec", draft_length=(3, 5, 7), **both)
+        + product(rule="token_v3", alpha=(0.2, 0.5, 0.8), **five)
         + product(rule="token_v3", alpha=0.5, draft_length=(3, 7), **both)
-        + product(rule=("chow", "token_v2"), alpha=(0.2, 0.5, 0.8), **five, **both)
-        + product(rule="opt", alpha=(0.0, 0.3, 0.6), **five, **both)
+        + product(rule=("chow", "token_v2"), alpha=(0.3, 0.6), **five)
+        + product(rule="opt", alpha=(0.0, 0.4), **five)
+        + product(rule="learned", head=head, alpha=(0.0, 0.5), **five)
         + product(rule="bild", alpha=(2.0, 4.0), fallback=0.4, draft_length=7, **both)
         # At temperature 0 it is spec.
-        + product(rule="lossy", alpha=(0.2, 0.5, 0.8), temperature=(0.5, 1.0), **five)
+        + product(rule="lossy", alpha=(0.2, 0.5, 0.8), **sampled)
         + product(rule="spec", expert_top_p=(0.3, 0.6, 0.9), **sampled)
         + product(rule="spec", expert_top_k=3, **sampled)
         + product(rule="spec", expert_min_p=0.2, **sampled)
         + product(method="token_cascade", rule="chow", alpha=(0.3, 0.6), **both)
-        + product(method="sequence_cascade", threshold=(-1.0, -0.7, -0.4), **both)
+        + product(method="sequence_cascade", threshold=(-1.0, -0.5), **both)
     )
 
 
@@ -77,13 +81,13 @@ def get_config(arg: str = "expert") -> ml_collections.ConfigDict:
         "distill_loss": "forward_kl",
         "distill_weight": 0.5,
     }
-    config.pair = {"drafter": "runs/en_de_drafter", "expert": "runs/en_de_expert"}
+    config.pair = "shipped:debian_en_de"
     config.evaluate = {
         "settings": sweep(),
         "splits": {"validation": 96, "test": 96},
         "max_new_tokens": 128,
-        "batch_size": 32,
-        "timing": {"num_examples": 4, "trials": 3},
+        "batch_size": 64,
+        "timing": {"num_examples": 12, "trials": 3},
     }
     if arg == "drafter":
         config.model.update(

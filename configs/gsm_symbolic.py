@@ -74,7 +74,7 @@ def get_config(arg: str = "expert") -> ml_collections.ConfigDict:
     elif arg == "middle":
         config.model.update(d_model=160, num_layers=2, num_heads=4, num_kv_heads=2, d_ff=640)
         config.model.update(head_dim=40)
-        config.train.update(num_steps=4_000)
+        config.train.update(num_steps=2_000)
     elif arg != "expert":
         raise UserError(f"unknown model {arg!r}; choose expert, middle or drafter")
     config.pair = "shipped:gsm_symbolic"
@@ -83,7 +83,7 @@ def get_config(arg: str = "expert") -> ml_collections.ConfigDict:
         "splits": {"validation": 128, "test": 128},
         "max_new_tokens": 64,
         "batch_size": 64,
-        "timing": {"num_examples": 6, "trials": 3},
+        "timing": {"num_examples": 16, "trials": 3},
     }
     return config
 
@@ -100,6 +100,7 @@ def sweep() -> tuple[dict, ...]:
         + product(rule="chowlog", alpha=(0.25, 0.5, 1.0, 1.5), **five)
         + product(rule="diff", alpha=(0.0, 0.2, 0.4, 0.6), **five)
         + product(rule="opt", alpha=(-0.5, 0.0, 0.25, 0.5, 1.0), **five)
+        + product(rule="learned", head="shipped:gsm_symbolic", alpha=(-0.5, 0.2, 0.6, 0.95), **five)
         + product(rule="optlog", alpha=(-1.0, 0.0, 0.5, 1.0, 2.0), **five)
         + product(rule="token_v1", alpha=(0.0, 0.2, 0.4, 0.6), **five)
         + product(rule="token_v2", alpha=(0.1, 0.3, 0.5, 0.7, 0.9), **five)
