@@ -19,7 +19,7 @@ from speccascade.evaluate.sweep import product
 
 
 def sweep(head: str = "shipped:debian_en_de") -> tuple[dict, ...]:
-    """Drafts of 3, 5 and 7 tokens for lossless decoding and the token rule, of 5 for the others.
+    """Drafts of 1 to 7 tokens for lossless decoding and the token rule, of 2 and 5 for the others.
 
     `head` is that of the learned rule, a file that scripts/learn_rule.py wrote.
     """
@@ -28,18 +28,24 @@ def sweep(head: str = "shipped:debian_en_de") -> tuple[dict, ...]:
     sampled = {"draft_length": 5, "temperature": 1.0}
     return (
         product(method=("autoregressive_expert", "autoregressive_drafter"), **both)
-        + product(rule="spec", draft_length=(3, 5, 7), **both)
+        + product(rule="spec", draft_length=(1, 2, 3, 5, 7), **both)
         + product(rule="token_v3", alpha=(0.2, 0.5, 0.8), **five)
-        + product(rule="token_v3", alpha=0.5, draft_length=(3, 7), **both)
+        + product(rule="token_v3", alpha=0.5, draft_length=(1, 2, 3, 7), **both)
+        + product(rule="token_v3", alpha=0.8, draft_length=(1, 2), **both)
         + product(rule=("chow", "token_v2"), alpha=(0.3, 0.6), **five)
+        + product(rule=("chow", "token_v2"), alpha=0.3, draft_length=2, **both)
         + product(rule="opt", alpha=(0.0, 0.4), **five)
+        + product(rule="opt", alpha=0.0, draft_length=2, **both)
         + product(rule="learned", head=head, alpha=(0.0, 0.5), **five)
         + product(rule="bild", alpha=(2.0, 4.0), fallback=0.4, draft_length=7, **both)
         # At temperature 0 it is spec.
         + product(rule="lossy", alpha=(0.2, 0.5, 0.8), **sampled)
+        + product(rule="lossy", alpha=(0.5, 0.8), draft_length=2, temperature=1.0)
         + product(rule="spec", expert_top_p=(0.3, 0.6, 0.9), **sampled)
         + product(rule="spec", expert_top_k=3, **sampled)
         + product(rule="spec", expert_min_p=0.2, **sampled)
+        + product(rule="spec", expert_top_p=(0.3, 0.6), draft_length=1, temperature=1.0)
+        + product(rule="spec", expert_min_p=0.2, draft_length=1, temperature=1.0)
         + product(method="token_cascade", rule="chow", alpha=(0.3, 0.6), **both)
         + product(method="sequence_cascade", threshold=(-1.0, -0.5), **both)
     )

@@ -26,5 +26,5 @@ def get_config(arg: str = "expert") -> ml_collections.ConfigDict:
     config.train.update(num_steps=3_000 if arg == "expert" else 600, row_length=768)
     config.pair = "shipped:debian_summaries"
     config.evaluate.update(settings=sweep(), max_new_tokens=40)
-    config.evaluate.splits = {"validation": 256, "test": 256}
+    config.evaluate.splits = {"validation": 160, "test": 160}
     return config

@@ -73,6 +73,8 @@ def _summary(found: Sequence[Comparison], impossible: int) -> str:
             )
     if impossible:
         parts.append(f"in {impossible} more none of its settings is as fast, or as good")
+    if not parts:
+        return "no comparison, since neither criterion admits a setting of that rival."
     return "; ".join(parts) + "."
 
 

@@ -108,6 +108,17 @@ def test_what_cannot_be_matched_is_said():
     assert "in 2 more none of its settings is as fast, or as good" in answers[1]
 
 
+def test_a_rival_that_no_criterion_admits():
+    points = measured(
+        (warm("lossy", alpha=0.5), LESS, LESS, 1.5),  # slower than the expert, and worse
+        (warm("token_v3", alpha=0.3), HALF, HALF, 0.4),
+    )
+    answers, _, made = verdicts.question_section(points)
+    assert not made and answers[1].endswith(
+        "temperature 1: no comparison, since neither criterion admits a setting of that rival."
+    )
+
+
 def test_the_question_is_answered_per_group_of_rivals():
     points = measured(
         (warm("spec"), HALF, HALF, 0.8),
