@@ -7,9 +7,13 @@
     python scripts/evaluate.py --config=configs/debian_en_de.py --workdir=runs/en_de
     python scripts/report.py --workdir=runs/en_de
 
-The descriptions are fetched into runs/debian (see docs/tasks.md). 3.9M and 0.6M parameters; a
-training step of the expert takes 0.4 s on two cores of an AMD EPYC. Neither has been trained to its
-last step yet: there is no result to expect.
+The descriptions are fetched into runs/debian (see docs/tasks.md). The pair of 3.9M and 0.6M
+parameters ships with the package, and the grid is measured on that one; one of your own is what
+scripts/export_pair.py makes of both, `--config.pair=DIR`.
+
+Expected: a loss of 2.77 per token of the validation split for the expert (52 minutes on one core of
+an Intel Xeon with AMX) and of 3.42 for the drafter (16 minutes); greedy, 11.9 and 6.7 BLEU on the
+96 test paragraphs. The grid takes half an hour of two cores; what comes of it is in docs/en_de.md.
 """
 
 import ml_collections

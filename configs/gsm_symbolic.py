@@ -5,10 +5,10 @@
         --config.train.distill_from=runs/expert
 
 A model between the two (0.93M), for a cascade of three (docs/three_models.md), is trained like the
-drafter:
+drafter, here from the shipped expert:
 
     python scripts/train.py --config=configs/gsm_symbolic.py:middle --workdir=runs/middle \\
-        --config.train.distill_from=runs/expert
+        --config.train.distill_from=shipped:gsm_symbolic/expert
 
 Expected, with the seeds below, in greedy exact match on the 512 validation and 512 test problems:
 expert (3.4M parameters) 97.3 % and 98.2 %, drafter (0.27M) 32.2 % and 32.6 %. It took 55 and 7
