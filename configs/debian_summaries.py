@@ -4,6 +4,14 @@
         --workdir=runs/summaries_expert
     python scripts/train.py --config=configs/debian_summaries.py:drafter \\
         --workdir=runs/summaries_drafter --config.train.distill_from=runs/summaries_expert
+
+    python scripts/evaluate.py --config=configs/debian_summaries.py --workdir=runs/summaries
+    python scripts/report.py --workdir=runs/summaries
+
+The pair ships with the package, and the grid is measured on that one. Expected: a loss of 4.16 per
+token of the validation split for the expert (49 minutes on one core of an Intel Xeon with AMX) and
+of 4.85 for the drafter (3 minutes); greedy, ROUGE-2 of 4.0 and 3.7 on the 160 test descriptions,
+which does not part them. The grid takes half an hour of two cores: docs/summaries.md.
 """
 
 import pathlib
