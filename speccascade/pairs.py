@@ -143,8 +143,7 @@ def load(source: str | Mapping[str, Any], layout: Layout | None = None) -> Pair:
         if name not in known:
             has = f"choose one of: {', '.join(known)}" if known else "this copy ships none"
             raise UserError(f"no shipped pair {name!r}; {has}")
-        return _from_directory(_folder(source)).laid_out(layout)
-    return _from_directory(source).laid_out(layout)
+    return _from_directory(_folder(source)).laid_out(layout)
 
 
 def load_model(
@@ -247,16 +246,13 @@ def export_workdirs(
     Returns:
       The pair as it was written.
     """
-    from speccascade.training import notes as training_notes
     from speccascade.training import sharing
 
     pairs = [note.partition("=") for note in notes]
     if bad := [note for note, (_, equals, _) in zip(notes, pairs, strict=True) if not equals]:
         raise UserError(f"--note={bad[0]} must be KEY=VALUE")
     shares = sharing.read(workdirs["drafter"]) is not None
-    told = {
-        role: _told(workdir) or training_notes.read(workdir) for role, workdir in workdirs.items()
-    }
+    told = {role: _told(workdir) for role, workdir in workdirs.items()}
     source = {**workdirs, **({} if dtype is None else {"dtype": dtype}), "chat": chat}
     pair = dataclasses.replace(load(source), name=name)
     kept = {**{key: value for key, _, value in pairs}, **told}
@@ -388,10 +384,12 @@ def _beside(described, directory: str, name: str, context_length: int, chat: boo
     )
 
 
-def _told(source: str) -> dict[str, Any] | None:
-    """Returns what a pair tells of the training of `source`, None if that is no model of one."""
+def _told(source: str) -> dict[str, Any]:
+    """Returns what is known of a model's training, from its pair or its workdir."""
+    from speccascade.training import notes
+
     if (part := _part(source)) is None:
-        return None
+        return notes.read(source)
     with open(_description(_folder(part[0]))) as file:
         return json.load(file)["training"].get(part[1], {})
 

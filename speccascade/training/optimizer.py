@@ -30,7 +30,7 @@ def make_optimizer(config: ml_collections.ConfigDict) -> optax.GradientTransform
     def matrices(params: Params) -> Any:
         # Norm scales and embeddings: no decay, and Adam under Muon.
         def is_matrix(path, x):
-            return x.ndim == 2 and "embedding" not in jax.tree_util.keystr(path)
+            return x.ndim == 2 and not _is_embedding(path)
 
         return jax.tree_util.tree_map_with_path(is_matrix, params)
 
@@ -51,10 +51,11 @@ def make_optimizer(config: ml_collections.ConfigDict) -> optax.GradientTransform
         raise UserError(f"unknown train.optimizer {config.optimizer!r}; known: adamw, muon")
 
     def embeddings(params: Params) -> Any:
-        def is_embedding(path, _):
-            return "embedding" in jax.tree_util.keystr(path)
-
-        return jax.tree_util.tree_map_with_path(is_embedding, params)
+        return jax.tree_util.tree_map_with_path(lambda path, _: _is_embedding(path), params)
 
     scaled = optax.masked(optax.scale(config.get("embedding_rate", 1.0)), embeddings)
     return optax.chain(optax.clip_by_global_norm(config.clip_norm), update, scaled)
+
+
+def _is_embedding(path: tuple) -> bool:
+    return "embedding" in jax.tree_util.keystr(path)
