@@ -276,6 +276,8 @@ def test_a_model_of_a_pair_is_a_source(pair, tmp_path):
     assert written.roles == ("drafter", "expert", "middle")
     told = json.loads((tmp_path / "three" / "pair.json").read_text())["training"]
     assert told == {"drafter": {"steps": 7}, "expert": {}, "middle": {"steps": 7}}
+    (tmp_path / "whole" / "drafter.safetensors").unlink()  # of which the expert needs nothing
+    pairs.load_model(sources["expert"])
     shipped = pairs.load_model("shipped:gsm_symbolic/expert", dtype="float32", weights="int8")
     assert shipped.model.config.dtype == "float32"
     assert shipped.model.config.weight_dtype == "int8"

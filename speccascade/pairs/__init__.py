@@ -1,0 +1,82 @@
+"""Pairs: a drafter and an expert that share a tokenizer; loaded, checked, exported."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from speccascade.errors import UserError
+from speccascade.pairs import combined, folder
+from speccascade.pairs.combined import load_model
+from speccascade.pairs.folder import write as export
+from speccascade.pairs.pair import MIDDLE, ROLES, Pair
+from speccascade.sharding import Layout
+
+__all__ = ["MIDDLE", "ROLES", "Pair", "export", "export_workdirs", "load", "load_model"]
+
+
+def load(source: str | Mapping[str, Any], layout: Layout | None = None) -> Pair:
+    """Loads a pair.
+
+    Args:
+      source: "shipped:NAME", the directory of an exported pair, or two models,
+        `{"drafter": SOURCE, "expert": SOURCE}`, each as `load_model` takes it. Beside the two may
+        stand `middle`, the source of a third model, between them; `context_length`, the most tokens
+        that prompt and answer may have; `chat`, whether a prompt goes into the expert's chat
+        template; `dtype`, in which the models are kept and compute, where not in their own; and
+        `weights`, "int8" to round those of all.
+      layout: how the pair lies on a mesh; None for one device.
+
+    Raises:
+      UserError: something is missing, damaged or does not fit together.
+    """
+    if not isinstance(source, str):
+        return combined.combine(source, layout).laid_out(layout)
+    return folder.read(folder.path(source)).laid_out(layout)
+
+
+def export_workdirs(
+    workdirs: Mapping[str, str],
+    directory: str,
+    name: str,
+    notes: Sequence[str] = (),
+    dtype: str | None = None,
+    chat: bool = False,
+    rounded: bool = False,
+) -> Pair:
+    """Exports the models of two training workdirs under a name.
+
+    Args:
+      workdirs: `{"drafter": DIR, "expert": DIR}`, and "middle" where there is one. The
+        expert of a distilled drafter may be any source; wherever the pair is loaded it must be
+        found again.
+      directory: where the pair goes.
+      name: what it is called.
+      notes: "KEY=VALUE" each, kept beside what the workdirs tell of the training.
+      dtype: in which the exported models compute; None for that of their training.
+      chat: whether prompts go into the expert's chat template.
+      rounded: see `export`.
+
+    Returns:
+      The pair as it was written.
+    """
+    from speccascade.training import sharing
+
+    pairs = [note.partition("=") for note in notes]
+    if bad := [note for note, (_, equals, _) in zip(notes, pairs, strict=True) if not equals]:
+        raise UserError(f"--note={bad[0]} must be KEY=VALUE")
+    shares = sharing.read(workdirs["drafter"]) is not None
+    told = {role: _told(workdir) for role, workdir in workdirs.items()}
+    source = {**workdirs, **({} if dtype is None else {"dtype": dtype}), "chat": chat}
+    pair = dataclasses.replace(load(source), name=name)
+    kept = {**{key: value for key, _, value in pairs}, **told}
+    export(pair, directory, kept, workdirs["expert"] if shares else None, rounded)
+    return load(directory)
+
+
+def _told(source: str) -> dict[str, Any]:
+    """Returns what is known of a model's training, from its pair or its workdir."""
+    from speccascade.training import notes
+
+    if (part := folder.part(source)) is None:
+        return notes.read(source)
+    return folder.told(folder.path(part[0]), part[1])

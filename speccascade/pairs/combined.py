@@ -1,0 +1,104 @@
+"""A pair of two or three models, each from a place of its own."""
+
+import os
+from collections.abc import Iterable, Mapping
+from functools import partial
+from typing import Any
+
+from speccascade import importing, parameter_files, text
+from speccascade.errors import UserError
+from speccascade.models import trim
+from speccascade.models.axes import param_axes
+from speccascade.pairs import folder
+from speccascade.pairs.pair import MIDDLE, ONE_DEVICE, ROLES, Pair
+from speccascade.sharding import Layout
+from speccascade.sharding.layout import loading
+
+_OPTIONS = ("context_length", "chat", "dtype", "weights")
+
+
+def load_model(
+    source: str, dtype: str | None = None, weights: str | None = None, **more: Any
+) -> importing.Loaded:
+    """Loads one model.
+
+    Args:
+      source: "shipped:NAME/ROLE" or "DIRECTORY/ROLE", a model of a pair; or the workdir of a
+        trained or imported model, or a checkpoint, as `importing.load` takes it.
+      dtype: see there.
+      weights: see there.
+      **more: what else `importing.load` takes; a model of a pair lies whole on the default device.
+    """
+    part = folder.part(source)
+    if part is None:
+        return importing.load(source, dtype=dtype, weights=weights, **more)
+    found = folder.read_model(folder.path(part[0]), part[1])
+    model, params = importing.changed(found.model, found.params, dtype, weights)
+    return found._replace(model=model, params=params)
+
+
+def combine(source: Mapping[str, Any], layout: Layout | None) -> Pair:
+    """Loads the models of `{"drafter": SOURCE, ...}` and fits them together; see `pairs.load`."""
+    unknown = sorted(set(source) - {*ROLES, MIDDLE, *_OPTIONS})
+    if unknown or not set(ROLES) <= set(source):
+        named = f", not {', '.join(unknown)}" if unknown else ""
+        raise UserError(
+            f"a pair is {{drafter: SOURCE, expert: SOURCE}}, give these two{named}; beside them "
+            f"may stand {', '.join((*_OPTIONS, MIDDLE))}"
+        )
+    roles = ROLES if source.get(MIDDLE) is None else (*ROLES, MIDDLE)
+    if layout is not None and MIDDLE in roles:
+        raise UserError(ONE_DEVICE)
+    # A model may be larger than one device: its shards are read where they belong.
+    where = {role: layout and loading(layout, role, param_axes) for role in ROLES}
+    load_as = partial(load_model, dtype=source.get("dtype"), weights=source.get("weights"))
+    expert = load_as(source["expert"], shardings=where["expert"])
+    drafter = load_as(source["drafter"], shardings=where["drafter"], expert=expert.params)
+    found = {"drafter": drafter, "expert": expert}
+    if MIDDLE in roles:
+        found[MIDDLE] = load_as(source[MIDDLE], expert=expert.params)
+    size = max(_shared_ids(found, role, source) for role in roles if role != "expert")
+    trimmed = {role: trim.to_vocabulary(*found[role][:2], size) for role in roles}
+    return Pair(
+        name=" + ".join(
+            os.path.basename(os.path.normpath(source[role]))
+            for role in ("drafter", MIDDLE, "expert")
+            if role in roles
+        ),
+        **{role: trimmed[role][0] for role in roles},
+        params={role: parameter_files.cast(*trimmed[role]) for role in roles},
+        tokenizer=found["expert"][2].trimmed(size),
+        context_length=_context_length(source, (m.context_length for m in found.values())),
+        chat=source.get("chat", False),
+    )
+
+
+def _shared_ids(found: Mapping[str, Any], role: str, source: Mapping[str, Any]) -> int:
+    """Returns how many token ids a model has with the expert, without rows that only pad.
+
+    Raises:
+      UserError: an id is one token for the model of `role` and another for the expert.
+    """
+    both = (role, "expert")
+    common = min(model.vocab_size for model, *_ in found.values())
+    tokens = {who: found[who][2].tokens()[:common] for who in both}
+    size = max(map(len, tokens.values()))
+    for who in both:
+        tokens[who] += [b""] * (size - len(tokens[who]))
+    for index, (drafts, checks) in enumerate(zip(*(tokens[who] for who in both), strict=True)):
+        if drafts != checks:
+            raise UserError(
+                f"{source[role]} and {source['expert']} have different vocabularies: id "
+                f"{index} is {text.show(drafts)} to the {role} and {text.show(checks)} to the "
+                "expert; take two models of one family, or train a drafter with the expert's "
+                "tokenizer"
+            )
+    return size
+
+
+def _context_length(source: Mapping[str, Any], lengths: Iterable[int]) -> int:
+    if (given := source.get("context_length")) is not None:
+        if not isinstance(given, int) or given < 2:
+            raise UserError(f"pair.context_length={given!r} must be a whole number, at least 2")
+        return given
+    return min(lengths)

@@ -1,0 +1,201 @@
+"""Exported pairs: directories of
+
+    pair.json             name, both models' descriptions, context length, how they were trained
+    tokenizer.json        the tokenizer (an imported one: its own files)
+    drafter.safetensors   parameters; see `parameter_files.py`
+    expert.safetensors    likewise
+    middle.safetensors    likewise, where the pair has a middle model
+
+Of a drafter that shares its expert's embedding only the drafter is exported: pair.json names the
+expert, which has tokenizer and embedding.
+
+The pairs that come with the package lie in `speccascade/shipped/`.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from speccascade import importing, models, parameter_files, text
+from speccascade.errors import UserError
+from speccascade.models import trim
+from speccascade.models.interface import Model, Params
+from speccascade.models.shrink import SHARED
+from speccascade.pairs.pair import MIDDLE, ROLES, Pair
+
+_SHIPPED = os.path.join(os.path.dirname(os.path.dirname(__file__)), "shipped")
+_SCHEME = "shipped:"
+
+
+def path(source: str) -> str:
+    """Returns where "shipped:NAME" lies, or the directory itself."""
+    name = source.removeprefix(_SCHEME)
+    if name == source:
+        return source
+    known = sorted(os.listdir(_SHIPPED)) if os.path.isdir(_SHIPPED) else []
+    if name not in known:
+        has = f"choose one of: {', '.join(known)}" if known else "this copy ships none"
+        raise UserError(f"no shipped pair {name!r}; {has}")
+    return os.path.join(_SHIPPED, name)
+
+
+def part(source: str) -> tuple[str, str] | None:
+    """Returns pair and role of a source that is a model of a pair, None of another."""
+    directory, _, role = source.rpartition("/")
+    known = role in (*ROLES, MIDDLE)
+    if known and (directory.startswith(_SCHEME) or os.path.exists(_description(directory))):
+        return directory, role
+    return None
+
+
+class _Described(NamedTuple):
+    """What pair.json says."""
+
+    name: str
+    context_length: int
+    models: dict[str, Mapping[str, Any]]
+    chat: bool
+
+    @property
+    def shares(self) -> bool:
+        """Whether the expert lies elsewhere, and the drafter has its embedding."""
+        return "source" in self.models["expert"]
+
+
+def _described(directory: str) -> _Described:
+    where = _description(directory)
+    try:
+        with open(where) as file:
+            found = json.load(file)
+    except FileNotFoundError:
+        raise UserError(
+            f"no pair at {directory}: {where} is missing; give shipped:NAME, a directory that "
+            "scripts/export_pair.py wrote, or the workdirs of a drafter and an expert"
+        ) from None
+    except ValueError:
+        raise UserError(f"{where} is damaged; export the pair again") from None
+    try:
+        described = {
+            role: found[role] for role in (*ROLES, MIDDLE) if role in ROLES or role in found
+        }
+        return _Described(
+            found["name"], found["context_length"], described, found.get("chat", False)
+        )
+    except (KeyError, TypeError):
+        raise UserError(f"{where} describes no pair; export the pair again") from None
+
+
+def read(directory: str) -> Pair:
+    """Reads a whole pair.
+
+    Raises:
+      UserError: there is none, or it is damaged.
+    """
+    described = _described(directory)
+    if described.shares:
+        return _beside(described, directory)
+    built = {role: _read(directory, role, described) for role in described.models}
+    return Pair(
+        name=described.name,
+        **{role: model for role, (model, _) in built.items()},
+        params={role: params for role, (_, params) in built.items()},
+        tokenizer=text.load(directory),
+        context_length=described.context_length,
+        chat=described.chat,
+    )
+
+
+def read_model(directory: str, role: str) -> importing.Loaded:
+    """Loads one model of a pair without reading the others, unless it has a part of theirs."""
+    described = _described(directory)
+    if role not in described.models:
+        raise UserError(f"{directory} has no {role}; it has: {', '.join(described.models)}")
+    if described.shares:
+        pair = _beside(described, directory)
+        model, params, tokenizer = getattr(pair, role), pair.params[role], pair.tokenizer
+    else:
+        (model, params), tokenizer = _read(directory, role, described), text.load(directory)
+    return importing.Loaded(model, params, tokenizer, described.context_length)
+
+
+def _read(directory: str, role: str, described: _Described) -> tuple[Model, Params]:
+    model = models.build(described.models[role])
+    return model, parameter_files.read(_file(directory, role), model)
+
+
+def _beside(described: _Described, directory: str) -> Pair:
+    """Loads a drafter and, from where it was found, the expert whose embedding it shares."""
+    found = importing.load(**described.models["expert"])
+    size = found.tokenizer.vocab_size
+    expert, params = trim.to_vocabulary(found.model, found.params, size)
+    drafter = models.build(described.models["drafter"])
+    shared = {SHARED: params[SHARED]}
+    return Pair(
+        name=described.name,
+        drafter=drafter,
+        expert=expert,
+        params={
+            "drafter": parameter_files.read(_file(directory, "drafter"), drafter, shared),
+            "expert": parameter_files.cast(expert, params),
+        },
+        tokenizer=found.tokenizer,
+        context_length=described.context_length,
+        chat=described.chat,
+    )
+
+
+def told(directory: str, role: str) -> dict[str, Any]:
+    """Returns what a pair's file says of a model's training."""
+    with open(_description(directory)) as file:
+        return json.load(file)["training"].get(role, {})
+
+
+def write(
+    pair: Pair,
+    directory: str,
+    notes: Mapping[str, Any],
+    expert: str | None = None,
+    rounded: bool = False,
+) -> None:
+    """Writes a pair so that `read` finds it.
+
+    Args:
+      pair: what to write.
+      directory: made if it is missing; files of an older export are replaced.
+      notes: how the pair was trained; JSON-ready.
+      expert: where the expert is found, if the drafter shares its embedding: it is not written
+        then, and the drafter's matrices are rounded to int8.
+      rounded: whether the files hold all matrices rounded to int8, half the bytes; the models
+        compute as before.
+    """
+    if pair.middle is not None and expert is not None:
+        raise UserError("a drafter that shares its expert's embedding is exported without a middle")
+    os.makedirs(directory, exist_ok=True)
+    described = {role: models.describe(getattr(pair, role)) for role in pair.roles}
+    if expert is None:
+        for role in pair.roles:
+            parameter_files.write(_file(directory, role), pair.params[role], rounded)
+        pair.tokenizer.save(directory)
+    else:
+        own = {key: leaf for key, leaf in pair.params["drafter"].items() if key != SHARED}
+        parameter_files.write(_file(directory, "drafter"), own, rounded=True)
+        described["expert"] = {"source": expert, "dtype": described["expert"]["dtype"]}
+    description = {
+        "name": pair.name,
+        "context_length": pair.context_length,
+        **({"chat": True} if pair.chat else {}),
+        **described,
+        "training": dict(notes),
+    }
+    with open(_description(directory), "w") as file:
+        json.dump(description, file, indent=1)
+        file.write("\n")
+
+
+def _description(directory: str) -> str:
+    return os.path.join(directory, "pair.json")
+
+
+def _file(directory: str, role: str) -> str:
+    return os.path.join(directory, f"{role}.safetensors")
