@@ -3,6 +3,7 @@
 points.py       rows as points
 choice.py       each method at its best, chosen on validation; choice_table.py prints it
 comparison.py   one setting against another; verdicts.py says in words what comes out
+every_setting.py  all that was measured
 correlation.py  rejection rate against latency
 tradeoffs.py references.py slices.py   figures, in one style.py
 table.py        Markdown, LaTeX and CSV
@@ -20,6 +21,7 @@ from speccascade.importing.sources import storage
 from speccascade.report import (
     choice_table,
     correlation,
+    every_setting,
     references,
     slices,
     table,
@@ -72,6 +74,8 @@ def report(workdir: str) -> tuple[str, list[str]]:
     fixed = [choice_table.make(found, points, n) for n, found in confined]
     if fixed:
         details += ["", "## At each draft length", "", table.markdown(fixed)]
+    measured = table.markdown(every_setting.tables(points, TEST))
+    details += ["", "## Every setting", *_MEASURED, "", measured]
     if related:
         details += ["", "## Rejection rate and latency", *_RELATED]
         details += ["", table.markdown([correlation.table(related)])]
@@ -86,6 +90,7 @@ def report(workdir: str) -> tuple[str, list[str]]:
             [choice_table.record(c, points) for found in choices for c in found]
         ),
         "table.tex": table.latex(tables, notes),
+        "settings.csv": table.comma_separated(every_setting.records(points, TEST)),
         "draft_length.csv": table.comma_separated(
             [{"N": n, **choice_table.record(c, points)} for n, found in confined for c in found]
         ),
@@ -217,6 +222,7 @@ _BESIDE = (
     "and verifier, or where that was not measured at its fastest. Differences of quality are "
     "paired over examples; speed is the ratio of the two speed-ups, paired over the timed ones.",
 )
+_MEASURED = ("", "On test, with 95 % bootstrap intervals; nothing here was chosen.")
 _RELATED = (
     "",
     "Over the settings of the token verifier that were timed, on test: rejection rate and latency "

@@ -7,7 +7,15 @@ import pytest
 
 from speccascade.errors import UserError
 from speccascade.evaluate import metrics
-from speccascade.report import choice_table, references, report, slices, table, tradeoffs
+from speccascade.report import (
+    choice_table,
+    every_setting,
+    references,
+    report,
+    slices,
+    table,
+    tradeoffs,
+)
 from speccascade.report.choice import CRITERIA, TEST, choose
 from speccascade.report.points import collect
 from speccascade.tasks.aggregate import mean
@@ -164,6 +172,7 @@ def test_report_writes_all_files(tmp_path):
         "report.md",
         "table.csv",
         "table.tex",
+        "settings.csv",
         "comparisons.csv",
         "references.csv",
         "quality_latency.png",
@@ -186,6 +195,21 @@ def test_report_has_more_where_the_sweep_has(tmp_path):
     assert all(f"({name})" in document for name in names if name.endswith(".png"))
     assert "temperature 1, N = 5**" in document and "| spec, expert top_p | top_p=0.5" in document
     assert "nan" not in document.lower() and "None" not in document
+
+
+def test_every_setting_stands_in_the_table_of_its_temperature_and_draft_length(wider):
+    found = every_setting.tables(wider, "test")
+    there = [s for s, split in wider.by_setting if split == "test"]
+    assert sum(len(table.rows) for table in found) == len(there) == len(set(there))
+    for one in found:
+        assert len(set(map(tuple, one.rows))) == len(one.rows)
+    records = every_setting.records(wider, "test")
+    assert [r["quality"] for r in records] == [wider.of(s, "test").quality for s in there]
+    assert {one.title for one in found} == {
+        f"Temperature {s.temperature:g}, "
+        + ("without blocks" if s.draft_length is None else f"N = {s.draft_length}")
+        for s in there
+    }
 
 
 @pytest.mark.parametrize(

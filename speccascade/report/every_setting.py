@@ -1,0 +1,84 @@
+"""Every setting that was measured, not only those that a criterion chose."""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from speccascade.evaluate.settings import Setting
+from speccascade.report.choice_table import pairs
+from speccascade.report.points import Point, Points
+from speccascade.report.table import NOTHING, Table, interval, number
+
+_COLUMNS: tuple[tuple[str, Callable[[Point, Points], str]], ...] = (
+    ("setting", lambda point, points: _name(point.setting)),
+    ("quality", lambda point, points: interval(point.quality, point.interval)),
+    ("speed-up", lambda point, points: _speedup(point)),
+    ("tokens per expert call", lambda p, points: number(p.rates["tokens_per_expert_call"], 2)),
+    ("rejection rate", lambda point, points: number(point.rates["rejection_rate"])),
+    ("deferral rate", lambda point, points: number(point.rates["deferral_rate"])),
+    ("compute", lambda point, points: number(points.compute(point), 2)),
+)
+
+
+def tables(points: Points, split: str) -> list[Table]:
+    """Returns a table for each temperature and draft length; the first has what drafts nothing."""
+    names = tuple(name for name, _ in _COLUMNS)
+    found = []
+    for temperature in points.temperatures():
+        of = [p for p in _points(points, split) if p.setting.temperature == temperature]
+        lengths = {p.setting.draft_length for p in of}
+        for length in sorted(lengths, key=lambda n: n or 0):
+            rows = [
+                [cell(point, points) for _, cell in _COLUMNS]
+                for point in of
+                if point.setting.draft_length == length
+            ]
+            drafted = "without blocks" if length is None else f"N = {length}"
+            found.append(Table(f"Temperature {temperature:g}, {drafted}", names, rows))
+    return found
+
+
+def records(points: Points, split: str) -> list[dict[str, Any]]:
+    """Returns every figure of every setting, None for what is missing."""
+    return [_record(point, points) for point in _points(points, split)]
+
+
+def _points(points: Points, split: str) -> Iterator[Point]:
+    return (point for (_, s), point in points.by_setting.items() if s == split)
+
+
+def _name(setting: Setting) -> str:
+    """Returns label and choices without the draft length, nor a verifier by tokens."""
+    verifier = None if setting.verifier == "token" else setting.verifier
+    rest = dataclasses.replace(setting, draft_length=None, verifier=verifier)
+    return " ".join(part for part in (setting.label, rest.choices) if part)
+
+
+def _speedup(point: Point) -> str:
+    return interval(point.speedup, point.timing.interval, digits=2) if point.timing else NOTHING
+
+
+def _record(point: Point, points: Points) -> dict[str, Any]:
+    setting = point.setting
+    speed = point.timing.interval if point.timing else (None, None)
+    return {
+        "method": setting.label,
+        "knobs": pairs(setting.knobs),
+        "drafter_truncation": pairs(setting.drafter_truncation),
+        "expert_truncation": pairs(setting.expert_truncation),
+        "draft_length": setting.draft_length,
+        "verifier": setting.verifier,
+        "middle_rule": setting.middle_rule,
+        "middle_knobs": pairs(setting.middle_knobs),
+        "middle_draft_length": setting.middle_draft_length,
+        "temperature": setting.temperature,
+        "num_examples": len(point.scores),
+        "quality": point.quality,
+        "quality_low": point.interval[0],
+        "quality_high": point.interval[1],
+        "speedup": point.speedup,
+        "speedup_low": speed[0],
+        "speedup_high": speed[1],
+        **{name: point.rates[name] for name in point.rates if name != "multiply_adds_per_token"},
+        "compute": points.compute(point),
+    }
