@@ -31,7 +31,14 @@ def get_config(arg: str = "expert") -> ml_collections.ConfigDict:
     """`arg` names the model to train, expert or drafter: those of `debian_en_de.py`."""
     config = _SAME["get_config"](arg)
     config.task.name = "debian_summaries"
-    config.train.update(num_steps=3_000 if arg == "expert" else 600, row_length=768)
+    config.train.update(
+        init_from=f"shipped:debian_en_de/{arg}",
+        num_steps=2_500 if arg == "expert" else 800,
+        learning_rate=2e-3,
+        dropout=0.1 if arg == "expert" else 0.0,
+        row_length=768,
+        eval_every=500,
+    )
     config.pair = "shipped:debian_summaries"
     config.evaluate.update(settings=sweep(), max_new_tokens=40)
     config.evaluate.splits = {"validation": 160, "test": 160}

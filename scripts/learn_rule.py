@@ -2,13 +2,14 @@
 
     python scripts/learn_rule.py --config=CONFIG.py --out=HEAD.json
 
-Both models of the config's pair read training examples of its task, and a small head learns from
-their distributions at each token which of them is right. A setting then names it by its path:
+Both models of the config's pair read worked answers of its task, and a small head learns from their
+distributions at each token which of them is right. A setting then names it by its path:
 
     product(rule="learned", head="HEAD.json", alpha=(0.0, 0.1, 0.2), draft_length=5)
 
-Prints how well it tells, on training examples held out from it, beside the plug-in estimate that
-`opt` uses. Validation and test examples are never read.
+Prints how well it tells, on examples held out from it, beside the plug-in estimate that `opt` uses.
+They are training examples, or with --unseen such validation examples as the config's evaluation
+does not read: for models that know their training texts by heart. Test examples are never read.
 """
 
 from absl import flags
@@ -18,7 +19,10 @@ from speccascade import app
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Names task and pair; see configs/.")
 _OUT = flags.DEFINE_string("out", None, "The file that the head goes to, as JSON.")
-_NUM_EXAMPLES = flags.DEFINE_integer("num_examples", 512, "How many of the training split.")
+_NUM_EXAMPLES = flags.DEFINE_integer("num_examples", 512, "How many it reads.")
+_UNSEEN = flags.DEFINE_bool(
+    "unseen", False, "Whether of the validation split, after those that evaluate.splits counts."
+)
 _SEED = flags.DEFINE_integer("seed", 0, "Of the head's first weights.")
 flags.mark_flags_as_required(["config", "out"])
 
@@ -27,7 +31,8 @@ def main(argv):
     del argv
     from speccascade.training import head
 
-    print(head.learn(_CONFIG.value, _OUT.value, _NUM_EXAMPLES.value, _SEED.value))
+    arguments = _OUT.value, _NUM_EXAMPLES.value, _SEED.value, _UNSEEN.value
+    print(head.learn(_CONFIG.value, *arguments))
 
 
 if __name__ == "__main__":

@@ -18,6 +18,18 @@ Params = Any
 Cache = Any
 
 
+class Dropout(NamedTuple):
+    """Units that training leaves out (Srivastava et al. 2014), of an encoder-decoder.
+
+    Attributes:
+      key: of the masks; one mask for all positions of a row.
+      rate: the probability that a unit is left out, a Python float.
+    """
+
+    key: jax.Array
+    rate: float
+
+
 class Prefilled(NamedTuple):
     """What is left to do after the prompt was read.
 
@@ -66,6 +78,8 @@ class Model(Protocol):
         self, params: Params, prompt: jax.Array, prompt_length: jax.Array, answer: jax.Array
     ) -> jax.Array:
         """Scores answers alone, without a cache.
+
+        An encoder-decoder also takes `dropout`, for training: a `Dropout`.
 
         Args:
           params: the model's parameters.

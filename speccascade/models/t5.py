@@ -19,7 +19,7 @@ from jax.sharding import PartitionSpec as P
 
 from speccascade.models import axes
 from speccascade.models.int8 import matrix
-from speccascade.models.interface import Params, Prefilled
+from speccascade.models.interface import Dropout, Params, Prefilled
 from speccascade.models.t5_config import T5Config
 from speccascade.models.transformer import (
     Head,
@@ -145,35 +145,43 @@ def _slots(keys_BLKH: jax.Array, values_BLKH: jax.Array) -> LayerCache:
     return LayerCache(keys_BLKH.swapaxes(1, 2), values_BLKH.swapaxes(1, 2))
 
 
+def _thinned(rate: float) -> nn.Dropout:
+    """Returns the layer that leaves units of `[B, S, D]` out; at rate 0 it changes nothing."""
+    return nn.Dropout(rate, broadcast_dims=(-2,), deterministic=False)
+
+
 class Encoder(nn.Module):
     """Reads a prompt, every token seeing all of it."""
 
     config: T5Config
+    dropout: float = 0.0
 
     @nn.compact
     def __call__(self, x_BTD, length_B):
         """Maps embeddings `[B, T, D]` of right-padded prompts to `[B, T, D]`."""
-        c = self.config
+        c, thinned = self.config, _thinned(self.dropout)
         index = jnp.arange(x_BTD.shape[1])
         bias = RelativePositions(c, bidirectional=True, name="relative")(index[None], index[None])
         bias = jnp.where(index < length_B[:, None, None, None], bias, UNSEEN)
-        x = x_BTD
+        x = thinned(x_BTD)
         for i in range(c.num_layers):
             attention = Attention(c, name=f"attention_{i}")
             y = RMSNorm(c, name=f"attention_norm_{i}")(x)
-            x = x + attention(y, _slots(*attention.keys_and_values(y)), bias)
-            x = x + MLP(c, name=f"mlp_{i}")(RMSNorm(c, name=f"mlp_norm_{i}")(x))
-        return RMSNorm(c, name="final_norm")(x)
+            x = x + thinned(attention(y, _slots(*attention.keys_and_values(y)), bias))
+            x = x + thinned(MLP(c, name=f"mlp_{i}")(RMSNorm(c, name=f"mlp_norm_{i}")(x)))
+        return thinned(RMSNorm(c, name="final_norm")(x))
 
 
 class Decoder(nn.Module):
     """Writes an answer, each token seeing those before it and all of the prompt."""
 
     config: T5Config
+    dropout: float = 0.0
 
     def setup(self):
         """Makes the layers; `read_prompt` and `__call__` share their cross-attention."""
         c, layers = self.config, range(self.config.num_decoder_layers)
+        self.thinned = _thinned(self.dropout)
         self.relative = RelativePositions(c, bidirectional=False)
         self.attention_norm = [RMSNorm(c) for _ in layers]
         self.attention = [Attention(c) for _ in layers]
@@ -197,7 +205,7 @@ class Decoder(nn.Module):
         prompt = jnp.arange(cache.cross[0].keys_BKLH.shape[2])
         inside = prompt < cache.prompt_length[:, None, None, None]
         cross_bias = jnp.where(inside, 0.0, UNSEEN)
-        x, layers = x_BSD, []
+        x, layers = self.thinned(x_BSD), []
         for i, attention in enumerate(self.attention):
             y = self.attention_norm[i](x)
             key, value = attention.keys_and_values(y)
@@ -207,24 +215,25 @@ class Decoder(nn.Module):
                 layers.append(layer)
             else:
                 layer = _slots(key, value)
-            x = x + attention(y, layer, bias)
+            x = x + self.thinned(attention(y, layer, bias))
             y = self.cross_attention_norm[i](x)
-            x = x + self.cross_attention[i](y, cache.cross[i], cross_bias)
-            x = x + self.mlp[i](self.mlp_norm[i](x))
-        return self.final_norm(x), tuple(layers)
+            x = x + self.thinned(self.cross_attention[i](y, cache.cross[i], cross_bias))
+            x = x + self.thinned(self.mlp[i](self.mlp_norm[i](x)))
+        return self.thinned(self.final_norm(x)), tuple(layers)
 
 
 class T5(nn.Module):
-    """The whole network."""
+    """The whole network; above a `dropout` of 0 it needs random numbers of that name."""
 
     config: T5Config
+    dropout: float = 0.0
 
     def setup(self):
         """Makes the embedding, which both stacks share, the stacks and the head."""
         c = self.config
         shape = (c.vocab_size, c.d_model)
         self.embedding = matrix(self, "embedding", nn.initializers.normal(1.0), shape, c)
-        self.encoder, self.decoder = Encoder(c), Decoder(c)
+        self.encoder, self.decoder = Encoder(c, self.dropout), Decoder(c, self.dropout)
         if not c.tie_embeddings:
             self.head = Head(c)
 
@@ -306,12 +315,18 @@ class EncoderDecoder:
         return T5(self.config).apply({"params": params}, tokens, prompt_length)
 
     def answer_logits(
-        self, params: Params, prompt: jax.Array, prompt_length: jax.Array, answer: jax.Array
+        self,
+        params: Params,
+        prompt: jax.Array,
+        prompt_length: jax.Array,
+        answer: jax.Array,
+        dropout: Dropout | None = None,
     ) -> jax.Array:
         """Scores answers alone; see `Model.answer_logits`."""
         variables = {"params": params}
-        return T5(self.config).apply(
-            variables, prompt, prompt_length, answer, method="answer_logits"
+        rate, rngs = (0.0, None) if dropout is None else (dropout.rate, {"dropout": dropout.key})
+        return T5(self.config, rate).apply(
+            variables, prompt, prompt_length, answer, method="answer_logits", rngs=rngs
         )
 
     def features(self, params: Params, tokens: jax.Array, prompt_length: jax.Array) -> jax.Array:

@@ -1,8 +1,10 @@
 """Behind `scripts/learn_rule.py`: trains the head of the rule `learned` on worked answers.
 
-Both models read the task's training examples, teacher-forced; at each token of an answer the labels
-are whether the drafter's and whether the expert's best token is the reference's. A head trained on
-the examples that it is later measured on would flatter itself: the training split alone is read.
+Both models read worked answers of the task, teacher-forced; at each token the labels are whether
+the drafter's and whether the expert's best token is the reference's. A head trained on the examples
+that it is later measured on would flatter itself, and one trained on what the models have by heart
+believes them too much. So either the training split is read, or of the validation split those
+examples that no evaluation reads.
 """
 
 import os
@@ -21,7 +23,6 @@ from speccascade import pairs, tasks
 from speccascade.errors import UserError
 from speccascade.models.interface import Model, Params
 
-SPLIT = "train"
 LEAST = 20  # examples
 HELD_OUT = 5  # of so many examples one is held out
 BATCH = 4  # logits of float32 [BATCH, T, V] are in memory four times
@@ -59,14 +60,18 @@ class Quality(NamedTuple):
     auc: float | None
 
 
-def learn(config: ml_collections.ConfigDict, out: str, num_examples: int, seed: int) -> str:
+def learn(
+    config: ml_collections.ConfigDict, out: str, num_examples: int, seed: int, unseen: bool = False
+) -> str:
     """Trains a head and writes it to `out`.
 
     Args:
       config: its `task` has the examples, its `pair` the models.
       out: the file.
-      num_examples: the first so many of the training split; a fifth of them is held out.
+      num_examples: how many are read; a fifth of them is held out.
       seed: of the head's first weights.
+      unseen: whether they are those of the validation split that follow the
+        `evaluate.splits["validation"]` of the config, and not the first of the training split.
 
     Returns:
       What came of it on the held-out examples, beside the plug-in estimate.
@@ -79,12 +84,17 @@ def learn(config: ml_collections.ConfigDict, out: str, num_examples: int, seed: 
     folder = os.path.dirname(out) or "."
     if os.path.isdir(out):
         raise UserError(f"--out={out} is a directory; give it the name of a file")
-    if missing := [name for name in ("task", "pair") if name not in config]:
+    needed = ("task", "pair", "evaluate") if unseen else ("task", "pair")
+    if missing := [name for name in needed if name not in config]:
         raise UserError(f"the config lacks {', '.join(missing)}; see configs/quickstart.py")
-    examples = tasks.make(config.task).examples(SPLIT, num_examples)
+    split, skipped = "train", 0
+    if unseen:
+        split, skipped = "validation", config.evaluate.splits.get("validation", 0)
+    examples = tasks.make(config.task).examples(split, skipped + num_examples)[skipped:]
     if len(examples) < LEAST:
         raise UserError(
-            f"the training split has {len(examples)} examples; a head needs at least {LEAST}"
+            f"split {split} has {len(examples)} examples{' after those measured' * unseen}; a head "
+            f"needs at least {LEAST}"
         )
     try:
         os.makedirs(folder, exist_ok=True)
@@ -101,6 +111,7 @@ def learn(config: ml_collections.ConfigDict, out: str, num_examples: int, seed: 
     notes = {
         "task": config.task.name,
         "pair": pair.hash,
+        "split": split,
         "examples": len(examples),
         "tokens": len(found.example),
         "seed": seed,

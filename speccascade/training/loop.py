@@ -12,7 +12,7 @@ import optax
 
 from speccascade import models, pairs, tasks, text
 from speccascade.errors import UserError
-from speccascade.models.interface import Model, Params
+from speccascade.models.interface import Dropout, Model, Params
 from speccascade.text import Tokenizer
 from speccascade.training import checkpoints, data, losses, steps
 from speccascade.training.optimizer import make_optimizer
@@ -21,9 +21,13 @@ from speccascade.training.optimizer import make_optimizer
 SECTIONS = ("task", "tokenizer", "model", "train")
 
 
-class Teacher(NamedTuple):
+class Given(NamedTuple):
+    """A trained model that another begins from or learns from, and where it was found."""
+
+    source: str
     model: Model
     params: Params
+    tokenizer: Tokenizer
 
 
 def _whole_loss(params, batch, teacher_params, *, model, teacher_model, config):
@@ -39,10 +43,11 @@ def _whole_loss(params, batch, teacher_params, *, model, teacher_model, config):
     return _weighted(logits, tokens[:, 1:], *weights, teacher_logits, config)
 
 
-def _answer_loss(params, batch, teacher_params, *, model, teacher_model, config):
-    """The same of answers alone."""
+def _answer_loss(params, batch, teacher_params, *, model, teacher_model, config, key=None):
+    """The same of answers alone; `key` is that of dropout."""
     given = batch["prompt"], batch["prompt_length"], batch["answer"]
-    logits = model.answer_logits(params, *given)
+    thinned = {"dropout": Dropout(key, rate)} if (rate := config.get("dropout")) else {}
+    logits = model.answer_logits(params, *given, **thinned)
     teacher_logits = None
     if teacher_model is not None:
         teacher_logits = teacher_model.answer_logits(teacher_params, *given)
@@ -71,9 +76,9 @@ def _weighted(logits, targets, weights, answer, teacher_logits, config):
 
 # Two programs: the first is compiled for every shape of a batch, the second takes long and has one.
 @partial(jax.jit, static_argnames=("model", "teacher_model", "config"))
-def _gradients(params, batch, teacher_params, *, model, teacher_model, config):
-    whole = _whole_loss if config.prompt_weight else _answer_loss
-    loss = partial(whole, model=model, teacher_model=teacher_model, config=config)
+def _gradients(params, batch, teacher_params, key, *, model, teacher_model, config):
+    loss = _whole_loss if config.prompt_weight else partial(_answer_loss, key=key)
+    loss = partial(loss, model=model, teacher_model=teacher_model, config=config)
     return jax.grad(loss, has_aux=True)(params, batch, teacher_params)
 
 
@@ -119,17 +124,44 @@ def evaluate(model: Model, params: Params, problems: data.Problems, batch_size: 
     }
 
 
-def _tokenizer(config, workdir: str, task: tasks.Task, teacher: Tokenizer | None) -> Tokenizer:
-    """The workdir's tokenizer; at the first start the teacher's, or a new one."""
+def _given(source: str) -> Given | None:
+    if not source:
+        return None
+    model, params, tokenizer, _ = pairs.load_model(source)
+    return Given(source, model, params, tokenizer)
+
+
+def _tokenizer(config, workdir: str, task: tasks.Task, given: list[Given]) -> Tokenizer:
+    """The workdir's tokenizer; at the first start that of the given models, or a new one."""
     if text.is_in(workdir):
-        return text.load(workdir)
-    if teacher is None:
+        tokenizer, has = text.load(workdir), workdir
+    elif given:
+        tokenizer, has = given[0].tokenizer, given[0].source
+    else:
         examples = task.examples("train", config.tokenizer.train_examples)
         tokenizer = text.train((e.prompt + e.answer for e in examples), config.tokenizer.vocab_size)
-    else:
-        tokenizer = teacher
-    tokenizer.save(workdir)
+    for model in given:
+        if tokenizer != model.tokenizer:
+            raise UserError(
+                f"{has} has another tokenizer than {model.source}; take models of one tokenizer, "
+                "and a new workdir for each"
+            )
+    if not text.is_in(workdir):
+        tokenizer.save(workdir)
     return tokenizer
+
+
+def _first_params(model: Model, seed: int, begun: Given | None) -> Params:
+    """Fresh parameters, or those of a trained model, in the dtype in which they are trained."""
+    if begun is None:
+        return model.init(jax.random.key(seed))
+    there, here = models.describe(begun.model), models.describe(model)
+    differ = [key for key in here if not key.endswith("dtype") and there.get(key) != here[key]]
+    if differ:
+        found = ", ".join(f"{key} ({there.get(key)} there, {here[key]} here)" for key in differ)
+        raise UserError(f"train.init_from={begun.source} is another model: {found}")
+    fresh = jax.eval_shape(model.init, jax.random.key(0))
+    return jax.tree.map(lambda old, new: jnp.asarray(old, new.dtype), begun.params, fresh)
 
 
 def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, float]:
@@ -142,23 +174,22 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, float]:
     steps.check(c)
     if config.model.get("family") == "encoder_decoder" and c.prompt_weight:
         raise UserError("an encoder-decoder does not predict prompts; set train.prompt_weight to 0")
+    if c.get("dropout") and (c.prompt_weight or config.model.get("family") != "encoder_decoder"):
+        raise UserError("only an encoder-decoder has dropout; set train.dropout to 0")
     if config.model.get("weight_dtype"):
         raise UserError(
             "int8 weights cannot be trained; leave out model.weight_dtype, and round the trained "
             "ones with the pair's weights=int8"
         )
-    teacher, teacher_tokenizer = None, None
     task = tasks.make(config.task)
     optimizer = make_optimizer(c)
     if c.distill_from:
         losses.distillation(c.distill_loss)
-        model, params, teacher_tokenizer, _ = pairs.load_model(c.distill_from)
-        teacher = Teacher(model, params)
+    teacher, begun = _given(c.distill_from), _given(c.get("init_from", ""))
     checkpoints.claim_workdir(workdir, {k: config[k].to_dict() for k in SECTIONS})
-    tokenizer = _tokenizer(config, workdir, task, teacher_tokenizer)
-    if teacher and tokenizer != teacher_tokenizer:
-        raise UserError(f"{workdir} has another tokenizer than {c.distill_from}; use a new workdir")
+    tokenizer = _tokenizer(config, workdir, task, [given for given in (teacher, begun) if given])
     model = models.build({**config.model, "vocab_size": tokenizer.vocab_size})
+    params = _first_params(model, c.seed, begun)
     checkpoints.write_json(os.path.join(workdir, "model.json"), models.describe(model))
 
     splits = {
@@ -168,11 +199,10 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, float]:
         for split in ("train", "validation")
     }
     with checkpoints.manager(workdir) as saved:
-        return _run(c, workdir, saved, model, teacher, optimizer, splits)
+        return _run(c, workdir, saved, model, params, teacher, optimizer, splits)
 
 
-def _run(c, workdir, saved, model, teacher, optimizer, splits) -> dict[str, float]:
-    params = model.init(jax.random.key(c.seed))
+def _run(c, workdir, saved, model, params, teacher, optimizer, splits) -> dict[str, float]:
     gradients = partial(
         _gradients, model=model, teacher_model=teacher.model if teacher else None, config=c
     )
@@ -186,7 +216,8 @@ def _run(c, workdir, saved, model, teacher, optimizer, splits) -> dict[str, floa
             rows = data.rows_of_like_length(step, problems.length, c.batch_size, c.seed)
         else:
             rows = data.rows_of_step(step, len(problems), c.batch_size, c.seed)
-        grads, logged = gradients(params, batch_of(rows), teacher_params)
+        key = jax.random.fold_in(jax.random.key(c.seed), step)
+        grads, logged = gradients(params, batch_of(rows), teacher_params, key)
         params, state, norm = _update(params, state, grads, optimizer=optimizer)
         return params, state, {**logged, "grad_norm": norm}
 

@@ -14,10 +14,10 @@ def read(workdir: str) -> dict[str, Any]:
     if not os.path.exists(os.path.join(workdir, "metrics.jsonl")):
         return {}
     config = checkpoints.read_json(os.path.join(workdir, "config.json"))
-    if config["train"].get("distill_from"):  # where it lay says nothing to anybody else
-        config["train"]["distill_from"] = os.path.basename(
-            os.path.normpath(config["train"]["distill_from"])
-        )
+    for name in ("init_from", "distill_from"):
+        source = config["train"].get(name)
+        if source and not source.startswith("shipped:"):  # where it lay is nobody else's affair
+            config["train"][name] = os.path.basename(os.path.normpath(source))
     step, seconds = 0, 0.0
     for row in metrics.read_metrics(os.path.join(workdir, "metrics.jsonl")):
         if "seconds_per_step" in row:

@@ -155,6 +155,24 @@ def test_only_the_training_split_is_read(exported, tmp_path, monkeypatch):
     )
 
 
+def test_unseen_examples_are_those_of_validation_that_nothing_measures(
+    exported, tmp_path, monkeypatch
+):
+    config = tiny_pair.get_config(exported)
+    config.task.validation_size = 60
+    config.evaluate.splits = {"validation": 35, "test": 5}
+    whole = tasks.make(config.task).examples("validation")
+    read = []
+    monkeypatch.setattr(learning, "read", lambda _, examples: read.extend(examples) or drawn(0)[0])
+    out = tmp_path / "head.json"
+    learning.learn(config, str(out), 100, seed=0, unseen=True)
+    assert read == whole[35:] and len(read) == 25
+    assert json.loads(out.read_text())["notes"]["split"] == "validation"
+    config.evaluate.splits = {"validation": 50}
+    with pytest.raises(UserError, match="has 10 examples after those measured"):
+        learning.learn(config, str(out), 100, seed=0, unseen=True)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

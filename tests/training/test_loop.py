@@ -12,6 +12,7 @@ import ml_collections
 import numpy as np
 import pytest
 
+from speccascade import models, tasks
 from speccascade.errors import UserError
 from speccascade.training import checkpoints, data, loop
 from speccascade.training.metrics import read_metrics
@@ -198,15 +199,72 @@ def test_int8_weights_are_not_trained(tmp_path):
 
 
 def test_an_encoder_decoder_trains_on_answers_alone(tmp_path):
-    config = tiny.get_config()
-    del config.model["num_kv_heads"]
-    config.model.update(family="encoder_decoder", num_decoder_layers=1)
+    config = encoder_decoder_config()
+    config.train.prompt_weight = 0.2
     with pytest.raises(UserError, match="set train.prompt_weight to 0"):
         loop.train(config, str(tmp_path))
-    config.train.update(prompt_weight=0.0, num_steps=20)
+    config.train.prompt_weight = 0.0
     loop.train(config, str(tmp_path))
     losses = [row["loss"] for row in losses_of(tmp_path) if "loss" in row]
     assert losses[-1] < losses[0] - 1
+
+
+def encoder_decoder_config():
+    config = tiny.get_config()
+    del config.model["num_kv_heads"]
+    config.model.update(family="encoder_decoder", num_decoder_layers=1)
+    config.train.update(prompt_weight=0.0, num_steps=20)
+    return config
+
+
+def test_dropout_leaves_units_out_in_training_alone(trained, tmp_path):
+    config = encoder_decoder_config()
+    config.train.dropout = 0.3
+    task = tasks.make(config.task)
+    _, _, tokenizer = checkpoints.load_model(trained)
+    problems = data.tokenize(task, "train", tokenizer, 160)
+    model = models.build({**config.model, "vocab_size": tokenizer.vocab_size})
+    params = model.init(jax.random.key(0))
+    batch = problems.answers(np.arange(8))
+    how = {"model": model, "teacher_model": None}
+
+    def loss(rate, key):
+        config.train.dropout = rate
+        train = ml_collections.FrozenConfigDict(config.train)
+        return float(loop._answer_loss(params, batch, None, config=train, key=key, **how)[0])
+
+    one, two = jax.random.split(jax.random.key(1))
+    assert loss(0.3, one) == loss(0.3, one) != loss(0.3, two)
+    assert loss(0.0, one) == loss(0.0, two) != loss(0.3, one)
+    loop.train(config, str(tmp_path))
+    losses = [row["loss"] for row in losses_of(tmp_path) if "loss" in row]
+    assert losses[-1] < losses[0] - 0.3
+
+
+def test_dropout_wants_an_encoder_decoder(tmp_path):
+    config = tiny.get_config()
+    config.train.update(dropout=0.1)
+    with pytest.raises(UserError, match=r"set train\.dropout to 0"):
+        loop.train(config, str(tmp_path / "run"))
+
+
+def test_training_begins_from_a_trained_model(trained, tmp_path):
+    config = tiny.get_config()
+    config.train.update(init_from=trained, num_steps=2, learning_rate=0.0)
+    loop.train(config, str(tmp_path / "same"))
+    before, after = (checkpoints.load_model(w) for w in (trained, str(tmp_path / "same")))
+    for a, b in zip(jax.tree.leaves(before[1]), jax.tree.leaves(after[1]), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert before[2] == after[2]
+    config.model.d_ff = 8
+    with pytest.raises(UserError, match=r"is another model: d_ff \(16 there, 8 here\)"):
+        loop.train(config, str(tmp_path / "other"))
+    config.tokenizer.vocab_size = 300
+    config.train.init_from = ""
+    loop.train(config, str(tmp_path / "tokens"))
+    config.train.update(init_from=trained, distill_from=str(tmp_path / "tokens"))
+    with pytest.raises(UserError, match="has another tokenizer than"):
+        loop.train(config, str(tmp_path / "both"))
 
 
 def test_both_optimizers_decay_matrices_alone():
