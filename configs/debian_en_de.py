@@ -41,7 +41,8 @@ def sweep(head: str = "shipped:debian_en_de") -> tuple[dict, ...]:
         + product(rule="opt", alpha=(0.0, 0.4), **five)
         + product(rule="opt", alpha=0.0, draft_length=2, **both)
         + product(rule="learned", head=head, alpha=(0.0, 0.5), **five)
-        + product(rule="bild", alpha=(2.0, 4.0), fallback=0.4, draft_length=7, **both)
+        + product(rule="learned", head=head, alpha=0.0, draft_length=2, **both)
+        + product(rule="bild", alpha=(2.0, 4.0), fallback=0.4, draft_length=(3, 7), **both)
         # At temperature 0 it is spec.
         + product(rule="lossy", alpha=(0.2, 0.5, 0.8), **sampled)
         + product(rule="lossy", alpha=(0.5, 0.8), draft_length=2, temperature=1.0)
@@ -99,7 +100,7 @@ def get_config(arg: str = "expert") -> ml_collections.ConfigDict:
         "splits": {"validation": 96, "test": 96},
         "max_new_tokens": 128,
         "batch_size": 64,
-        "timing": {"num_examples": 12, "trials": 3},
+        "timing": {"num_examples": 20, "trials": 3},
     }
     if arg == "drafter":
         config.model.update(

@@ -6,8 +6,9 @@ python scripts/evaluate.py --distributed --config=configs/gemma2_2b_9b.py:gsm8k 
 The paper, as its readers summarise it, has N = 1 and the rejection rate in place of time; its
 temperatures and numbers of examples are not known, those here are ours. `--dry_run` says what all
 of it costs. For less, `--config.evaluate.splits.test=100`, or nothing timed,
-`--config.evaluate.timing.num_examples=0`, or other settings,
-`--config.evaluate.settings='({"rule": "spec", "draft_length": 1},)'`.
+`--config.evaluate.timing.num_examples=0`, or other settings, the expert's
+own decoding among them: `--config.evaluate.settings='({"method": "autoregressive_expert"},
+{"rule": "spec", "draft_length": 1})'`.
 """
 
 import ml_collections

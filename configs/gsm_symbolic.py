@@ -92,6 +92,7 @@ def sweep() -> tuple[dict, ...]:
     """Every rule over its knobs at N = 5, lossless decoding over N, and what runs undrafted."""
     both = {"temperature": (0.0, 1.0)}
     five = {"draft_length": 5, **both}
+    others = {"draft_length": (3, 8), **both}
     sampled = {"draft_length": 5, "temperature": 1.0}  # greedy, these are lossless decoding
     return (
         product(method=("autoregressive_expert", "autoregressive_drafter"), **both)
@@ -105,13 +106,21 @@ def sweep() -> tuple[dict, ...]:
         + product(rule="token_v1", alpha=(0.0, 0.2, 0.4, 0.6), **five)
         + product(rule="token_v2", alpha=(0.1, 0.3, 0.5, 0.7, 0.9), **five)
         + product(rule="token_v3", alpha=(0.1, 0.3, 0.5, 0.7, 0.9), **five)
-        + product(rule="token_v3", alpha=(0.3, 0.7), draft_length=(3, 8), **both)
+        + product(rule="token_v3", alpha=(0.3, 0.7), **others)
+        + product(rule=("chow", "token_v2"), alpha=0.1, **others)
+        + product(rule=("diff", "opt"), alpha=0.0, **others)
+        + product(rule="learned", head="shipped:gsm_symbolic", alpha=0.6, **others)
+        + product(rule="typical", alpha=0.6, **others)
+        + product(rule="lossy", alpha=0.5, draft_length=(3, 8), temperature=1.0)
+        + product(rule="spec", expert_top_p=0.9, draft_length=(3, 8), temperature=1.0)
         + product(rule="token_v3", alpha=(0.3, 0.7), verifier="block", **five)
         + product(rule=("lossy", "lenient"), alpha=(0.1, 0.3, 0.5, 0.8), **sampled)
         + product(rule="spec", expert_top_k=(2, 5), **sampled)
         + product(rule="spec", expert_top_p=(0.5, 0.9), **sampled)
         + product(rule="spec", expert_min_p=(0.1, 0.5), **sampled)
-        + product(rule="bild", alpha=(2.0, 3.0, 5.0), fallback=(0.3, 0.6), draft_length=10, **both)
+        + product(
+            rule="bild", alpha=(2.0, 3.0, 5.0), fallback=(0.3, 0.6), draft_length=(5, 10), **both
+        )
         + product(rule="mixture", alpha=(0.1, 0.3, 0.5), **five)
         + product(rule="typical", alpha=(0.1, 0.3, 0.6), **five)
         + product(rule="topk_relaxed", alpha=(0.5, 0.9), k=(2, 5), **five)

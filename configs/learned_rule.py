@@ -20,17 +20,22 @@ import ml_collections
 from speccascade.evaluate.sweep import product
 
 
-def get_config(head: str = "shipped:gsm_symbolic") -> ml_collections.ConfigDict:
-    """`head` names the head: a file that scripts/learn_rule.py wrote."""
-    whole = runpy.run_path(str(pathlib.Path(__file__).with_name("quickstart.py")))
-    config = whole["get_config"]()
-    del config.benchmark
+def sweep(head: str = "shipped:gsm_symbolic") -> tuple[dict, ...]:
+    """The rules that estimate which model is right, over alpha, and lossless decoding."""
     both = {"draft_length": 8, "temperature": (0.0, 1.0)}
     alphas = (-0.5, 0.0, 0.2, 0.4, 0.6, 0.8, 0.95)
-    config.evaluate.settings = (
+    return (
         product(method="autoregressive_expert", temperature=(0.0, 1.0))
         + product(rule="spec", **both)
         + product(rule=("diff", "opt"), alpha=alphas, **both)
         + product(rule="learned", head=head, alpha=alphas, **both)
     )
+
+
+def get_config(head: str = "shipped:gsm_symbolic") -> ml_collections.ConfigDict:
+    """`head` names the head: a file that scripts/learn_rule.py wrote."""
+    whole = runpy.run_path(str(pathlib.Path(__file__).with_name("quickstart.py")))
+    config = whole["get_config"]()
+    del config.benchmark
+    config.evaluate.settings = sweep(head)
     return config

@@ -1,13 +1,18 @@
 """T5 v1.1 small drafts for large: one of the paper's pairs, N = 5, fine-tuned per task there.
 
 python scripts/tpu_plan.py --config=configs/t5_small_large.py --topology=v4:2x2x1
-python scripts/evaluate.py --distributed --config=configs/t5_small_large.py:wmt14 --workdir=gs://BUCKET/runs/NAME
+python scripts/evaluate.py --distributed --config=configs/t5_small_large.py:wmt14 \\
+    --config.pair.drafter=DIR --config.pair.expert=DIR --workdir=gs://BUCKET/runs/NAME
+
+DIR: models fine-tuned on the task. The hub's v1.1, which stand here, have been taught no task, and
+their answers mean nothing; they are what is planned.
 
 The paper, as its readers summarise it: N = 5, also 3 and 7, temperatures 0, 0.1, 0.5 and 1, whole
 validation splits, time on 500 examples, three trials, on TPU v4. The alphas and the test split are
 ours. `--dry_run` says what all of it costs. For less, `--config.evaluate.splits.validation=500`,
-`--config.evaluate.timing.num_examples=20`, or other settings,
-`--config.evaluate.settings='({"rule": "spec", "draft_length": 5},)'`.
+`--config.evaluate.timing.num_examples=20`, or other settings, the expert's
+own decoding among them: `--config.evaluate.settings='({"method": "autoregressive_expert"},
+{"rule": "spec", "draft_length": 5})'`.
 """
 
 import ml_collections

@@ -8,8 +8,9 @@ distributions at each token which of them is right. A setting then names it by i
     product(rule="learned", head="HEAD.json", alpha=(0.0, 0.1, 0.2), draft_length=5)
 
 Prints how well it tells, on examples held out from it, beside the plug-in estimate that `opt` uses.
-They are training examples, or with --unseen such validation examples as the config's evaluation
-does not read: for models that know their training texts by heart. Test examples are never read.
+They are training examples, or with --unseen the last ones of the validation split, for models that
+know their training texts by heart. An evaluation that would measure by the same examples is then
+refused. Test examples are never read.
 """
 
 from absl import flags
@@ -21,7 +22,7 @@ _CONFIG = config_flags.DEFINE_config_file("config", None, "Names task and pair; 
 _OUT = flags.DEFINE_string("out", None, "The file that the head goes to, as JSON.")
 _NUM_EXAMPLES = flags.DEFINE_integer("num_examples", 512, "How many it reads.")
 _UNSEEN = flags.DEFINE_bool(
-    "unseen", False, "Whether of the validation split, after those that evaluate.splits counts."
+    "unseen", False, "Whether to take the last ones of the validation split."
 )
 _SEED = flags.DEFINE_integer("seed", 0, "Of the head's first weights.")
 flags.mark_flags_as_required(["config", "out"])

@@ -1,6 +1,7 @@
 """Runs a script's `main` under absl and turns a user's mistake into one line."""
 
 import contextlib
+import errno
 import logging
 import sys
 import traceback
@@ -11,6 +12,8 @@ from absl import app, flags
 
 from speccascade import compilation_cache
 from speccascade.errors import UserError
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 flags.disclaim_key_flags()  # `--help` lists what is defined here as the script's own
 
@@ -32,8 +35,8 @@ def run(main: Callable[[Sequence[str]], None], launches: bool = False) -> None:
     """Parses absl flags and calls `main(argv)`, with what XLA compiled kept between runs.
 
     A `UserError` is printed as one line on standard error and ends the program with exit code 2;
-    so does a flag, a config file's name or one of its fields that does not exist. Every other
-    exception is a defect and keeps its traceback.
+    so does a disk that is full or read-only, and a flag, a config file's name or one of its fields
+    that does not exist. Every other exception is a defect and keeps its traceback.
 
     Args:
       main: the script's.
@@ -52,6 +55,10 @@ def run(main: Callable[[Sequence[str]], None], launches: bool = False) -> None:
                 main(argv)
         except UserError as error:
             _fail(str(error))
+        except OSError as error:
+            if error.errno not in _NO_ROOM:
+                raise
+            _fail(f"{error.filename or 'a file'} could not be written: {error.strerror}")
 
     app.run(guarded, flags_parser=_parse)
 

@@ -146,6 +146,14 @@ def _load(name: str) -> Head:
     return head
 
 
+def notes(name: str) -> dict[str, Any]:
+    """Returns how the head of a reference or of a config's name was trained; see `save`."""
+    load(name)
+    named = _REFERENCE.fullmatch(name)
+    with open(_path(named[1] if named else name), encoding="utf-8") as file:
+        return json.load(file).get("notes", {})
+
+
 def save(head: Head, path: str, notes: dict[str, Any]) -> None:
     """Writes a head.
 
@@ -161,10 +169,14 @@ def save(head: Head, path: str, notes: dict[str, Any]) -> None:
     os.replace(partial, path)
 
 
-def _read(source: str) -> Head:
-    path = source
+def _path(source: str) -> str:
     if source.startswith("shipped:"):
-        path = os.path.join(_SHIPPED, source.removeprefix("shipped:"), "head.json")
+        return os.path.join(_SHIPPED, source.removeprefix("shipped:"), "head.json")
+    return source
+
+
+def _read(source: str) -> Head:
+    path = _path(source)
     try:
         with open(path, encoding="utf-8") as file:
             fields = json.load(file)

@@ -190,12 +190,21 @@ def sweep(
         + product(rule=("chow", "diff"), alpha=shares, **block)
         + product(rule="opt", alpha=(-0.5, 0.0, 0.25, 0.5, 1.0), **block)
         + product(rule=("token_v1", "token_v2", "token_v3"), alpha=shares, **block)
-        + product(rule="bild", alpha=(2.0, 3.0, 5.0), fallback=0.6, draft_length=10, **hot)
+        + product(
+            rule="bild",
+            alpha=(2.0, 3.0, 5.0),
+            fallback=0.6,
+            draft_length=(*draft_lengths, 10),  # it ends a draft by itself
+            **hot,
+        )
         # At temperature 0 these are spec.
         + product(rule="lossy", alpha=shares, **sampled)
         + product(rule="spec", expert_top_k=(5, 50), **sampled)
         + product(rule="spec", expert_top_p=(0.5, 0.9), **sampled)
         + product(rule="spec", expert_min_p=(0.1, 0.5), **sampled)
+        + product(rule="spec", drafter_top_p=(0.5, 0.9), **sampled)
+        + product(rule=("token_v3", "lossy"), alpha=0.3, expert_top_p=(0.5, 0.9), **sampled)
+        + product(rule=("token_v3", "lossy"), alpha=0.3, drafter_top_p=(0.5, 0.9), **sampled)
         + product(method="token_cascade", rule="chow", alpha=shares, **hot)
         + product(method="sequence_cascade", threshold=(-1.0, -0.5, -0.3, -0.1), **hot)
     )

@@ -52,3 +52,18 @@ def test_a_broken_config_file_keeps_its_traceback(tmp_path):
         text=True,
     )
     assert done.returncode != 0 and "broken.py" in done.stderr and "Traceback" in done.stderr
+
+
+def test_a_full_disk_is_one_line():
+    program = """
+import errno, os
+from speccascade import app
+
+def main(argv):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "runs/table.csv")
+
+app.run(main)
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr == "error: runs/table.csv could not be written: No space left on device\n"

@@ -88,14 +88,15 @@ class Results:
       rows: all rows, by key.
     """
 
-    def __init__(self, workdir: str, check: Callable[[], None] = lambda: None):
+    def __init__(self, workdir: str, check: Callable[[], None] = lambda: None, file: str = FILE):
         """Reads the rows so far, without a last line that was cut short.
 
         Args:
           workdir: where they are.
           check: from `claim`; called before every row.
+          file: the file's name there.
         """
-        self._path = os.path.join(workdir, FILE)
+        self._path = os.path.join(workdir, file)
         self._check = check
         rows, data = _read(self._path)
         self.rows = {row["key"]: row for row in rows}
@@ -119,6 +120,14 @@ class Results:
             bucket.write(epath.Path(self._path), data)
             self._data = data
         self.rows[row["key"]] = row
+
+    def clear(self) -> None:
+        """Removes the file, and so all rows."""
+        self._check()
+        if self.rows:
+            epath.Path(self._path).unlink(missing_ok=True)
+        self.rows = {}
+        self._data = None if self._data is None else b""
 
     def _append(self, line: str) -> None:
         start = os.path.getsize(self._path) if os.path.exists(self._path) else 0

@@ -4,15 +4,25 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import ml_collections
 
+from speccascade import head as heads
 from speccascade import pairs, sharding, tasks
 from speccascade.errors import UserError
-from speccascade.evaluate import cost, probe, provenance, quality, results, teacher_forced, timing
+from speccascade.evaluate import (
+    cost,
+    probe,
+    provenance,
+    quality,
+    results,
+    teacher_forced,
+    timing,
+    timing_parts,
+)
 from speccascade.evaluate.decoding import Engine, program, rule_kind
 from speccascade.evaluate.jobs import QUALITY, TEACHER_FORCED, TIMING, Job, plan
 from speccascade.evaluate.progress import Progress
@@ -23,6 +33,14 @@ from speccascade.training.checkpoints import claim_workdir
 SECTIONS = ("task", "pair", "evaluate")
 OPTIONAL = ("mesh",)
 DAY = 86_400  # seconds
+_NEEDED = (
+    "settings",
+    "splits",
+    "max_new_tokens",
+    "batch_size",
+    "timing.num_examples",
+    "timing.trials",
+)
 
 
 class Sweep(NamedTuple):
@@ -66,9 +84,12 @@ def prepare(config: ml_collections.ConfigDict) -> Sweep:
     plain = json.loads(
         json.dumps({k: _plain(config[k]) for k in SECTIONS + OPTIONAL if k in config})
     )
-    if missing := [k for k in SECTIONS if k not in plain]:
-        raise UserError(f"the config lacks {', '.join(missing)}; see configs/quickstart.py")
+    if absent := [k for k in SECTIONS if k not in plain]:
+        raise UserError(f"the config lacks {', '.join(absent)}; see configs/quickstart.py")
     section = plain["evaluate"]
+    given = {*section, *(f"timing.{k}" for k in section.get("timing", ()))}
+    if absent := [f"evaluate.{k}" for k in _NEEDED if k not in given]:
+        raise UserError(f"the config lacks {', '.join(absent)}; see configs/quickstart.py")
     settings = expand(section["settings"])
     _check(section)
     layout = sharding.from_config(plain.get("mesh"))
@@ -90,6 +111,7 @@ def prepare(config: ml_collections.ConfigDict) -> Sweep:
     engine, prompts = _tokenize(pair, task, examples, section["max_new_tokens"])
     for setting in settings:
         engine.check(setting)
+        _check_heads(setting, task, section["splits"])
     stem = {**plain, "evaluate": {k: v for k, v in section.items() if k != "settings"}}
     # What a file of the task says may change while the config stays.
     stem["examples"] = {
@@ -117,6 +139,20 @@ def _check(section: Mapping[str, Any]) -> None:
     for name, (value, least) in numbers.items():
         if not isinstance(value, int) or value < least:
             raise UserError(f"{name}={value} must be a whole number, at least {least}")
+
+
+def _check_heads(setting: Setting, task: tasks.Task, splits: Mapping[str, int]) -> None:
+    """Raises UserError where a head would be measured by examples that it was trained on."""
+    for name, value in (*setting.knobs, *setting.middle_knobs):
+        if name != "head":
+            continue
+        notes = heads.notes(value)
+        count, first = splits.get(notes.get("split"), 0), notes.get("first", 0)
+        if notes.get("task") == task.name and count > first:
+            raise UserError(
+                f"head {value} was trained on examples of split {notes['split']} from {first} on; "
+                f"lower evaluate.splits.{notes['split']} (now {count}) to that, or train another"
+            )
 
 
 def _tokenize(
@@ -257,13 +293,14 @@ def measure(sweep: Sweep, workdir: str, profile: bool = False) -> Outcome:
     """Does what `evaluate` does with a sweep that is prepared, or with some of its jobs."""
     hosts.check_alike(_fingerprint(sweep), "code, config or checkpoint")
     with contextlib.ExitStack() as held:
-        store = None
+        store = timed = None
 
         def start() -> list[int]:
-            nonlocal store
+            nonlocal store, timed
             check = held.enter_context(results.claim(workdir))
             claim_workdir(workdir, sweep.config)
             store = results.Results(workdir, check)
+            timed = results.Results(workdir, check, timing_parts.FILE)
             left = set(missing(sweep, store.rows))
             return [i for i, job in enumerate(sweep.jobs) if job in left]
 
@@ -276,7 +313,7 @@ def measure(sweep: Sweep, workdir: str, profile: bool = False) -> Outcome:
             print(line, file=sys.stderr, flush=True)
         failed = []
         with Progress(left, speeds, sweep.config["evaluate"]["batch_size"], shown) as progress:
-            for job, outcome in _measure(sweep, left, progress):
+            for job, outcome in _measure(sweep, left, progress, timed):
                 if isinstance(outcome, str):
                     failed.append(f"{job} failed: {outcome}")
                     progress.write(failed[-1])
@@ -292,8 +329,10 @@ def _fingerprint(sweep: Sweep) -> str:
     return digest([job.identity(sweep.provenance)["key"] for job in sweep.jobs])
 
 
-def _measure(sweep: Sweep, jobs: Sequence[Job], progress: Progress):
-    """Yields every job with its outcome."""
+def _measure(
+    sweep: Sweep, jobs: Sequence[Job], progress: Progress, timed: results.Results | None
+) -> Iterator[tuple[Job, dict[str, Any] | str]]:
+    """Yields every job with its outcome; `timed` is the file of `timing_parts`."""
     engine, prompts = sweep.engine, sweep.prompts
     batch_size = sweep.config["evaluate"]["batch_size"]
     for group in cost.groups(jobs):
@@ -305,7 +344,11 @@ def _measure(sweep: Sweep, jobs: Sequence[Job], progress: Progress):
         elif group[0].kind == TEACHER_FORCED:
             yield from teacher_forced.run(engine, prompts, group, batch_size)
         else:
-            yield from timing.run(engine, prompts, group, progress.answered, progress.compiled)
+            parts = timing_parts.Parts(timed, group, lambda job: _identity(sweep, job)["key"])
+            yield from timing.run(
+                engine, prompts, group, progress.answered, progress.compiled, parts
+            )
+            parts.clear()
 
 
 def _profile(sweep: Sweep, directory: str) -> None:

@@ -17,6 +17,7 @@ from speccascade.evaluate.decoding import Engine, Request, program, rule_kind
 from speccascade.evaluate.jobs import Job
 from speccascade.evaluate.quality import Prompts
 from speccascade.evaluate.settings import Setting
+from speccascade.evaluate.timing_parts import Part, Parts
 from speccascade.sharding import hosts
 
 # Settings that are timed in turn, together with the expert. Each trial of an example passes over
@@ -42,6 +43,7 @@ def run(
     jobs: Sequence[Job],
     advance: Callable[[int], None],
     compiled: Callable[[Setting], None],
+    parts: Parts,
 ) -> Iterator[tuple[Job, dict[str, Any] | str]]:
     """Times the settings of one group.
 
@@ -54,6 +56,7 @@ def run(
       jobs: a group of `groups`.
       advance: told the number of answers after each example.
       compiled: told each setting once its program is there.
+      parts: of this group; examples that it knows are not timed again.
 
     Yields:
       Each job with the measured fields of its row, or with a line that says why it failed.
@@ -63,25 +66,36 @@ def run(
     settings = [expert, *(job.setting for job in jobs)]
     requests = prompts[first.split].requests[: first.num_examples]
     for setting in settings:
-        _answer(engine, setting, requests[0])  # compiles
+        if len(parts.known) < len(requests):
+            _answer(engine, setting, requests[0])  # compiles
         compiled(setting)
-    ms = np.zeros((len(settings), len(requests), first.trials))
-    tokens = np.zeros((len(settings), len(requests)), int)
-    invalid = np.zeros(len(settings), int)
+    found = []
     for i, request in enumerate(requests):
-        for trial in range(first.trials):
-            for turn in range(len(settings)):
-                s = (turn + trial) % len(settings)
-                ms[s, i, trial], tokens[s, i], bad = _answer(engine, settings[s], request)
-                invalid[s] += bad
+        if (part := parts.known.get(i)) is None:
+            part = _timed(engine, settings, request, first.trials)
+            parts.keep(i, part)
+        found.append(part)
         advance(len(jobs) * first.trials)
-    ms = np.median(ms, axis=-1)
+    ms, tokens, invalid = (np.array(column) for column in zip(*found, strict=True))
+    ms, tokens, invalid = np.median(ms, axis=-1).T, tokens.T, invalid.sum(0)
     for s, job in enumerate(jobs, start=1):
         if invalid[s] or invalid[0]:
             who = "it" if invalid[s] else "the expert"
             yield job, f"{who} met logits that were not finite; look at checkpoints and dtype"
         else:
             yield job, _row(ms[s], tokens[s], ms[0], tokens[0])
+
+
+def _timed(engine: Engine, settings: Sequence[Setting], request: Request, trials: int) -> Part:
+    ms = np.zeros((len(settings), trials))
+    tokens = np.zeros(len(settings), int)
+    invalid = np.zeros(len(settings), int)
+    for trial in range(trials):
+        for turn in range(len(settings)):
+            s = (turn + trial) % len(settings)
+            ms[s, trial], tokens[s], bad = _answer(engine, settings[s], request)
+            invalid[s] += bad
+    return Part(ms.tolist(), tokens.tolist(), invalid.tolist())
 
 
 def _answer(engine: Engine, setting: Setting, request: Request) -> tuple[float, int, bool]:

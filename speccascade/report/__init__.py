@@ -6,6 +6,7 @@ comparison.py   one setting against another; verdicts.py says in words what come
 every_setting.py  all that was measured
 correlation.py  rejection rate against latency
 tradeoffs.py references.py slices.py   figures, in one style.py
+notes.py        what stands below the tables
 table.py        Markdown, LaTeX and CSV
 """
 
@@ -29,6 +30,7 @@ from speccascade.report import (
     verdicts,
 )
 from speccascade.report.choice import CRITERIA, TEST, VALIDATION, choose, complete_temperatures
+from speccascade.report.notes import about, is_timed
 from speccascade.report.points import Points, collect
 from speccascade.training.checkpoints import read_json
 
@@ -38,6 +40,9 @@ Figure = tuple[str, Callable[[str], None], str]
 
 def report(workdir: str) -> tuple[str, list[str]]:
     """Writes report.md, tables and figures to `workdir`/report.
+
+    Where the config has nothing timed no setting can be chosen by speed, and the main tables have
+    them all.
 
     Returns:
       The main tables and verdicts as Markdown, and the paths written.
@@ -54,15 +59,17 @@ def report(workdir: str) -> tuple[str, list[str]]:
         written.append(os.path.join(workdir, "report", name))
         return written[-1]
 
-    temperatures = complete_temperatures(points)
+    timed = is_timed(points)
+    temperatures = complete_temperatures(points) if timed else []
     choices = [choose(points, t, criterion) for t in temperatures for criterion in CRITERIA]
-    confined = _confined(points)
+    confined = _confined(points) if timed else []
     related = correlation.correlations(points, TEST)
-    answers, answered, questions = verdicts.question_section(points)
-    beside, comparisons = verdicts.lossless_section(points)
+    answers, answered, questions = verdicts.question_section(points) if timed else ([], [], [])
+    beside, comparisons = verdicts.lossless_section(points) if timed else ([], [])
 
-    tables = [choice_table.make(found, points) for found in choices]
-    notes = _notes(points)
+    measured = every_setting.tables(points, TEST)
+    tables = [choice_table.make(found, points) for found in choices] if timed else measured
+    notes = about(points)
     main = table.markdown(tables, notes)
     if answers:
         main += "\n".join(["", "**Does the token rule win?**", "", *answers, ""])
@@ -74,8 +81,8 @@ def report(workdir: str) -> tuple[str, list[str]]:
     fixed = [choice_table.make(found, points, n) for n, found in confined]
     if fixed:
         details += ["", "## At each draft length", "", table.markdown(fixed)]
-    measured = table.markdown(every_setting.tables(points, TEST))
-    details += ["", "## Every setting", *_MEASURED, "", measured]
+    if timed:
+        details += ["", "## Every setting", *_MEASURED, "", table.markdown(measured)]
     if related:
         details += ["", "## Rejection rate and latency", *_RELATED]
         details += ["", table.markdown([correlation.table(related)])]
@@ -122,9 +129,13 @@ def _read(workdir: str) -> Points:
             "the expert's own decoding (autoregressive_expert, not truncated) was not measured on "
             f"{VALIDATION} and {TEST}; let the config ask for it and run {command}"
         )
-    if not any(point.timing for point in points.by_setting.values()):
+    if config["evaluate"]["timing"]["num_examples"] and not is_timed(points):
         raise UserError(f"no setting was timed yet; run {command}")
     return points
+
+
+def _is_timed(points: Points) -> bool:
+    return any(point.timing for point in points.by_setting.values())
 
 
 def _confined(points: Points) -> list[tuple[int, list]]:
@@ -150,14 +161,18 @@ def _figures(points: Points) -> dict[str, Figure]:
     def over(found, below):
         return lambda path: slices.draw(found, below, path)
 
-    figures: dict[str, Figure] = {
-        "quality_latency.png": ("Quality against latency", plain(tradeoffs.quality_latency), ""),
-        "quality_rejection.png": (
-            "Quality against rejection rate",
-            plain(tradeoffs.quality_rejection),
+    figures: dict[str, Figure] = {}
+    if is_timed(points):
+        figures["quality_latency.png"] = (
+            "Quality against latency",
+            plain(tradeoffs.quality_latency),
             "",
-        ),
-    }
+        )
+    figures["quality_rejection.png"] = (
+        "Quality against rejection rate",
+        plain(tradeoffs.quality_rejection),
+        "",
+    )
     decoded = (p for (_, s), p in points.by_setting.items() if s == TEST)
     if any(p.rates["deferral_rate"] is not None for p in decoded):
         figures["quality_deferral.png"] = (
@@ -229,34 +244,3 @@ _RELATED = (
     "per token relative to the expert's own, with 95 % bootstrap intervals over settings. Where "
     "rejection rates hardly differ, or the time of a pass does, it is low.",
 )
-
-
-def _notes(points: Points) -> list[str]:
-    notes = [f"{c.title}: {c.rule}." for c in CRITERIA]
-    notes.append(
-        "Chosen on validation, reported on test, with 95 % bootstrap intervals over examples, "
-        'paired for differences and speed-ups; "not told apart" where the interval holds zero (for '
-        "a speed-up, 1). Every method stands at its own best draft length N."
-    )
-    notes.append(
-        "Speed-up: wall-clock per token of whole answers at batch 1, prefill included, against the "
-        "expert's own decoding of the same prompts in the same process. The expert's row is its "
-        "decoding timed twice: what differs from 1 there is noise. Over fewer than about twenty "
-        "timed examples such intervals are too narrow."
-    )
-    notes.append(
-        "Compute: multiply-adds of both models' matrix products per generated token, over those of "
-        "the expert's own decoding; every position that was scored counts, rejected ones too, the "
-        "prompts do not."
-    )
-    counts = {
-        split: max(len(p.scores) for p in points.by_setting.values() if p.split == split)
-        for split in (VALIDATION, TEST)
-    }
-    timed = max((len(p.timing.ms) for p in points.by_setting.values() if p.timing), default=0)
-    notes.append(
-        f"{counts[VALIDATION]} validation and {counts[TEST]} test examples, {timed} of each timed; "
-        + ", ".join(f"{name} {value}" for name, value in points.shared.items())
-        + "."
-    )
-    return notes + [f"{note}." for note in points.notes]

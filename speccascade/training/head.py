@@ -70,8 +70,8 @@ def learn(
       out: the file.
       num_examples: how many are read; a fifth of them is held out.
       seed: of the head's first weights.
-      unseen: whether they are those of the validation split that follow the
-        `evaluate.splits["validation"]` of the config, and not the first of the training split.
+      unseen: whether they are the last of the validation split, and not the first of the training
+        split. None of them is one that the config's `evaluate.splits` measures.
 
     Returns:
       What came of it on the held-out examples, beside the plug-in estimate.
@@ -87,10 +87,14 @@ def learn(
     needed = ("task", "pair", "evaluate") if unseen else ("task", "pair")
     if missing := [name for name in needed if name not in config]:
         raise UserError(f"the config lacks {', '.join(missing)}; see configs/quickstart.py")
-    split, skipped = "train", 0
+    task = tasks.make(config.task)
     if unseen:
-        split, skipped = "validation", config.evaluate.splits.get("validation", 0)
-    examples = tasks.make(config.task).examples(split, skipped + num_examples)[skipped:]
+        whole = task.examples("validation")
+        split = "validation"
+        first = max(len(whole) - num_examples, config.evaluate.splits.get(split, 0))
+        examples = whole[first:]
+    else:
+        split, first, examples = "train", 0, task.examples("train", num_examples)
     if len(examples) < LEAST:
         raise UserError(
             f"split {split} has {len(examples)} examples{' after those measured' * unseen}; a head "
@@ -106,12 +110,13 @@ def learn(
     found = read(pair, examples)
     held_out = found.example % HELD_OUT == HELD_OUT - 1
     head = train(found.where(~held_out), seed)
-    unseen = found.where(held_out)
-    learned, plug_in = quality(learned_right(head, unseen), unseen), quality(plugin(unseen), unseen)
+    kept = found.where(held_out)
+    learned, plug_in = quality(learned_right(head, kept), kept), quality(plugin(kept), kept)
     notes = {
         "task": config.task.name,
         "pair": pair.hash,
         "split": split,
+        "first": first,
         "examples": len(examples),
         "tokens": len(found.example),
         "seed": seed,
@@ -119,14 +124,14 @@ def learn(
         "plug_in": plug_in._asdict(),
     }
     heads.save(head, out, notes)
-    return _told(out, head, unseen, learned, plug_in)
+    return _told(out, head, kept, learned, plug_in)
 
 
-def _told(out, head, unseen, learned, plug_in) -> str:
-    drafter, expert = unseen.right.T
+def _told(out, head, kept, learned, plug_in) -> str:
+    drafter, expert = kept.right.T
     lines = [
         f"{out}: {heads.reference(out).rpartition('@')[2]}",
-        f"{len(unseen.example)} held-out tokens: the drafter is right on {drafter.mean():.3f} of "
+        f"{len(kept.example)} held-out tokens: the drafter is right on {drafter.mean():.3f} of "
         f"them, the expert on {expert.mean():.3f}; only the drafter on "
         f"{(drafter & ~expert).mean():.4f}, only the expert on {(expert & ~drafter).mean():.4f}",
     ]

@@ -174,6 +174,8 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, float]:
     steps.check(c)
     if config.model.get("family") == "encoder_decoder" and c.prompt_weight:
         raise UserError("an encoder-decoder does not predict prompts; set train.prompt_weight to 0")
+    if not 0 <= c.get("dropout", 0.0) < 1:
+        raise UserError(f"train.dropout={c.dropout} must be at least 0 and below 1")
     if c.get("dropout") and (c.prompt_weight or config.model.get("family") != "encoder_decoder"):
         raise UserError("only an encoder-decoder has dropout; set train.dropout to 0")
     if config.model.get("weight_dtype"):

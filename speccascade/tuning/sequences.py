@@ -64,7 +64,9 @@ def law(setting: Setting) -> Setting:
     nothing, and some rules are one.
     """
     method = "speculative" if setting.method == "token_cascade" else setting.method
-    found = dataclasses.replace(setting, method=method, draft_length=None, verifier=None)
+    found = dataclasses.replace(
+        setting, method=method, draft_length=None, verifier=None, middle_draft_length=None
+    )
     if setting.temperature > 0:
         return found
     rule = _GREEDY.get(setting.rule, setting.rule)
@@ -95,7 +97,16 @@ def _kind(setting: Setting) -> tuple:
         tuple(kind for kind, _ in pairs)
         for pairs in (setting.drafter_truncation, setting.expert_truncation)
     )
-    return setting.method, setting.rule, fixed, setting.draft_length, setting.verifier, names
+    middle = setting.middle_rule, setting.middle_knobs, setting.middle_draft_length
+    return (
+        setting.method,
+        setting.rule,
+        fixed,
+        setting.draft_length,
+        setting.verifier,
+        names,
+        middle,
+    )
 
 
 def _distance(setting: Setting) -> tuple[float, ...]:

@@ -12,6 +12,7 @@ from speccascade.rules import RULES
 LOCAL = (
     "quickstart",
     "gsm_symbolic",
+    "learned_rule",
     "three_models",
     "debian_en_de",
     "debian_summaries",
@@ -40,7 +41,7 @@ def test_every_experiment_has_its_sweep_in_its_file(name, arg):
     assert expand(made.evaluate.settings) == expand(found["sweep"]())
 
 
-@pytest.mark.parametrize("name", [*LOCAL, "learned_rule"])
+@pytest.mark.parametrize("name", LOCAL)
 def test_grids_are_valid_and_have_what_a_table_needs(name):
     section = config(name).evaluate
     settings = expand(section.settings)

@@ -6,7 +6,7 @@ import math
 import pytest
 
 from speccascade import pairs
-from speccascade.evaluate import cost, probe, results, run
+from speccascade.evaluate import cost, probe, results, run, timing_parts
 from speccascade.evaluate.cost import DRAFTER, EXPERT, SPECULATIVE, Speed
 from speccascade.evaluate.jobs import QUALITY, TIMING, plan
 from speccascade.evaluate.progress import Progress
@@ -120,10 +120,11 @@ def test_a_probe_has_all_that_is_needed_and_repeats_nothing_known(sweep):
     assert compiled[1] < compiled[0] / 2
 
 
-def test_the_bar_is_full_when_all_is_done(sweep):
+def test_the_bar_is_full_when_all_is_done(sweep, tmp_path):
+    parts = results.Results(tmp_path, file=timing_parts.FILE)
     left = [job for job in sweep.jobs if job.split == "test"]
     with Progress(left, SPEEDS, 8, shown=True) as progress:
-        assert len(list(run._measure(sweep, left, progress))) == len(left)
+        assert len(list(run._measure(sweep, left, progress, parts))) == len(left)
         assert progress._bar.total == sum(cost.estimate(left, SPEEDS, 8))
         assert progress._bar.n == pytest.approx(progress._bar.total)
 

@@ -14,13 +14,13 @@ import jax
 import numpy as np
 import pytest
 
-from speccascade import pairs, tasks
+from speccascade import head, pairs, tasks
 from speccascade.errors import UserError
 from speccascade.evaluate import provenance, results, run
 from speccascade.evaluate.jobs import QUALITY, TEACHER_FORCED, TIMING
 from speccascade.evaluate.settings import Setting, setting
 from speccascade.report import report
-from tests import tiny_pair
+from tests import tiny_pair, toy_head
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -157,6 +157,27 @@ def test_bad_input_is_refused_before_any_work(exported, tmp_path, changes, messa
     with pytest.raises(UserError, match=message):
         run.evaluate(config, str(tmp_path / "w"))
     assert not (tmp_path / "w").exists()
+
+
+def test_what_the_config_lacks_is_named(exported, tmp_path):
+    config = tiny_pair.get_config(exported)
+    del config.evaluate.splits
+    del config.evaluate.timing.trials
+    with pytest.raises(UserError, match="lacks evaluate.splits, evaluate.timing.trials"):
+        run.evaluate(config, str(tmp_path / "w"))
+    assert not (tmp_path / "w").exists()
+
+
+def test_a_head_is_not_measured_by_what_it_was_trained_on(exported, tmp_path):
+    config = tiny_pair.get_config(exported)
+    path = str(tmp_path / "head.json")
+    notes = {"task": config.task.name, "split": "validation", "first": 4}
+    head.save(head.load(toy_head.PATH), path, notes)
+    config.evaluate.settings = ({"rule": "learned", "head": path, "alpha": 0.1, "draft_length": 2},)
+    with pytest.raises(UserError, match="from 4 on; lower evaluate.splits.validation .now 5"):
+        run.prepare(config)
+    config.evaluate.splits.validation = 4
+    run.prepare(config)
 
 
 def test_prompts_longer_than_the_context_are_refused(exported, tmp_path):

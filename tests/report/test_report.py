@@ -212,6 +212,24 @@ def test_every_setting_stands_in_the_table_of_its_temperature_and_draft_length(w
     }
 
 
+def test_without_times_there_is_everything_that_needs_none(tmp_path):
+    rows, config = sweep(*[(*point[:3], None) for point in WIDER])
+    config["evaluate"]["timing"]["num_examples"] = 0
+    write(tmp_path, rows, config)
+    text, paths = report(str(tmp_path))
+    names = {path.rsplit("/", 1)[1] for path in paths}
+    assert {"quality_rejection.png", "references_deferral.png", "settings.csv"} <= names
+    assert not {"quality_latency.png", "table.csv", "comparisons.csv"} & names
+    assert "Nothing was timed" in text and "**Temperature 1, N = 5**" in text
+    assert "nan" not in (tmp_path / "report/report.md").read_text().lower()
+
+
+def test_methods_of_one_draft_length_are_named(tmp_path):
+    write(tmp_path, *sweep(*WIDER))
+    text, _ = report(str(tmp_path))
+    assert "(one alone for token_v3: 3, spec, expert top_p: 3, lossy: 3)" in text
+
+
 @pytest.mark.parametrize(
     ("kept", "message"),
     [

@@ -134,6 +134,10 @@ def test_only_alpha_or_a_truncation_changes_in_a_sequence():
         speculative("bild", 3.0, fallback=0.6),
         speculative("topk_relaxed", 0.5, k=2),
         speculative("topk_relaxed", 0.5, k=3),
+        speculative("token_v3", 0.3, middle_rule="spec", middle_draft_length=2),
+        speculative("token_v3", 0.3, middle_rule="spec", middle_draft_length=3),
+        speculative("token_v3", 0.3, middle_rule="chow", middle_alpha=0.1, middle_draft_length=2),
+        speculative("token_v3", 0.3, middle_rule="chow", middle_alpha=0.2, middle_draft_length=2),
     ]
     assert sequences(others) == [[s] for s in others]
     limits = {"expert_top_k": (9, 5, 2), "expert_top_p": (0.9, 0.5), "expert_min_p": (0.1, 0.4)}
