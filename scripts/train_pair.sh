@@ -8,8 +8,13 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 2
 
-if [ $# -lt 2 ] || [ ! -f "$1" ]; then
-  echo "usage: bash scripts/train_pair.sh CONFIG.py DIR [FLAGS OF export_pair.py]" >&2
+usage="usage: bash scripts/train_pair.sh CONFIG.py DIR [FLAGS OF export_pair.py]"
+if [ "${1:-}" = --help ]; then
+  echo "$usage"
+  exit
+fi
+if [ $# -lt 2 ]; then
+  echo "error: $usage" >&2
   exit 2
 fi
 config=$1 out=$2

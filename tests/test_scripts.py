@@ -2,6 +2,7 @@
 
 import ast
 import importlib.metadata
+import json
 import os
 import pathlib
 import re
@@ -11,6 +12,8 @@ import sys
 import tomllib
 
 import pytest
+
+from speccascade import head, pairs
 
 ROOT = pathlib.Path(__file__).parent.parent
 SCRIPTS = ["scripts/quickstart.sh", "scripts/test.sh", "scripts/setup.sh", ".ci/run"]
@@ -205,3 +208,44 @@ def test_pyproject_depends_on_what_is_pinned():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     names = {re.split("[<>=]", line)[0].lower() for line in project["dependencies"]}
     assert names | {"jaxlib"} == pinned("requirements.txt")
+
+
+TINY_PAIR = """
+from tests.training import tiny
+
+def get_config(role="expert"):
+    config = tiny.get_config()
+    config.task.validation_size = 40
+    config.train.update(num_steps=2, checkpoint_every=2)
+    config.model.d_ff = {"expert": 16, "drafter": 8}[role]
+    config.evaluate = {"splits": {"validation": 10}}
+    config.pair = "unused"
+    return config
+"""
+
+
+def test_train_pair_says_how_it_is_used():
+    done = bash("scripts/train_pair.sh", "--help")
+    assert done.returncode == 0 and done.stdout.startswith("usage: bash scripts/train_pair.sh")
+    fails(bash("scripts/train_pair.sh", "configs/debian_en_de.py"), "usage")
+
+
+@pytest.mark.slow
+def test_train_pair_leaves_a_pair_and_its_head(tmp_path):
+    config = tmp_path / "small.py"
+    config.write_text(TINY_PAIR)
+    out = tmp_path / "out"
+    done = bash(
+        "scripts/train_pair.sh",
+        str(config),
+        str(out),
+        "--rounded",
+        PYTHON=sys.executable,
+        PYTHONPATH=str(ROOT),
+    )
+    assert done.returncode == 0, done.stderr
+    pair = pairs.load(str(out / "pair"))
+    assert pair.name == "small" and pair.drafter.config.d_ff == 8
+    notes = json.loads((out / "pair/pair.json").read_text())["training"]
+    assert notes["drafter"]["config"]["train"]["distill_from"] == "expert"
+    assert head.notes(str(out / "pair/head.json"))["first"] == 10
