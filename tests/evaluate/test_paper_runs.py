@@ -61,9 +61,10 @@ def test_dry(name, task, config, tmp_path):
     temperatures, lengths = {"few_shot": (3, 1), "t5": (4, 3)}[FORMS[name]]
     settings = len(made.evaluate.settings)
     # Two of autoregressive decoding, 4 of sequence and 5 of token cascades, 3 of BiLD; at every N
-    # 31 of the rules over alpha and spec; where something is drawn, 5 lossy and 6 truncated ones.
+    # 31 of the rules over alpha and spec, and BiLD again; where something is drawn, 5 lossy ones
+    # and 16 over top-k, top-p and min-p.
     sampled = temperatures - 1
-    assert settings == temperatures * (14 + 31 * lengths) + sampled * 11 * lengths
+    assert settings == temperatures * (14 + 34 * lengths) + sampled * 21 * lengths
     sweep = run.prepare(made)
     decoded = [job for job in sweep.jobs if job.kind != TEACHER_FORCED]
     assert len(decoded) == 2 * 2 * settings
@@ -99,17 +100,13 @@ def check(workdir):
 
 
 # Two of each form, whose prompts are of like length: the second finds all compiled.
-QUICK = {("few_shot", "web_questions"), ("few_shot", "natural_questions")}
-QUICK |= {("t5", "wmt14"), ("t5", "xsum")}
+QUICK = {("gemma2_2b_9b", "web_questions"), ("gemma2_2b_9b", "natural_questions")}
+QUICK |= {("t5_small_large", "wmt14"), ("t5_small_large", "xsum")}
 
 
 @pytest.mark.parametrize(
     ("name", "task"),
-    [
-        pytest.param(name, task, marks=() if (form, task) in QUICK else pytest.mark.slow)
-        for name, form in (("gemma2_2b_9b", "few_shot"), ("t5_small_large", "t5"))
-        for task in paper.TASKS[form]
-    ],
+    [pytest.param(*each, marks=() if each in QUICK else pytest.mark.slow) for each in RUNS],
 )
 def test_run(name, task, config, tmp_path):
     made = config(name, task)
