@@ -41,5 +41,5 @@ def get_config(arg: str = "expert") -> ml_collections.ConfigDict:
     )
     config.pair = "shipped:debian_summaries"
     config.evaluate.update(settings=sweep(), max_new_tokens=40)
-    config.evaluate.splits = {"validation": 160, "test": 160}
+    config.evaluate.splits = {"validation": 320, "test": 320}
     return config
