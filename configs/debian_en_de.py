@@ -1,19 +1,17 @@
 """English to German on Debian's package descriptions: an encoder-decoder pair trained from scratch.
 
-    python scripts/train.py --config=configs/debian_en_de.py:expert --workdir=runs/en_de_expert
-    python scripts/train.py --config=configs/debian_en_de.py:drafter --workdir=runs/en_de_drafter \\
-        --config.train.distill_from=runs/en_de_expert
-
     python scripts/evaluate.py --config=configs/debian_en_de.py --workdir=runs/en_de
     python scripts/report.py --workdir=runs/en_de
 
 The descriptions are fetched into runs/debian (see docs/tasks.md). The pair of 3.9M and 0.6M
-parameters ships with the package, and the grid is measured on that one; one of your own is what
-scripts/export_pair.py makes of both, `--config.pair=DIR`.
+parameters ships with the package, and the grid is measured on that one. It is what
 
-Expected: a loss of 2.77 per token of the validation split for the expert (52 minutes on one core of
-an Intel Xeon with AMX) and of 3.42 for the drafter (16 minutes); greedy, 11.9 and 6.7 BLEU on the
-96 test paragraphs. The grid takes half an hour of two cores; what comes of it is in docs/en_de.md.
+    bash scripts/train_pair.sh configs/debian_en_de.py runs/en_de_pair --rounded
+
+makes, `--config.pair=runs/en_de_pair/pair`. Expected: a loss of 2.77 per token of the validation
+split for the expert (52 minutes on one core of an Intel Xeon with AMX) and of 3.42 for the drafter
+(16 minutes); greedy, 11.9 and 6.7 BLEU on the 96 test paragraphs. What comes of the grid is in
+docs/en_de.md.
 """
 
 import ml_collections
