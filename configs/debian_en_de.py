@@ -8,11 +8,13 @@ parameters ships with the package, and the grid is measured on that one. It is w
 
     bash scripts/train_pair.sh configs/debian_en_de.py runs/en_de_pair --rounded
 
-makes, `--config.pair=runs/en_de_pair/pair`. Expected: a loss of 2.77 per token of the validation
-split for the expert (52 minutes on one core of an Intel Xeon with AMX) and of 3.42 for the drafter
-(16 minutes); greedy, 11.9 and 6.7 BLEU on the 96 test paragraphs. What comes of the grid is in
-docs/en_de.md.
+makes, and `--config=configs/debian_en_de.py:runs/en_de_pair/pair` measures. Expected: a loss of
+2.77 per token of the validation split for the expert (52 minutes on one core of an Intel Xeon with
+AMX) and of 3.42 for the drafter (16 minutes); greedy, 11.9 and 6.7 BLEU on the 96 test paragraphs.
+What comes of the grid is in docs/en_de.md.
 """
+
+import os
 
 import ml_collections
 
@@ -21,7 +23,7 @@ from speccascade.evaluate.sweep import product
 
 
 def sweep(head: str = "shipped:debian_en_de") -> tuple[dict, ...]:
-    """Drafts of 1 to 7 tokens for lossless decoding and the token rule, of 2 and 5 for the others.
+    """Drafts of 1 to 7 tokens for lossless decoding and the token rule, fewer lengths for others.
 
     `head` is that of the learned rule, a file that scripts/learn_rule.py wrote.
     """
@@ -55,7 +57,7 @@ def sweep(head: str = "shipped:debian_en_de") -> tuple[dict, ...]:
 
 
 def get_config(arg: str = "expert") -> ml_collections.ConfigDict:
-    """`arg` names the model to train: expert or drafter."""
+    """`arg` names the model to train, expert or drafter, or the directory of a pair to measure."""
     config = ml_collections.ConfigDict()
     config.task = {"name": "debian_en_de", "format": "t5", "path": "runs/debian"}
     config.tokenizer = {"vocab_size": 4096, "train_examples": 16_000}
@@ -105,6 +107,11 @@ def get_config(arg: str = "expert") -> ml_collections.ConfigDict:
             d_model=96, num_layers=1, num_decoder_layers=1, num_heads=2, head_dim=32, d_ff=256
         )
         config.train.update(num_steps=1_500)
+    elif os.path.isdir(arg):
+        config.pair = arg
+        config.evaluate.settings = sweep(head=os.path.join(arg, "head.json"))
     elif arg != "expert":
-        raise UserError(f"unknown model {arg!r}; choose expert or drafter")
+        raise UserError(
+            f"unknown model {arg!r}; choose expert or drafter, or give the directory of a pair"
+        )
     return config

@@ -7,10 +7,11 @@ The pair ships with the package, and the grid is measured on that one. It is wha
 
     bash scripts/train_pair.sh configs/debian_summaries.py runs/summaries_pair --rounded
 
-makes, `--config.pair=runs/summaries_pair/pair`. Both models begin from those of `debian_en_de.py`,
-which know the same descriptions and have their vocabulary. Expected: a loss of 2.74 per token of
-the validation split for the expert (34 minutes on two cores of an AMD EPYC) and of 3.14 for the
-drafter (6 minutes); what comes of the grid is in docs/summaries.md.
+makes, and `--config=configs/debian_summaries.py:runs/summaries_pair/pair` measures. Both models
+begin from those of `debian_en_de.py`, which know the same descriptions and have their vocabulary.
+Expected: a loss of 2.74 per token of the validation split for the expert (34 minutes on two cores
+of an AMD EPYC) and of 3.14 for the drafter (6 minutes); what comes of the grid is in
+docs/summaries.md.
 """
 
 import pathlib
@@ -21,24 +22,27 @@ import ml_collections
 _SAME = runpy.run_path(str(pathlib.Path(__file__).with_name("debian_en_de.py")))
 
 
-def sweep() -> tuple[dict, ...]:
+def sweep(head: str = "shipped:debian_summaries") -> tuple[dict, ...]:
     """That of `debian_en_de.py`."""
-    return _SAME["sweep"](head="shipped:debian_summaries")
+    return _SAME["sweep"](head)
 
 
 def get_config(arg: str = "expert") -> ml_collections.ConfigDict:
-    """`arg` names the model to train, expert or drafter: those of `debian_en_de.py`."""
+    """`arg` and both models are those of `debian_en_de.py`."""
     config = _SAME["get_config"](arg)
     config.task.name = "debian_summaries"
+    role = "drafter" if arg == "drafter" else "expert"
     config.train.update(
-        init_from=f"shipped:debian_en_de/{arg}",
-        num_steps=2_500 if arg == "expert" else 800,
+        init_from=f"shipped:debian_en_de/{role}",
+        num_steps={"expert": 2_500, "drafter": 800}[role],
         learning_rate=2e-3,
-        dropout=0.1 if arg == "expert" else 0.0,
+        dropout={"expert": 0.1, "drafter": 0.0}[role],
         row_length=768,
         eval_every=500,
     )
-    config.pair = "shipped:debian_summaries"
-    config.evaluate.update(settings=sweep(), max_new_tokens=40)
+    config.evaluate.max_new_tokens = 40
+    if arg == role:
+        config.pair = "shipped:debian_summaries"
+        config.evaluate.settings = sweep()
     config.evaluate.splits = {"validation": 320, "test": 320}
     return config

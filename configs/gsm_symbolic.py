@@ -64,6 +64,7 @@ def get_config(arg: str = "expert") -> ml_collections.ConfigDict:
         "log_every": 50,
         "eval_every": 500,
         "checkpoint_every": 500,
+        "init_from": "",
         "distill_from": "",
         "distill_loss": "forward_kl",
         "distill_weight": 0.5,
@@ -89,7 +90,7 @@ def get_config(arg: str = "expert") -> ml_collections.ConfigDict:
 
 
 def sweep() -> tuple[dict, ...]:
-    """Every rule over its knobs at N = 5, lossless decoding over N, and what runs undrafted."""
+    """Every rule over its knobs at N = 5, the main ones over N, and what runs undrafted."""
     both = {"temperature": (0.0, 1.0)}
     five = {"draft_length": 5, **both}
     others = {"draft_length": (3, 8), **both}

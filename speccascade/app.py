@@ -51,16 +51,24 @@ def run(main: Callable[[Sequence[str]], None], launches: bool = False) -> None:
         if not launches:
             compilation_cache.enable()
         try:
-            with _together():
+            with _together(), _room_told():
                 main(argv)
         except UserError as error:
             _fail(str(error))
-        except OSError as error:
-            if error.errno not in _NO_ROOM:
-                raise
-            _fail(f"{error.filename or 'a file'} could not be written: {error.strerror}")
 
     app.run(guarded, flags_parser=_parse)
+
+
+@contextlib.contextmanager
+def _room_told() -> Iterator[None]:
+    """Turns a disk that is full or read-only into a `UserError`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        file = error.filename or "a file"
+        raise UserError(f"{file} could not be written: {error.strerror}") from error
 
 
 @contextlib.contextmanager

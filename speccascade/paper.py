@@ -174,10 +174,10 @@ def config(
 def sweep(
     draft_lengths: tuple[int, ...], temperatures: tuple[float, ...]
 ) -> tuple[dict[str, Any], ...]:
-    """Returns the paper's methods, and lossless decoding of a truncated expert.
+    """Returns the paper's methods, and some of them with either model truncated.
 
     Args:
-      draft_lengths: every N at which each method that drafts is measured.
+      draft_lengths: every N at which each method that drafts is measured; BiLD at 10 too.
       temperatures: of all.
     """
     hot = {"temperature": temperatures}
@@ -197,7 +197,7 @@ def sweep(
             draft_length=(*draft_lengths, 10),  # it ends a draft by itself
             **hot,
         )
-        # At temperature 0 these are spec.
+        # At temperature 0 lossy is spec, and truncation changes nothing.
         + product(rule="lossy", alpha=shares, **sampled)
         + product(rule="spec", expert_top_k=(5, 50), **sampled)
         + product(rule="spec", expert_top_p=(0.5, 0.9), **sampled)

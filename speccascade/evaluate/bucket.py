@@ -42,9 +42,25 @@ def write(path: epath.Path, data: bytes) -> None:
       UserError: it could not be written; what was there is intact.
     """
     partial = path.parent / f"{path.name}.partial"
-    try:
+    with _told(path):
         partial.write_bytes(data)
         partial.replace(path)
+
+
+def remove(path: epath.Path) -> None:
+    """Removes an object, or a file, if it is there.
+
+    Raises:
+      UserError: it could not be removed.
+    """
+    with _told(path):
+        path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _told(path: epath.Path) -> Iterator[None]:
+    try:
+        yield
     except Exception as error:  # every client package raises its own
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(

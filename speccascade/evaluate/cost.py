@@ -5,6 +5,7 @@ What scores references is left out: that is one pass over each, and takes next t
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -68,12 +69,17 @@ def decoded(jobs: Iterable[Job]) -> list[Job]:
     return [job for job in jobs if job.kind != TEACHER_FORCED]
 
 
-def groups(jobs: Sequence[Job]) -> list[list[Job]]:
-    """Returns the groups in which jobs are measured, in that order: quality first, timing last."""
+def groups(jobs: Sequence[Job], whole: Sequence[Job] | None = None) -> list[list[Job]]:
+    """Returns the groups in which jobs are measured, in that order: quality first, timing last.
+
+    Args:
+      jobs: what is left of a sweep.
+      whole: all of it, see `timing.groups`.
+    """
     grouped = {
         QUALITY: quality.groups,
         TEACHER_FORCED: teacher_forced.groups,
-        TIMING: timing.groups,
+        TIMING: partial(timing.groups, whole=whole),
     }
     return [
         group
@@ -110,17 +116,20 @@ def compile_seconds(kind: str, setting: Setting, speeds: Speeds) -> float:
     return sum(speeds[kind, method].compile_s for method in methods(setting))
 
 
-def estimate(jobs: Sequence[Job], speeds: Speeds, batch_size: int) -> Cost:
+def estimate(
+    jobs: Sequence[Job], speeds: Speeds, batch_size: int, whole: Sequence[Job] | None = None
+) -> Cost:
     """Returns what jobs cost.
 
     Args:
       jobs: what is left of a sweep.
       speeds: of all that is `needed`.
       batch_size: rows of a quality batch.
+      whole: all of the sweep, see `timing.groups`.
     """
     seconds = {QUALITY: 0.0, TIMING: 0.0}
     compiled = {}
-    for group in groups(decoded(jobs)):
+    for group in groups(decoded(jobs), whole):
         kind = group[0].kind
         seconds[kind] += decoding_seconds(group, speeds, batch_size)
         settings = [job.setting for job in group]

@@ -13,7 +13,14 @@ from speccascade.evaluate.settings import Setting
 class Progress:
     """Context of a bar over all jobs of a sweep; what really passes corrects the time left."""
 
-    def __init__(self, jobs: Sequence[Job], speeds: cost.Speeds, batch_size: int, shown: bool):
+    def __init__(
+        self,
+        jobs: Sequence[Job],
+        speeds: cost.Speeds,
+        batch_size: int,
+        shown: bool,
+        whole: Sequence[Job] | None = None,
+    ):
         """Args are those of `cost.estimate`, and whether there is a bar at all."""
         self._speeds = speeds
         self._batch_size = batch_size
@@ -22,7 +29,7 @@ class Progress:
         self._group: Sequence[Job] = ()
         self._answer_s = 0.0
         self._bar = tqdm.tqdm(
-            total=sum(cost.estimate(jobs, speeds, batch_size)),
+            total=sum(cost.estimate(jobs, speeds, batch_size, whole)),
             bar_format="{l_bar}{bar}| {elapsed} so far, {remaining} left{postfix}",
             smoothing=0.05,
             disable=not shown,

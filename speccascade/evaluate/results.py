@@ -4,7 +4,7 @@ import contextlib
 import fcntl
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from etils import epath
@@ -121,13 +121,39 @@ class Results:
             self._data = data
         self.rows[row["key"]] = row
 
-    def clear(self) -> None:
-        """Removes the file, and so all rows."""
+    def drop(self, keys: Iterable[str]) -> None:
+        """Removes rows, and the file with the last of them.
+
+        Raises:
+          UserError: the others could not be written anew; all are intact.
+        """
+        gone = set(keys)
+        left = {key: row for key, row in self.rows.items() if key not in gone}
+        if len(left) == len(self.rows):
+            return
         self._check()
-        if self.rows:
-            epath.Path(self._path).unlink(missing_ok=True)
-        self.rows = {}
-        self._data = None if self._data is None else b""
+        data = "".join(json.dumps(row) + "\n" for row in left.values()).encode()
+        path = epath.Path(self._path)
+        if self._data is not None or not left:
+            if left:
+                bucket.write(path, data)
+            else:
+                bucket.remove(path)
+        else:
+            self._rewrite(data)
+        self._data = None if self._data is None else data
+        self.rows = left
+
+    def _rewrite(self, data: bytes) -> None:
+        partial = self._path + ".partial"
+        try:
+            with open(partial, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(partial, self._path)
+        except OSError as error:
+            raise _unwritable(self._path, error) from None
 
     def _append(self, line: str) -> None:
         start = os.path.getsize(self._path) if os.path.exists(self._path) else 0
@@ -139,7 +165,11 @@ class Results:
         except OSError as error:
             with contextlib.suppress(OSError):
                 os.truncate(self._path, start)
-            raise UserError(
-                f"cannot write to {self._path}: {error.strerror}; the rows before are kept, "
-                "make room and start again"
-            ) from None
+            raise _unwritable(self._path, error) from None
+
+
+def _unwritable(path: str, error: OSError) -> UserError:
+    return UserError(
+        f"cannot write to {path}: {error.strerror}; the rows before are kept, make room and start "
+        "again"
+    )

@@ -147,11 +147,16 @@ def _check_heads(setting: Setting, task: tasks.Task, splits: Mapping[str, int]) 
         if name != "head":
             continue
         notes = heads.notes(value)
-        count, first = splits.get(notes.get("split"), 0), notes.get("first", 0)
-        if notes.get("task") == task.name and count > first:
+        split, first = notes.get("split", "train"), notes.get("first", 0)
+        if notes.get("task") == task.name and splits.get(split, 0) > first:
+            change = (
+                f"lower evaluate.splits.{split} (now {splits[split]}) to that"
+                if first
+                else f"leave evaluate.splits.{split} out"
+            )
             raise UserError(
-                f"head {value} was trained on examples of split {notes['split']} from {first} on; "
-                f"lower evaluate.splits.{notes['split']} (now {count}) to that, or train another"
+                f"head {value} was trained on examples of split {split} from {first} on; {change}, "
+                "or train another"
             )
 
 
@@ -221,7 +226,7 @@ def describe(sweep: Sweep, workdir: str) -> str:
             f"teacher-forced: {len(forced)} rows, one pass of both models over the references of "
             f"{len(teacher_forced.groups(forced))} splits",
             f"timing: {len(timed)} rows, {cost.answers(timed)} answers at batch 1, "
-            f"beside those of the expert in {len(timing.groups(timed))} groups",
+            f"beside those of the expert in {len(timing.groups(timed, sweep.jobs))} groups",
             *_mesh(sweep.engine.pair),
         ]
     )
@@ -250,7 +255,7 @@ def _priced(sweep: Sweep, left: Sequence[Job], workdir: str) -> tuple[cost.Speed
 
     known = {(kind, method): seconds for kind, method, seconds in hosts.from_first(read)}
     speeds = probe.measure(sweep.engine, sweep.prompts, left, batch_size, known)
-    priced = cost.estimate(left, speeds, batch_size)
+    priced = cost.estimate(left, speeds, batch_size, sweep.jobs)
     told = ["the rows so far"] * any(key in known for key in speeds)
     told += ["a short probe"] * any(key not in known for key in speeds)
     line = f"estimated cost: {priced}, from {' and '.join(told)}"
@@ -312,7 +317,8 @@ def measure(sweep: Sweep, workdir: str, profile: bool = False) -> Outcome:
         if shown:
             print(line, file=sys.stderr, flush=True)
         failed = []
-        with Progress(left, speeds, sweep.config["evaluate"]["batch_size"], shown) as progress:
+        batch_size = sweep.config["evaluate"]["batch_size"]
+        with Progress(left, speeds, batch_size, shown, sweep.jobs) as progress:
             for job, outcome in _measure(sweep, left, progress, timed):
                 if isinstance(outcome, str):
                     failed.append(f"{job} failed: {outcome}")
@@ -335,7 +341,7 @@ def _measure(
     """Yields every job with its outcome; `timed` is the file of `timing_parts`."""
     engine, prompts = sweep.engine, sweep.prompts
     batch_size = sweep.config["evaluate"]["batch_size"]
-    for group in cost.groups(jobs):
+    for group in cost.groups(jobs, sweep.jobs):
         progress.starts(group)
         if group[0].kind == QUALITY:
             yield from quality.run(

@@ -14,7 +14,7 @@ import numpy as np
 
 from speccascade.evaluate import metrics
 from speccascade.evaluate.decoding import Engine, Request, program, rule_kind
-from speccascade.evaluate.jobs import Job
+from speccascade.evaluate.jobs import TIMING, Job
 from speccascade.evaluate.quality import Prompts
 from speccascade.evaluate.settings import Setting
 from speccascade.evaluate.timing_parts import Part, Parts
@@ -25,16 +25,24 @@ from speccascade.sharding import hosts
 TOGETHER = 8
 
 
-def groups(jobs: Sequence[Job]) -> list[list[Job]]:
-    """Returns the jobs that are timed in turn: same examples and temperature, like beside like."""
+def groups(jobs: Sequence[Job], whole: Sequence[Job] | None = None) -> list[list[Job]]:
+    """Returns the jobs that are timed in turn: same examples and temperature, like beside like.
+
+    Args:
+      jobs: those to time.
+      whole: all of the sweep's, so that a group stays together when others are done; None for
+        `jobs`.
+    """
     alike = defaultdict(list)
-    for job in jobs:
-        alike[job.split, job.num_examples, job.trials, job.setting.temperature].append(job)
-    found = []
+    for job in jobs if whole is None else whole:
+        if job.kind == TIMING:
+            alike[job.split, job.num_examples, job.trials, job.setting.temperature].append(job)
+    wanted, found = set(jobs), []
     for group in alike.values():
         group.sort(key=lambda job: str((program(job.setting), rule_kind(job.setting))))
-        found += [group[i : i + TOGETHER] for i in range(0, len(group), TOGETHER)]
-    return found
+        chunks = (group[i : i + TOGETHER] for i in range(0, len(group), TOGETHER))
+        found += [[job for job in chunk if job in wanted] for chunk in chunks]
+    return [group for group in found if group]
 
 
 def run(

@@ -2,7 +2,7 @@
 
 A group's rows are there only when all its examples are timed: up to nine settings in turn, three
 times over, each of hundreds of answers. Until then they wait beside `results.jsonl`, in a file that
-is emptied with every group.
+holds no finished group.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from speccascade.evaluate import results
 from speccascade.evaluate.jobs import Job
+from speccascade.evaluate.settings import digest
 from speccascade.sharding import hosts
 
 FILE = "timing_parts.jsonl"
@@ -58,11 +59,18 @@ class Parts:
         """
         with hosts.agreed():
             if self._store is not None:
-                found = {"key": str(example), "example": example, "jobs": self._keys}
+                key = f"{digest(self._keys)}/{example}"
+                found = {"key": key, "example": example, "jobs": self._keys}
                 self._store.append({**found, **part._asdict()})
 
     def clear(self) -> None:
-        """Forgets all parts, once the group's rows are there."""
+        """Forgets the group's parts, once its rows are there.
+
+        Raises:
+          UserError: the file could not be changed.
+        """
         with hosts.agreed():
             if self._store is not None:
-                self._store.clear()
+                own = set(self._keys)
+                rows = self._store.rows.values()
+                self._store.drop([row["key"] for row in rows if own & set(row["jobs"])])

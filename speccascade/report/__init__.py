@@ -134,10 +134,6 @@ def _read(workdir: str) -> Points:
     return points
 
 
-def _is_timed(points: Points) -> bool:
-    return any(point.timing for point in points.by_setting.values())
-
-
 def _confined(points: Points) -> list[tuple[int, list]]:
     """Returns the choices within each draft length, where there are several."""
     lengths = sorted({s.draft_length for s in points.settings() if s.draft_length is not None})

@@ -85,7 +85,10 @@ def learn(
     if os.path.isdir(out):
         raise UserError(f"--out={out} is a directory; give it the name of a file")
     needed = ("task", "pair", "evaluate") if unseen else ("task", "pair")
-    if missing := [name for name in needed if name not in config]:
+    missing = [name for name in needed if name not in config]
+    if unseen and not missing and "splits" not in config.evaluate:
+        missing = ["evaluate.splits"]
+    if missing:
         raise UserError(f"the config lacks {', '.join(missing)}; see configs/quickstart.py")
     task = tasks.make(config.task)
     if unseen:

@@ -1,6 +1,7 @@
 """Trains a model on a task's worked answers."""
 
 import os
+from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -131,35 +132,49 @@ def _given(source: str) -> Given | None:
     return Given(source, model, params, tokenizer)
 
 
-def _tokenizer(config, workdir: str, task: tasks.Task, given: list[Given]) -> Tokenizer:
+def _tokenizer(config, workdir: str, task: tasks.Task, given: Sequence[Given]) -> Tokenizer:
     """The workdir's tokenizer; at the first start that of the given models, or a new one."""
     if text.is_in(workdir):
-        tokenizer, has = text.load(workdir), workdir
-    elif given:
-        tokenizer, has = given[0].tokenizer, given[0].source
+        tokenizer = text.load(workdir)
+        for model in given:
+            _check_tokenizers(tokenizer, workdir, model)
+        return tokenizer
+    if given:
+        tokenizer = given[0].tokenizer
     else:
         examples = task.examples("train", config.tokenizer.train_examples)
         tokenizer = text.train((e.prompt + e.answer for e in examples), config.tokenizer.vocab_size)
-    for model in given:
-        if tokenizer != model.tokenizer:
-            raise UserError(
-                f"{has} has another tokenizer than {model.source}; take models of one tokenizer, "
-                "and a new workdir for each"
-            )
-    if not text.is_in(workdir):
-        tokenizer.save(workdir)
+    tokenizer.save(workdir)
     return tokenizer
+
+
+def _check_tokenizers(tokenizer: Tokenizer, whose: str, other: Given) -> None:
+    if tokenizer != other.tokenizer:
+        raise UserError(
+            f"{whose} has another tokenizer than {other.source}; take models of one tokenizer, and "
+            "a new workdir for each"
+        )
+
+
+def _check_given(config, teacher: Given | None, begun: Given | None) -> None:
+    """Raises UserError where a model cannot begin from, or learn from, what it is given."""
+    if begun is None:
+        return
+    if teacher is not None:
+        _check_tokenizers(teacher.tokenizer, teacher.source, begun)
+    model = models.build({**config.model, "vocab_size": begun.tokenizer.vocab_size})
+    there, here = models.describe(begun.model), models.describe(model)
+    of_no_account = ("dtype", "param_dtype")
+    differ = [k for k in here if k not in of_no_account and there.get(k) != here[k]]
+    if differ:
+        found = ", ".join(f"{k} ({there.get(k)} there, {here[k]} here)" for k in differ)
+        raise UserError(f"train.init_from={begun.source} is another model: {found}")
 
 
 def _first_params(model: Model, seed: int, begun: Given | None) -> Params:
     """Fresh parameters, or those of a trained model, in the dtype in which they are trained."""
     if begun is None:
         return model.init(jax.random.key(seed))
-    there, here = models.describe(begun.model), models.describe(model)
-    differ = [key for key in here if not key.endswith("dtype") and there.get(key) != here[key]]
-    if differ:
-        found = ", ".join(f"{key} ({there.get(key)} there, {here[key]} here)" for key in differ)
-        raise UserError(f"train.init_from={begun.source} is another model: {found}")
     fresh = jax.eval_shape(model.init, jax.random.key(0))
     return jax.tree.map(lambda old, new: jnp.asarray(old, new.dtype), begun.params, fresh)
 
@@ -176,7 +191,7 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, float]:
         raise UserError("an encoder-decoder does not predict prompts; set train.prompt_weight to 0")
     if not 0 <= c.get("dropout", 0.0) < 1:
         raise UserError(f"train.dropout={c.dropout} must be at least 0 and below 1")
-    if c.get("dropout") and (c.prompt_weight or config.model.get("family") != "encoder_decoder"):
+    if c.get("dropout") and config.model.get("family") != "encoder_decoder":
         raise UserError("only an encoder-decoder has dropout; set train.dropout to 0")
     if config.model.get("weight_dtype"):
         raise UserError(
@@ -188,6 +203,7 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, float]:
     if c.distill_from:
         losses.distillation(c.distill_loss)
     teacher, begun = _given(c.distill_from), _given(c.get("init_from", ""))
+    _check_given(config, teacher, begun)
     checkpoints.claim_workdir(workdir, {k: config[k].to_dict() for k in SECTIONS})
     tokenizer = _tokenizer(config, workdir, task, [given for given in (teacher, begun) if given])
     model = models.build({**config.model, "vocab_size": tokenizer.vocab_size})

@@ -2,12 +2,14 @@
 
 import pathlib
 import runpy
+import shutil
 
 import pytest
 
 from speccascade.evaluate import run
 from speccascade.evaluate.settings import Setting, expand
 from speccascade.rules import RULES
+from tests import toy_head
 
 LOCAL = (
     "quickstart",
@@ -60,3 +62,12 @@ def test_the_whole_experiment_runs_every_rule():
 
 def test_the_quickstart_is_about_the_same_task():
     assert config("quickstart").task.to_dict() == config("gsm_symbolic").task.to_dict()
+
+
+@pytest.mark.parametrize("name", ["debian_en_de", "debian_summaries"])
+def test_the_directory_of_a_pair_is_measured_with_its_own_head(name, tmp_path):
+    shutil.copy(toy_head.PATH, tmp_path / "head.json")
+    made = module(name)["get_config"](str(tmp_path))
+    assert made.pair == str(tmp_path) and made.task.name == name
+    heads = {dict(s.knobs)["head"] for s in expand(made.evaluate.settings) if s.rule == "learned"}
+    assert {h.rpartition("@")[0] for h in heads} == {str(tmp_path / "head.json")}

@@ -178,6 +178,10 @@ def test_a_head_is_not_measured_by_what_it_was_trained_on(exported, tmp_path):
         run.prepare(config)
     config.evaluate.splits.validation = 4
     run.prepare(config)
+    head.save(head.load(toy_head.PATH), path, {"task": config.task.name})  # of the training split
+    config.evaluate.splits.train = 3
+    with pytest.raises(UserError, match="leave evaluate.splits.train out"):
+        run.prepare(config)
 
 
 def test_prompts_longer_than_the_context_are_refused(exported, tmp_path):

@@ -6,7 +6,8 @@ import pytest
 
 from speccascade import pairs
 from speccascade.evaluate import results, run, timing, timing_parts
-from speccascade.evaluate.jobs import TIMING
+from speccascade.evaluate.jobs import TIMING, Job
+from speccascade.evaluate.settings import setting
 from tests import tiny_pair
 
 
@@ -54,7 +55,7 @@ def test_timed_examples_outlive_the_process(config, tmp_path, monkeypatch):
     assert not [row for row in results.read(workdir) if row["kind"] == TIMING]
     parts = results.Results(workdir, file=timing_parts.FILE)
     assert [row["example"] for row in parts.rows.values()] == [0, 1]
-    before = parts.rows["1"]["ms"]
+    before = list(parts.rows.values())[1]["ms"]
 
     with monkeypatch.context() as patch:
         seen = count_answers(patch)
@@ -69,6 +70,43 @@ def test_timed_examples_outlive_the_process(config, tmp_path, monkeypatch):
     assert not os.path.exists(os.path.join(workdir, timing_parts.FILE))
 
 
+def test_a_group_whose_settings_fail_again_takes_nothing_from_another(
+    config, tmp_path, monkeypatch
+):
+    """Of two groups, one setting of the first fails each time; the second is killed in between."""
+    warm = {"rule": "spec", "temperature": 1.0}
+    config.evaluate.settings = (
+        {"method": "autoregressive_expert"},
+        {"rule": "spec", "draft_length": 2},
+        {**warm, "draft_length": 2},
+        {**warm, "draft_length": 3},
+    )
+    config.evaluate.timing.trials = 1
+    monkeypatch.setattr(timing, "TOGETHER", 2)
+    workdir = str(tmp_path / "w")
+    own = timing._answer
+    seen = []
+
+    def answer(engine, setting, request):
+        seen.append(setting.temperature)
+        if len(seen) == state["until"]:
+            raise Killed
+        ms, tokens, invalid = own(engine, setting, request)
+        return ms, tokens, invalid or (setting.rule == "spec" and setting.temperature == 0)
+
+    monkeypatch.setattr(timing, "_answer", answer)
+    # The first group: three that compile and three examples of three; the second: the same, cut.
+    state = {"until": 3 + 9 + 3 + 2 * 3 + 1}
+    with pytest.raises(Killed):
+        run.evaluate(config, workdir)
+    seen.clear()
+    state["until"] = None
+    assert len(run.evaluate(config, workdir).failed) == 1
+    # What failed is timed again, three examples beside the expert; of the second group one is left.
+    assert seen.count(0.0) == 2 + 3 * 2 and seen.count(1.0) == 3 + 3
+    assert not os.path.exists(os.path.join(workdir, timing_parts.FILE))
+
+
 def test_parts_serve_a_group_whose_settings_are_all_among_theirs(tmp_path):
     store = results.Results(tmp_path, file=timing_parts.FILE)
     whole = timing_parts.Parts(store, ["a", "b"], str)
@@ -78,3 +116,15 @@ def test_parts_serve_a_group_whose_settings_are_all_among_theirs(tmp_path):
     assert timing_parts.Parts(store, ["b", "c"], str).known == {}
     own.clear()
     assert timing_parts.Parts(store, ["b"], str).known == {}
+
+
+def test_groups_stay_together_when_others_are_done():
+    jobs = [
+        Job(TIMING, setting({"rule": "spec", "draft_length": n}), "test", 3, 1)
+        for n in range(1, 20)
+    ]
+    whole = timing.groups(jobs)
+    assert [len(group) for group in whole] == [8, 8, 3]
+    gone = whole[0][:3]
+    left = timing.groups([job for job in jobs if job not in gone], jobs)
+    assert left == [whole[0][3:], *whole[1:]]

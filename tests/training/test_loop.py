@@ -259,12 +259,14 @@ def test_training_begins_from_a_trained_model(trained, tmp_path):
     config.model.d_ff = 8
     with pytest.raises(UserError, match=r"is another model: d_ff \(16 there, 8 here\)"):
         loop.train(config, str(tmp_path / "other"))
+    assert not (tmp_path / "other").exists()
     config.tokenizer.vocab_size = 300
     config.train.init_from = ""
     loop.train(config, str(tmp_path / "tokens"))
     config.train.update(init_from=trained, distill_from=str(tmp_path / "tokens"))
     with pytest.raises(UserError, match="has another tokenizer than"):
         loop.train(config, str(tmp_path / "both"))
+    assert not (tmp_path / "both").exists()
 
 
 def test_both_optimizers_decay_matrices_alone():
