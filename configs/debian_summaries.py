@@ -44,5 +44,5 @@ def get_config(arg: str = "expert") -> ml_collections.ConfigDict:
     if arg == role:
         config.pair = "shipped:debian_summaries"
         config.evaluate.settings = sweep()
-    config.evaluate.splits = {"validation": 320, "test": 320}
+    config.evaluate.splits = {"validation": 240, "test": 240}
     return config
