@@ -1,3 +1,4 @@
+import functools
 import glob
 import json
 import os
@@ -228,14 +229,17 @@ def test_dropout_leaves_units_out_in_training_alone(trained, tmp_path):
     batch = problems.answers(np.arange(8))
     how = {"model": model, "teacher_model": None}
 
-    def loss(rate, key):
+    def loss_at(rate):
         config.train.dropout = rate
         train = ml_collections.FrozenConfigDict(config.train)
-        return float(loop._answer_loss(params, batch, None, config=train, key=key, **how)[0])
+        whole = functools.partial(loop._answer_loss, teacher_params=None, config=train, **how)
+        return jax.jit(lambda key: whole(params, batch, key=key)[0])
 
+    thinned, whole = loss_at(0.3), loss_at(0.0)
     one, two = jax.random.split(jax.random.key(1))
-    assert loss(0.3, one) == loss(0.3, one) != loss(0.3, two)
-    assert loss(0.0, one) == loss(0.0, two) != loss(0.3, one)
+    assert thinned(one) == thinned(one) != thinned(two)
+    assert whole(one) == whole(two) != thinned(one)
+    config.train.dropout = 0.3
     loop.train(config, str(tmp_path))
     losses = [row["loss"] for row in losses_of(tmp_path) if "loss" in row]
     assert losses[-1] < losses[0] - 0.3
