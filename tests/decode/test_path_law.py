@@ -14,7 +14,7 @@ COLD = {"temperature": 0.7, "drafter": Limits(2), "expert": Limits(3, 0.9, 0.15)
 GREEDY = {"temperature": 0.0}
 
 
-@pytest.mark.parametrize("verifier", ["token", "block"])
+@pytest.mark.parametrize("verifier", ["token", pytest.param("block", marks=pytest.mark.slow)])
 def test_every_rule_follows_its_law(verifier):
     decode = path_law.speculative(path_law.decoder(verifier), PARAMS)
     path_law.check(decode, PARAMS, path_law.settings(), draws=500, batches=12)

@@ -99,9 +99,9 @@ def check(workdir):
     assert "| token_v3 |" in table and all(pathlib.Path(path).exists() for path in paths)
 
 
-# Two of each form, whose prompts are of like length: the second finds all compiled.
+# Of Gemma two, whose prompts are of like length: the second finds all compiled.
 QUICK = {("gemma2_2b_9b", "web_questions"), ("gemma2_2b_9b", "natural_questions")}
-QUICK |= {("t5_small_large", "wmt14"), ("t5_small_large", "xsum")}
+QUICK |= {("t5_small_large", "wmt14")}
 
 
 @pytest.mark.parametrize(

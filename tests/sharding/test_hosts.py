@@ -59,6 +59,7 @@ def test_arrays_and_values_get_to_every_process():
     assert sorted(out) == sorted([f"[0] {line}", "[0] done", f"[1] {line}"])
 
 
+@pytest.mark.slow
 def test_checkpoints_are_saved_and_restored_by_all(tmp_path):
     code, out, err = finish(program("checkpoint", tmp_path))
     assert code == 0, err

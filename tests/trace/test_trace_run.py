@@ -29,6 +29,7 @@ def test_the_trace_is_what_generate_gives(index):
     assert trace.statistics == pytest.approx(completion.statistics, nan_ok=True)
 
 
+@pytest.mark.slow
 def test_blocks_agree_with_the_statistics():
     for trace in toy_traces.comparison().traces:
         assert len(trace.blocks) == trace.statistics["expert_calls"]
