@@ -6,17 +6,15 @@
 # Started again after an interruption it goes on. The result, runs/en_de_pair/pair, is what
 # --config.pair takes, and runs/en_de_pair/pair/head.json the head of the rule `learned`.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 2
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source scripts/setup.sh
 
 usage="usage: bash scripts/train_pair.sh CONFIG.py DIR [FLAGS OF export_pair.py]"
 if [ "${1:-}" = --help ]; then
   echo "$usage"
   exit
 fi
-if [ $# -lt 2 ]; then
-  echo "error: $usage" >&2
-  exit 2
-fi
+[ $# -ge 2 ] || fail "$usage"
 config=$1 out=$2
 shift 2
 python=${PYTHON:-python}

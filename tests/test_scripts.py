@@ -16,7 +16,13 @@ import pytest
 from speccascade import head, pairs
 
 ROOT = pathlib.Path(__file__).parent.parent
-SCRIPTS = ["scripts/quickstart.sh", "scripts/test.sh", "scripts/setup.sh", ".ci/run"]
+SCRIPTS = [
+    "scripts/quickstart.sh",
+    "scripts/test.sh",
+    "scripts/train_pair.sh",
+    "scripts/setup.sh",
+    ".ci/run",
+]
 
 # An interpreter that logs its calls, is of the version asked for, and makes and fills environments
 # without doing either.

@@ -134,13 +134,12 @@ class Results:
         self._check()
         data = "".join(json.dumps(row) + "\n" for row in left.values()).encode()
         path = epath.Path(self._path)
-        if self._data is not None or not left:
-            if left:
-                bucket.write(path, data)
-            else:
-                bucket.remove(path)
-        else:
+        if not left:
+            bucket.remove(path)
+        elif self._data is None:
             self._rewrite(data)
+        else:
+            bucket.write(path, data)
         self._data = None if self._data is None else data
         self.rows = left
 

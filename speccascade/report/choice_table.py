@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from speccascade.evaluate.settings import Setting
 from speccascade.report.choice import Choice
 from speccascade.report.points import Point, Points
 from speccascade.report.table import NOTHING, Table, interval, judged, number
@@ -10,7 +11,7 @@ from speccascade.report.table import NOTHING, Table, interval, judged, number
 _COLUMNS: tuple[tuple[str, Callable[[Choice, Points], str]], ...] = (
     ("method", lambda c, points: c.label),
     ("chosen", lambda c, points: c.setting.choices or NOTHING),
-    ("speed-up", lambda c, points: judged(_speedup(c.test), c.speed_verdict)),
+    ("speed-up", lambda c, points: judged(speedup(c.test), c.speed_verdict)),
     ("quality", lambda c, points: interval(c.test.quality, c.test.interval)),
     ("less the expert's", lambda c, points: judged(_difference(c), c.quality_verdict)),
     ("tokens per expert call", lambda c, _: number(c.test.rates["tokens_per_expert_call"], 2)),
@@ -19,8 +20,9 @@ _COLUMNS: tuple[tuple[str, Callable[[Choice, Points], str]], ...] = (
 )
 
 
-def _speedup(test: Point) -> str:
-    return interval(test.speedup, test.timing.interval, digits=2) if test.timing else NOTHING
+def speedup(point: Point) -> str:
+    """Returns a point's speed-up and its interval as text."""
+    return interval(point.speedup, point.timing.interval, digits=2) if point.timing else NOTHING
 
 
 def _difference(choice: Choice) -> str:
@@ -59,14 +61,7 @@ def record(choice: Choice, points: Points) -> dict[str, Any]:
         "criterion": choice.criterion.name,
         "temperature": choice.temperature,
         "method": choice.label,
-        "knobs": pairs(setting.knobs) if there else None,
-        "drafter_truncation": pairs(setting.drafter_truncation) if there else None,
-        "expert_truncation": pairs(setting.expert_truncation) if there else None,
-        "draft_length": setting.draft_length if there else None,
-        "verifier": setting.verifier if there else None,
-        "middle_rule": setting.middle_rule if there else None,
-        "middle_knobs": pairs(setting.middle_knobs) if there else None,
-        "middle_draft_length": setting.middle_draft_length if there else None,
+        **chosen(setting),
         "num_examples": len(test.scores) if there else None,
         "speedup": test.speedup if there else None,
         "speedup_low": speed[0],
@@ -88,6 +83,20 @@ def record(choice: Choice, points: Points) -> dict[str, Any]:
     }
 
 
-def pairs(values) -> str:
+def chosen(setting: Setting | None) -> dict[str, Any]:
+    """Returns what is chosen within a method, in columns of their own, None for no setting."""
+    return {
+        "knobs": setting and _pairs(setting.knobs),
+        "drafter_truncation": setting and _pairs(setting.drafter_truncation),
+        "expert_truncation": setting and _pairs(setting.expert_truncation),
+        "draft_length": setting and setting.draft_length,
+        "verifier": setting and setting.verifier,
+        "middle_rule": setting and setting.middle_rule,
+        "middle_knobs": setting and _pairs(setting.middle_knobs),
+        "middle_draft_length": setting and setting.middle_draft_length,
+    }
+
+
+def _pairs(values) -> str:
     """Returns knobs or truncations as text."""
     return " ".join(f"{k}={v:g}" for k, v in values)

@@ -5,14 +5,14 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from speccascade.evaluate.settings import Setting
-from speccascade.report.choice_table import pairs
+from speccascade.report.choice_table import chosen, speedup
 from speccascade.report.points import Point, Points
-from speccascade.report.table import NOTHING, Table, interval, number
+from speccascade.report.table import Table, interval, number
 
 _COLUMNS: tuple[tuple[str, Callable[[Point, Points], str]], ...] = (
     ("setting", lambda point, points: _name(point.setting)),
     ("quality", lambda point, points: interval(point.quality, point.interval)),
-    ("speed-up", lambda point, points: _speedup(point)),
+    ("speed-up", lambda point, points: speedup(point)),
     ("tokens per expert call", lambda p, points: number(p.rates["tokens_per_expert_call"], 2)),
     ("rejection rate", lambda point, points: number(point.rates["rejection_rate"])),
     ("deferral rate", lambda point, points: number(point.rates["deferral_rate"])),
@@ -54,23 +54,12 @@ def _name(setting: Setting) -> str:
     return " ".join(part for part in (setting.label, rest.choices) if part)
 
 
-def _speedup(point: Point) -> str:
-    return interval(point.speedup, point.timing.interval, digits=2) if point.timing else NOTHING
-
-
 def _record(point: Point, points: Points) -> dict[str, Any]:
     setting = point.setting
     speed = point.timing.interval if point.timing else (None, None)
     return {
         "method": setting.label,
-        "knobs": pairs(setting.knobs),
-        "drafter_truncation": pairs(setting.drafter_truncation),
-        "expert_truncation": pairs(setting.expert_truncation),
-        "draft_length": setting.draft_length,
-        "verifier": setting.verifier,
-        "middle_rule": setting.middle_rule,
-        "middle_knobs": pairs(setting.middle_knobs),
-        "middle_draft_length": setting.middle_draft_length,
+        **chosen(setting),
         "temperature": setting.temperature,
         "num_examples": len(point.scores),
         "quality": point.quality,

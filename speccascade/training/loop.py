@@ -228,13 +228,14 @@ def _run(c, workdir, saved, model, params, teacher, optimizer, splits) -> dict[s
 
     problems = splits["train"]
     batch_of = problems.batch if c.prompt_weight else problems.answers
+    dropped = jax.random.key(c.seed)
 
     def take(params, state, step):
         if c.get("sort_by_length"):
             rows = data.rows_of_like_length(step, problems.length, c.batch_size, c.seed)
         else:
             rows = data.rows_of_step(step, len(problems), c.batch_size, c.seed)
-        key = jax.random.fold_in(jax.random.key(c.seed), step)
+        key = jax.random.fold_in(dropped, step)
         grads, logged = gradients(params, batch_of(rows), teacher_params, key)
         params, state, norm = _update(params, state, grads, optimizer=optimizer)
         return params, state, {**logged, "grad_norm": norm}
