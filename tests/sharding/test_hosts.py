@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -21,6 +22,12 @@ ROOT = pathlib.Path(__file__).parents[2]
 LAUNCH = [sys.executable, "scripts/launch.py", "--processes=2", "--"]
 LONGEST = 300  # seconds; more is a hang
 DEVICES = "--xla_force_host_platform_device_count"
+# What gloo prints when it connects, a piece at a time: two of its threads may mix their pieces, and
+# a line end may come between any two.
+GLOO = re.compile(
+    r"(\[\d+\] ?)?(\[Gloo\] Rank | is connected to | peer ranks\. "
+    r"|Expected number of connected peer ranks is : |\d)*"
+)
 
 
 def start(*command, devices=2) -> subprocess.Popen:
@@ -43,7 +50,7 @@ def finish(process) -> tuple[int, list[str], list[str]]:
     except subprocess.TimeoutExpired:
         process.terminate()  # a launcher ends what it started
         raise
-    lines = [line for line in out.splitlines() if "[Gloo]" not in line]
+    lines = [line for line in out.splitlines() if not GLOO.fullmatch(line)]
     return process.returncode, lines, err.splitlines()
 
 
