@@ -40,7 +40,7 @@ def sweep(head: str = "shipped:debian_en_de") -> tuple[dict, ...]:
         + product(rule=("chow", "token_v2"), alpha=0.3, draft_length=2, **both)
         + product(rule="opt", alpha=(0.0, 0.4), **five)
         + product(rule="opt", alpha=0.0, draft_length=2, **both)
-        + product(rule="learned", head=head, alpha=(0.0, 0.5), **five)
+        + product(rule="learned", head=head, alpha=(-0.2, 0.0, 0.5), **five)
         + product(rule="learned", head=head, alpha=0.0, draft_length=2, **both)
         + product(rule="bild", alpha=(2.0, 4.0), fallback=0.4, draft_length=(3, 7), **both)
         # At temperature 0 it is spec.

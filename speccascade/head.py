@@ -110,10 +110,29 @@ def logits(weights: Any, found: jax.Array) -> jax.Array:
     return exact(x, of(weights.output_weight)) + of(weights.output_bias)
 
 
-def gain(head: Head, q1: jax.Array, p1: jax.Array, vocab: Vocab = WHOLE) -> jax.Array:
-    """Returns by how much more probably the expert is right than the drafter, `[..., 1]`."""
+def gain(
+    head: Head, q: jax.Array, p: jax.Array, q1: jax.Array, p1: jax.Array, vocab: Vocab = WHOLE
+) -> jax.Array:
+    """Returns by how much more probably a draw from p is right than one from q, `[..., 1]`.
+
+    The head says how probably either model's best token is right; any other is taken for wrong, and
+    where both have the same best token the expert's estimate holds. At temperature 0 that is the
+    difference of the two estimates; above it, a drafter that spreads more mass over its tail than
+    the expert is worth less even where both prefer the same token. Never above `TV(q, p)`.
+
+    Args:
+      head: which head.
+      q: the drafter as sampled from, `[..., V]`.
+      p: the expert as sampled from.
+      q1: the drafter at temperature 1.
+      p1: the expert at temperature 1.
+      vocab: how to reduce over V.
+    """
     right = jax.nn.sigmoid(logits(head, features(q1, p1, vocab)))
-    return right[..., 1:] - right[..., :1]
+    drafted, best = vocab.first_argmax(q1)[..., 0], vocab.first_argmax(p1)[..., 0]
+    of_drafted, of_best = (vocab.at(p, ids) - vocab.at(q, ids) for ids in (drafted, best))
+    of_drafted = jnp.where(drafted == best, 0.0, of_drafted)  # one token counts once
+    return (of_drafted * right[..., 0] + of_best * right[..., 1])[..., None]
 
 
 def reference(source: str) -> Reference:

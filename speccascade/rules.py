@@ -181,9 +181,9 @@ def _optlog(d, knobs, vocab):
 
 
 def _learned(d, knobs, vocab):
-    # `opt` with a learned estimate of how much more probably the expert is right.
+    # `opt` with a learned estimate of how much more probably the expert's token is right.
     cost = knobs["alpha"] * total_variation(d.q, d.p, vocab)
-    return _per_position(d, heads.gain(knobs["head"], d.q1, d.p1, vocab) > cost)
+    return _per_position(d, heads.gain(knobs["head"], *d, vocab) > cost)
 
 
 def _token_v1(d, knobs, vocab):

@@ -26,8 +26,8 @@ def tv(q, p):
     return sum(max(0.0, a - b) for a, b in zip(q, p, strict=True))
 
 
-def learned_gain(path, q1, p1):
-    """Returns how much more probably, to a head, the expert is right than the drafter."""
+def learned_gain(path, q, p, q1, p1):
+    """Returns how many more right tokens, to a head, a draw from p holds than one from q."""
     with open(path) as file:
         head = {name: np.array(x) for name, x in json.load(file).items() if name != "notes"}
     drafted, best = q1.argmax(), p1.argmax()
@@ -41,7 +41,10 @@ def learned_gain(path, q1, p1):
         (x - head["mean"]) / head["scale"] @ head["hidden_weight"] + head["hidden_bias"]
     )
     drafter, expert = 1 / (1 + np.exp(-(hidden @ head["output_weight"] + head["output_bias"])))
-    return expert - drafter
+    worth = np.zeros(len(q))  # how probably a token is right
+    worth[drafted] = drafter
+    worth[best] = expert
+    return p @ worth - q @ worth
 
 
 def deferral(name, k, q, p, q1, p1):
@@ -60,7 +63,7 @@ def deferral(name, k, q, p, q1, p1):
         "token_v3": lambda: (p1, (1 - alpha) * max(p1)),
         "learned": lambda: (
             alpha * tv(q, p) * everywhere,
-            learned_gain(k["head"], q1, p1),
+            learned_gain(k["head"], q, p, q1, p1),
         ),
         "typical": lambda: (p1, min(alpha, math.sqrt(alpha) * math.exp(-entropy(p1)))),
     }

@@ -97,9 +97,23 @@ def test_a_rule_without_its_head_is_refused():
         setting(entry("shipped:nonsense"))
 
 
-def test_gain_is_what_the_logits_say():
+def test_greedy_gain_is_the_difference_of_both_estimates():
     rng = np.random.default_rng(0)
-    q1, p1 = rng.dirichlet(np.ones(5), size=(2, 7)).astype(np.float32)
+    q1, p1 = rng.dirichlet(np.ones(5), size=(2, 40)).astype(np.float32)
+    q, p = (np.eye(5, dtype=np.float32)[x.argmax(-1)] for x in (q1, p1))
     head = heads.load(toy_head.PATH)
     right = 1 / (1 + np.exp(-np.asarray(heads.logits(head, heads.features(q1, p1)))))
-    np.testing.assert_allclose(heads.gain(head, q1, p1)[:, 0], right[:, 1] - right[:, 0], atol=1e-6)
+    expected = np.where(q1.argmax(-1) == p1.argmax(-1), 0, right[:, 1] - right[:, 0])
+    np.testing.assert_allclose(heads.gain(head, q, p, q1, p1)[:, 0], expected, atol=1e-6)
+
+
+def test_a_drafter_with_a_longer_tail_is_worth_less():
+    # Both like the first token best; what the drafter spreads over the others is lost.
+    p = np.array([[0.9, 0.1, 0.0, 0.0]] * 2, np.float32)
+    q = np.array([[0.7, 0.1, 0.1, 0.1], [1.0, 0.0, 0.0, 0.0]], np.float32)
+    head = heads.load(toy_head.PATH)
+    right = 1 / (1 + np.exp(-np.asarray(heads.logits(head, heads.features(q, p)))[:, 1]))
+    gain = np.asarray(heads.gain(head, q, p, q, p))[:, 0]
+    np.testing.assert_allclose(gain, [0.2 * right[0], -0.1 * right[1]], atol=1e-6)
+    made = rules.make("learned", alpha=0.0, head=toy_head.PATH)
+    np.testing.assert_array_equal(rules.target(made, q, p, q, p), np.stack([p[0], q[1]]))
