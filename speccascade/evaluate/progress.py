@@ -61,6 +61,11 @@ class Progress:
         self._bar.set_postfix_str(f"{done:,} of {total:,} answers", refresh=False)
         self._add(count * self._answer_s)
 
+    def kept(self, count: int) -> None:
+        """Notes answers of the group that an earlier start has measured: none is left to do."""
+        self._answers[1] -= count
+        self._bar.total = max(self._bar.n, self._bar.total - count * self._answer_s)
+
     def compiled(self, setting: Setting) -> None:
         """Notes that the program of a setting is there, which is the group's or the expert's."""
         kind = self._group[0].kind

@@ -351,9 +351,8 @@ def _measure(
             yield from teacher_forced.run(engine, prompts, group, batch_size)
         else:
             parts = timing_parts.Parts(timed, group, lambda job: _identity(sweep, job)["key"])
-            yield from timing.run(
-                engine, prompts, group, progress.answered, progress.compiled, parts
-            )
+            told = progress.answered, progress.kept, progress.compiled
+            yield from timing.run(engine, prompts, group, parts, *told)
             parts.clear()
 
 

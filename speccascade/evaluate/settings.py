@@ -9,6 +9,7 @@ from typing import Any
 
 from speccascade import head, rules, verify
 from speccascade.errors import UserError
+from speccascade.knobs import HeadKnob
 
 TRUNCATIONS = ("top_k", "top_p", "min_p")
 
@@ -203,7 +204,7 @@ def _rule(
         field = f"{prefix}{key}"
         if given.get(field, knob.default) is None:
             raise UserError(f"rule {name} needs {field}; its domain is {knob.domain}")
-        if isinstance(knob, rules.HeadKnob):
+        if isinstance(knob, HeadKnob):
             values[key] = head.reference(given[field])
             continue
         read = _integer if knob.static else _number

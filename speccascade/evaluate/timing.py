@@ -49,9 +49,10 @@ def run(
     engine: Engine,
     prompts: dict[str, Prompts],
     jobs: Sequence[Job],
-    advance: Callable[[int], None],
-    compiled: Callable[[Setting], None],
     parts: Parts,
+    answered: Callable[[int], None],
+    kept: Callable[[int], None],
+    compiled: Callable[[Setting], None],
 ) -> Iterator[tuple[Job, dict[str, Any] | str]]:
     """Times the settings of one group.
 
@@ -62,9 +63,10 @@ def run(
       engine: the pair.
       prompts: by split.
       jobs: a group of `groups`.
-      advance: told the number of answers after each example.
-      compiled: told each setting once its program is there.
       parts: of this group; examples that it knows are not timed again.
+      answered: told the number of answers after each example that is timed.
+      kept: told that of the examples which are not.
+      compiled: told each setting once its program is there.
 
     Yields:
       Each job with the measured fields of its row, or with a line that says why it failed.
@@ -77,13 +79,15 @@ def run(
         if len(parts.known) < len(requests):
             _answer(engine, setting, requests[0])  # compiles
         compiled(setting)
+    each = len(jobs) * first.trials
+    kept(len(parts.known) * each)
     found = []
     for i, request in enumerate(requests):
         if (part := parts.known.get(i)) is None:
             part = _timed(engine, settings, request, first.trials)
             parts.keep(i, part)
+            answered(each)
         found.append(part)
-        advance(len(jobs) * first.trials)
     ms, tokens, invalid = (np.array(column) for column in zip(*found, strict=True))
     ms, tokens, invalid = np.median(ms, axis=-1).T, tokens.T, invalid.sum(0)
     for s, job in enumerate(jobs, start=1):

@@ -10,7 +10,7 @@ from speccascade.evaluate import cost, probe, results, run, timing_parts
 from speccascade.evaluate.cost import DRAFTER, EXPERT, SPECULATIVE, Speed
 from speccascade.evaluate.jobs import QUALITY, TIMING, plan
 from speccascade.evaluate.progress import Progress
-from speccascade.evaluate.settings import expand
+from speccascade.evaluate.settings import Setting, expand
 from speccascade.evaluate.sweep import product
 from tests import tiny_pair
 
@@ -127,6 +127,23 @@ def test_the_bar_is_full_when_all_is_done(sweep, tmp_path):
         assert len(list(run._measure(sweep, left, progress, parts))) == len(left)
         assert progress._bar.total == sum(cost.estimate(left, SPEEDS, 8))
         assert progress._bar.n == pytest.approx(progress._bar.total)
+
+
+def test_what_an_earlier_start_has_timed_is_not_left_to_do(sweep):
+    left = [job for job in sweep.jobs if job.kind == TIMING and job.split == "test"]
+    with Progress(left, SPEEDS, 8, shown=True) as progress:
+        whole = progress._bar.total
+        for group in cost.groups(left):
+            progress.starts(group)
+            for setting in (Setting(EXPERT), *(job.setting for job in group)):
+                progress.compiled(setting)
+            half = cost.answers(group) // 2
+            progress.kept(half)
+            progress.answered(cost.answers(group) - half)
+        timed = sum(cost.decoding_seconds(group, SPEEDS, 8) for group in cost.groups(left))
+        assert progress._bar.total == pytest.approx(whole - timed / 2)
+        assert progress._bar.n == pytest.approx(progress._bar.total)
+        assert progress._answers[0] == progress._answers[1] == cost.answers(left) / 2
 
 
 def test_more_than_a_day_is_said_to_be_much_and_rows_count(sweep, tmp_path):
