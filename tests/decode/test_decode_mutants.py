@@ -199,7 +199,7 @@ def rejected_tail_counted(patch):
     patch(step, "_count", edited(step, old, "tested = draft.length")._count)
 
 
-@pytest.mark.parametrize("bonus", [False, True])
+@pytest.mark.parametrize("bonus", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_drafter_cache_one_token_short_is_caught(bonus):
     with pytest.raises(AssertionError):
         check_recomputation(bonus, ForgetsTheLast)

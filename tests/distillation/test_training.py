@@ -45,6 +45,7 @@ def logged(workdir):
     return [{k: v for k, v in row.items() if k != "seconds_per_step"} for row in rows]
 
 
+@pytest.mark.slow
 def test_the_drafter_learns_and_drafts_for_its_expert(source, workdir):
     losses = [row["loss"] for row in logged(workdir) if "loss" in row]
     assert losses[-1] < losses[0]
@@ -69,6 +70,7 @@ def test_in_other_dtypes_it_still_knows_its_expert(source, workdir):
         assert answer.tokens
 
 
+@pytest.mark.slow
 def test_it_is_exported_without_its_expert(source, workdir, tmp_path):
     sources = {"drafter": workdir, "expert": source}
     out = str(tmp_path / "exported")
@@ -94,6 +96,7 @@ def test_it_is_exported_without_its_expert(source, workdir, tmp_path):
     assert drafted.tokens == greedy.tokens
 
 
+@pytest.mark.slow
 def test_it_decodes_with_no_other_expert(source, workdir, tmp_path):
     with pytest.raises(UserError, match="it decodes only as the drafter of that expert"):
         importing.load(workdir)
@@ -122,6 +125,7 @@ def test_an_interrupted_run_goes_on_to_the_same_losses(source, workdir, tmp_path
     assert logged(str(tmp_path)) == logged(workdir)
 
 
+@pytest.mark.slow
 def test_figures_are_means_over_what_the_expert_wrote(source, workdir):
     expert = importing.load(source)
     drafter = importing.load(workdir, expert=expert.params)

@@ -108,6 +108,7 @@ def sweep(tmp_path_factory):
     return run.prepare(tiny_pair.get_config(directory))
 
 
+@pytest.mark.slow
 def test_a_probe_has_all_that_is_needed_and_repeats_nothing_known(sweep):
     known = {(QUALITY, EXPERT): 123.0}
     speeds = probe.measure(sweep.engine, sweep.prompts, sweep.jobs, 8, known)

@@ -35,7 +35,8 @@ def t5s(folder):
     return drafter, tiny_t5_checkpoint.write(folder / "expert")
 
 
-@pytest.mark.parametrize("make", [pytest.param(llamas, marks=pytest.mark.slow), t5s])
+@pytest.mark.slow
+@pytest.mark.parametrize("make", [llamas, t5s])
 def test_ten_lines_of_config_make_a_table(make, tmp_path):
     drafter, expert = make(tmp_path)
     config, workdir = tmp_path / "config.py", str(tmp_path / "run")

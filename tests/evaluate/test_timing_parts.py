@@ -70,6 +70,7 @@ def test_timed_examples_outlive_the_process(config, tmp_path, monkeypatch):
     assert not os.path.exists(os.path.join(workdir, timing_parts.FILE))
 
 
+@pytest.mark.slow
 def test_a_group_whose_settings_fail_again_takes_nothing_from_another(
     config, tmp_path, monkeypatch
 ):

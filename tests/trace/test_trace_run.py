@@ -39,6 +39,7 @@ def test_blocks_agree_with_the_statistics():
         assert not trace.finished or trace.tokens[-1].ends
 
 
+@pytest.mark.slow
 def test_draws_are_those_that_decided():
     for trace in toy_traces.comparison().traces:
         if trace.setting.verifier == "block":
