@@ -38,4 +38,5 @@ def get_config(head: str = "shipped:gsm_symbolic") -> ml_collections.ConfigDict:
     config = whole["get_config"]()
     del config.benchmark
     config.evaluate.settings = sweep(head)
+    config.evaluate.splits = {"validation": 128, "test": 128}
     return config
