@@ -346,11 +346,7 @@ def test_models_that_agree_take_the_fewest_passes(size, n):
     np.testing.assert_array_equal(stats.rejected, 0)
 
 
-@pytest.mark.parametrize(
-    "pair",
-    ["decoder_only", pytest.param("encoder_decoder", marks=pytest.mark.slow)],
-    indirect=True,
-)
+@pytest.mark.slow
 def test_greedy_spec_over_spec_is_the_experts_own_text(pair):
     rows = toys.greedy_rows(toys.prompts(seed=3))
     close, far = pair.close_params, pair.params

@@ -80,6 +80,11 @@ def test_token_cascade_equals_recomputation(pair):
         np.testing.assert_array_equal(getattr(stats, name), 0)
 
 
+@pytest.mark.parametrize(
+    "pair",
+    ["decoder_only", pytest.param("encoder_decoder", marks=pytest.mark.slow)],
+    indirect=True,
+)
 def test_token_cascade_is_the_speculative_cascade_when_greedy(pair):
     alphas = np.linspace(0.1, 0.95, toys.BATCH)
     rows = toys.greedy_rows(toys.prompts(seed=6), rule_index=toys.NAMES.index("chow"))

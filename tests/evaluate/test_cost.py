@@ -121,6 +121,7 @@ def test_a_probe_has_all_that_is_needed_and_repeats_nothing_known(sweep):
     assert compiled[1] < compiled[0] / 2
 
 
+@pytest.mark.slow
 def test_the_bar_is_full_when_all_is_done(sweep, tmp_path):
     parts = results.Results(tmp_path, file=timing_parts.FILE)
     left = [job for job in sweep.jobs if job.split == "test"]

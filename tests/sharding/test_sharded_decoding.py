@@ -57,7 +57,7 @@ CASES = [
     # Four heads do not divide over eight devices, and the drafter is whole on each.
     pytest.param("decoder_only", "block", (1, 8), {"drafter": REPLICATED}, marks=pytest.mark.slow),
     # Three heads do, over three: 32 token ids do not.
-    ("encoder_decoder", "block", (2, 3), {}),
+    pytest.param("encoder_decoder", "block", (2, 3), {}, marks=pytest.mark.slow),
     pytest.param("encoder_decoder", "token", (8, 1), {}, marks=pytest.mark.slow),
 ]
 

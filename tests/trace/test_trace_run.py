@@ -55,6 +55,7 @@ def test_draws_are_those_that_decided():
             assert block.strict_kept == [*strict, False].index(False)
 
 
+@pytest.mark.slow
 def test_what_strict_verification_does_is_what_spec_does():
     # Up to the first block that differs the drafts are the same, and so are the draws.
     spec, token_v3 = toy_traces.comparison().traces[:2]
@@ -71,6 +72,7 @@ def test_what_strict_verification_does_is_what_spec_does():
     assert own.tokens[len(kept)].id == cut.strict_next.id
 
 
+@pytest.mark.slow
 def test_stop_strings_end_an_answer():
     first = toy_traces.comparison().traces[0]
     stop = next(t.text for t in first.tokens[4:] if t.text.isascii() and t.text.isprintable())
