@@ -79,6 +79,11 @@ class Reference(str):
 
 def features(q1: jax.Array, p1: jax.Array, vocab: Vocab = WHOLE) -> jax.Array:
     """Returns `FEATURES`, `[..., F]`, of distributions `[..., V]` at temperature 1."""
+    return _statistics(q1, p1, vocab)[0]
+
+
+def _statistics(q1, p1, vocab) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Returns `features` and both best tokens, `[..., 1]`, the drafter's first."""
     drafted, best = vocab.first_argmax(q1), vocab.first_argmax(p1)
     columns = (
         vocab.max(q1),
@@ -90,7 +95,7 @@ def features(q1: jax.Array, p1: jax.Array, vocab: Vocab = WHOLE) -> jax.Array:
         vocab.at(q1, best[..., 0])[..., None],
         (drafted == best).astype(q1.dtype),
     )
-    return jnp.concatenate(columns, axis=-1)
+    return jnp.concatenate(columns, axis=-1), drafted, best
 
 
 def logits(weights: Any, found: jax.Array) -> jax.Array:
@@ -128,11 +133,13 @@ def gain(
       p1: the expert at temperature 1.
       vocab: how to reduce over V.
     """
-    right = jax.nn.sigmoid(logits(head, features(q1, p1, vocab)))
-    drafted, best = vocab.first_argmax(q1)[..., 0], vocab.first_argmax(p1)[..., 0]
-    of_drafted, of_best = (vocab.at(p, ids) - vocab.at(q, ids) for ids in (drafted, best))
+    found, drafted, best = _statistics(q1, p1, vocab)
+    right = jax.nn.sigmoid(logits(head, found))
+    of_drafted, of_best = (
+        (vocab.at(p, ids[..., 0]) - vocab.at(q, ids[..., 0]))[..., None] for ids in (drafted, best)
+    )
     of_drafted = jnp.where(drafted == best, 0.0, of_drafted)  # one token counts once
-    return (of_drafted * right[..., 0] + of_best * right[..., 1])[..., None]
+    return of_drafted * right[..., :1] + of_best * right[..., 1:]
 
 
 def reference(source: str) -> Reference:
