@@ -19,7 +19,7 @@ import os
 import ml_collections
 
 from speccascade.errors import UserError
-from speccascade.evaluate.sweep import product
+from speccascade.inference.sweep import product
 
 
 def sweep(head: str = "shipped:debian_en_de") -> tuple[dict, ...]:

@@ -11,19 +11,22 @@ own decoding among them: `--config.evaluate.settings='({"method": "autoregressiv
 {"rule": "spec", "draft_length": 1})'`.
 """
 
+import pathlib
+import runpy
+
 import ml_collections
 
-from speccascade import paper
+paper = runpy.run_path(str(pathlib.Path(__file__).with_name("paper.py")))
 
 
 def sweep() -> tuple[dict, ...]:
     """The paper's methods at its N."""
-    return paper.sweep(draft_lengths=(1,), temperatures=(0.0, 0.5, 1.0))
+    return paper["sweep"](draft_lengths=(1,), temperatures=(0.0, 0.5, 1.0))
 
 
 def get_config(task: str = "") -> ml_collections.ConfigDict:
     """Few-shot prompts of up to 2,048 tokens."""
-    return paper.config(
+    return paper["config"](
         "google/gemma-2-2b",
         "google/gemma-2-27b",
         task,

@@ -18,7 +18,7 @@ minutes on two shared cores of an AMD EPYC with bfloat16 products.
 import ml_collections
 
 from speccascade.errors import UserError
-from speccascade.evaluate.sweep import product
+from speccascade.inference.sweep import product
 
 # Eleven of reasoning-gym's templates: short, integers only, every intermediate result written out,
 # and many distinct problems with numbers up to 150: the training split has from 9,000 (of 43) to

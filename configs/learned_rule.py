@@ -17,7 +17,7 @@ import runpy
 
 import ml_collections
 
-from speccascade.evaluate.sweep import product
+from speccascade.inference.sweep import product
 
 
 def sweep(head: str = "shipped:gsm_symbolic") -> tuple[dict, ...]:

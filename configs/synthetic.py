@@ -9,7 +9,7 @@ from typing import Any
 import ml_collections
 
 from speccascade.errors import UserError
-from speccascade.evaluate.sweep import product
+from speccascade.inference.sweep import product
 
 
 def every_rule(**common: Any) -> tuple[dict[str, Any], ...]:

@@ -15,19 +15,22 @@ own decoding among them: `--config.evaluate.settings='({"method": "autoregressiv
 {"rule": "spec", "draft_length": 5})'`.
 """
 
+import pathlib
+import runpy
+
 import ml_collections
 
-from speccascade import paper
+paper = runpy.run_path(str(pathlib.Path(__file__).with_name("paper.py")))
 
 
 def sweep() -> tuple[dict, ...]:
     """The paper's methods at its N and temperatures."""
-    return paper.sweep(draft_lengths=(3, 5, 7), temperatures=(0.0, 0.1, 0.5, 1.0))
+    return paper["sweep"](draft_lengths=(3, 5, 7), temperatures=(0.0, 0.1, 0.5, 1.0))
 
 
 def get_config(task: str = "") -> ml_collections.ConfigDict:
     """Articles and sentences of up to 1,024 tokens."""
-    return paper.config(
+    return paper["config"](
         "google/t5-v1_1-small",
         "google/t5-v1_1-large",
         task,

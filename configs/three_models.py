@@ -15,7 +15,7 @@ import runpy
 
 import ml_collections
 
-from speccascade.evaluate.sweep import product
+from speccascade.inference.sweep import product
 
 
 def sweep() -> tuple[dict, ...]:

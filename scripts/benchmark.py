@@ -7,7 +7,7 @@ with random weights. Nothing else should run on the machine meanwhile.
 from absl import flags
 from ml_collections import config_flags
 
-from speccascade import app
+from speccascade.runtime import app
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "What to measure; see configs/.")
 _PROFILE = flags.DEFINE_string("profile", "", "A directory to write a profiler trace to.")

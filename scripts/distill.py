@@ -14,7 +14,7 @@ The workdir is then the drafter of any pair with that expert:
 from absl import flags
 from ml_collections import config_flags
 
-from speccascade import app
+from speccascade.runtime import app
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "What to make; see configs/smollm2.py.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where texts, checkpoints and metrics go.")

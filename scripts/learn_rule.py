@@ -16,7 +16,7 @@ refused. Test examples are never read.
 from absl import flags
 from ml_collections import config_flags
 
-from speccascade import app
+from speccascade.runtime import app
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Names task and pair; see configs/.")
 _OUT = flags.DEFINE_string("out", None, "The file that the head goes to, as JSON.")

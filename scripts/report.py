@@ -6,7 +6,7 @@ beside it lie the tables as CSV and LaTeX. See docs/report.md.
 
 from absl import flags
 
-from speccascade import app
+from speccascade.runtime import app
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "The workdir of scripts/evaluate.py.")
 flags.mark_flags_as_required(["workdir"])

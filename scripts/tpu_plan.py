@@ -20,7 +20,7 @@ arithmetic says that it is the largest is compiled with --confirm only.
 from absl import flags
 from ml_collections import config_flags
 
-from speccascade import app
+from speccascade.runtime import app
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The pair; see configs/gemma2_2b_9b.py.")
 _TOPOLOGY = flags.DEFINE_string(

@@ -22,7 +22,7 @@ import sys
 from absl import flags
 from ml_collections import config_flags
 
-from speccascade import app
+from speccascade.runtime import app
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Names the pair; see configs/.")
 _PROMPT = flags.DEFINE_string("prompt", None, "The prompt.")

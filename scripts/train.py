@@ -6,7 +6,7 @@ Started again with the same arguments, it goes on where it stopped.
 from absl import flags
 from ml_collections import config_flags
 
-from speccascade import app
+from speccascade.runtime import app
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "What to train; see configs/.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where checkpoints and metrics go.")

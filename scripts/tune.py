@@ -16,7 +16,7 @@ import sys
 from absl import flags
 from ml_collections import config_flags
 
-from speccascade import app
+from speccascade.runtime import app
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "What to choose from; see configs/.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where results go.")

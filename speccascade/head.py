@@ -19,8 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from speccascade.errors import UserError
-from speccascade.quantities import entropy, total_variation
-from speccascade.vocab import WHOLE, Vocab
+from speccascade.vocab import WHOLE, Vocab, entropy, total_variation
 
 FEATURES = (
     "max q1",

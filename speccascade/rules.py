@@ -20,8 +20,7 @@ import jax.numpy as jnp
 from speccascade import head as heads
 from speccascade.errors import UserError
 from speccascade.knobs import HeadKnob, Knob
-from speccascade.quantities import entropy, total_variation
-from speccascade.vocab import WHOLE, Vocab
+from speccascade.vocab import WHOLE, Vocab, entropy, total_variation
 
 
 class Distributions(NamedTuple):

@@ -8,9 +8,9 @@ import pytest
 
 from speccascade import decode, models, pairs, rules
 from speccascade.benchmark import clock, decoding, run, steps, synthetic
-from speccascade.benchmark.formula import allowed_speedup, expected_tokens
 from speccascade.errors import UserError
-from speccascade.evaluate.sweep import product
+from speccascade.inference.formula import allowed_speedup, expected_tokens
+from speccascade.inference.sweep import product
 from tests import tiny_pair
 
 MODEL = {

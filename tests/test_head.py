@@ -10,7 +10,7 @@ from speccascade import head as heads
 from speccascade import rules
 from speccascade.errors import UserError
 from speccascade.evaluate.jobs import QUALITY, Job
-from speccascade.evaluate.settings import Setting, setting
+from speccascade.inference.setting import Setting, setting
 from tests import toy_head
 
 

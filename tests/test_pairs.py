@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from speccascade import models, pairs, sharding, text
-from speccascade.api import generate_text
 from speccascade.errors import UserError
-from speccascade.training import checkpoints, loop
+from speccascade.inference.api import generate_text
+from speccascade.training import loop
+from speccascade.workdir import checkpoints, files
 from tests import tiny_pair
 from tests.text import makers
 from tests.training import tiny
@@ -167,8 +168,8 @@ def write_workdir(directory, role, rows, tokenizer, likely_from=None, row_length
         params["head"]["weight"][likely_from + 1 :: 2] = -1e6
     path = directory / role
     path.mkdir(parents=True)
-    checkpoints.write_json(str(path / "model.json"), models.describe(model))
-    checkpoints.write_json(str(path / "config.json"), {"train": {"row_length": row_length}})
+    files.write_json(str(path / "model.json"), models.describe(model))
+    files.write_json(str(path / "config.json"), {"train": {"row_length": row_length}})
     tokenizer.save(path)
     with checkpoints.manager(str(path)) as saved:
         checkpoints.save(saved, 0, params, {"step": np.zeros(())})

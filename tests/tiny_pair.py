@@ -7,7 +7,7 @@ import jax
 import ml_collections
 
 from speccascade import models, pairs, tasks, text
-from speccascade.evaluate.sweep import product
+from speccascade.inference.sweep import product
 from tests.training import tiny
 
 PROMPT = "How many? " * 8  # takes as much room as the task's prompts

@@ -8,9 +8,9 @@ import numpy as np
 
 from speccascade import decode, rules
 from speccascade.benchmark.clock import Measured, Timed
-from speccascade.benchmark.formula import allowed_speedup, expected_tokens
 from speccascade.benchmark.subject import Case, Subject
 from speccascade.decode import loop
+from speccascade.inference.formula import allowed_speedup, expected_tokens
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,8 +9,8 @@ import tqdm
 from speccascade.benchmark import clock, decoding, steps, table
 from speccascade.benchmark.subject import ROLES, Case, Subject, case, load
 from speccascade.errors import UserError
-from speccascade.evaluate import provenance
-from speccascade.evaluate.settings import Setting
+from speccascade.inference.setting import Setting
+from speccascade.workdir import provenance
 
 _NUMBERS = ("num_examples", "max_new_tokens", "step_repeats", "trials")
 

@@ -12,8 +12,8 @@ import numpy as np
 from speccascade import decode, pairs, tasks
 from speccascade.benchmark import synthetic
 from speccascade.errors import UserError
-from speccascade.evaluate.decoding import Engine, Request
-from speccascade.evaluate.settings import Setting, setting
+from speccascade.inference.engine import Engine, Request
+from speccascade.inference.setting import Setting, setting
 from speccascade.models.interface import Model, Params
 
 ROLES = ("drafter", "expert")

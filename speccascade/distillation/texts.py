@@ -28,7 +28,7 @@ from etils import epath
 from speccascade import decode
 from speccascade.errors import UserError
 from speccascade.importing import Loaded
-from speccascade.training import checkpoints
+from speccascade.workdir import files
 
 SELF = "self"
 
@@ -134,7 +134,7 @@ def _write_prompts(writer: "_Writer", count: int, path: epath.Path, exclude: Col
                     f"no more than {len(prompts)} different prompts were found; lower "
                     "texts.num_texts or give texts.prompts a file with more of them"
                 )
-            checkpoints.write_json(os.fspath(path), found)
+            files.write_json(os.fspath(path), found)
             bar.update(len(prompts) - before)
 
 

@@ -18,8 +18,9 @@ from speccascade.errors import UserError
 from speccascade.importing import Loaded
 from speccascade.models import trim
 from speccascade.models.shrink import SHARED, shrink
-from speccascade.training import checkpoints, data, losses, sharing, steps
+from speccascade.training import data, losses, steps
 from speccascade.training.optimizer import make_optimizer
+from speccascade.workdir import checkpoints, claim, files, sharing
 
 SECTIONS = ("expert", "texts", "drafter", "train")
 
@@ -54,14 +55,14 @@ def distill(config: ml_collections.ConfigDict, workdir: str) -> dict[str, float]
     expert = _without_padding(importing.load(c.expert.source, c.expert.dtype))
     make = partial(shrink, expert.model, expert.params, **_kept(sections["drafter"]))
     make()  # says what is wrong with the layers before the expert writes for an hour
-    checkpoints.claim_workdir(workdir, sections)
+    claim.claim_workdir(workdir, sections)
     texts.write(expert, c.texts, epath.Path(workdir) / "texts", exclude)
     found = texts.load(epath.Path(workdir) / "texts", c.texts.num_texts)
     held_out, learnt = found.split(c.train.validation_texts)
     model, params = make(head_ids=head_ids(learnt, c.drafter.head_size, expert))
 
     expert.tokenizer.save(workdir)
-    checkpoints.write_json(os.path.join(workdir, "model.json"), models.describe(model))
+    files.write_json(os.path.join(workdir, "model.json"), models.describe(model))
     sharing.record(workdir, expert.params, c.expert.source, expert.context_length)
     embedding = params.pop(SHARED)
     fixed = {"embedding": embedding, "expert": expert.params}

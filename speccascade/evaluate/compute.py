@@ -11,11 +11,11 @@ from collections.abc import Mapping
 
 from speccascade import rules
 from speccascade.decode.sequential import CATCH_UP
-from speccascade.evaluate.settings import Setting
+from speccascade.inference.setting import Setting
+from speccascade.models.costs import read_by_step
 from speccascade.models.interface import Model, Params
+from speccascade.models.memory import is_product
 from speccascade.pairs import Pair
-from speccascade.plan.costs import read_by_step
-from speccascade.plan.memory import is_product
 
 
 def scored(setting: Setting, counts: Mapping[str, float]) -> dict[str, float]:

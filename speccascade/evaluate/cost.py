@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from speccascade.evaluate import quality, teacher_forced, timing
-from speccascade.evaluate.decoding import program, rule_kind
 from speccascade.evaluate.jobs import QUALITY, TEACHER_FORCED, TIMING, Job
-from speccascade.evaluate.settings import Setting
+from speccascade.inference.engine import program, rule_kind
+from speccascade.inference.setting import Setting
 
 EXPERT, DRAFTER, SPECULATIVE = "autoregressive_expert", "autoregressive_drafter", "speculative"
 

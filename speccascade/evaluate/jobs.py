@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from speccascade.evaluate.settings import Setting, digest
+from speccascade.inference.setting import Setting, digest
 
 QUALITY, TEACHER_FORCED, TIMING = "quality", "teacher_forced", "timing"
 

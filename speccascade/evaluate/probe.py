@@ -10,10 +10,10 @@ import numpy as np
 
 from speccascade.evaluate import cost, quality
 from speccascade.evaluate.cost import Speed
-from speccascade.evaluate.decoding import Engine, Request, rule_kind
 from speccascade.evaluate.jobs import QUALITY, Job
 from speccascade.evaluate.quality import Prompts
-from speccascade.evaluate.settings import Setting
+from speccascade.inference.engine import Engine, Request, rule_kind
+from speccascade.inference.setting import Setting
 from speccascade.sharding import hosts
 
 # Tokens that are decoded of each answer, and seconds that whole answers may take instead.

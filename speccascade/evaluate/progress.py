@@ -7,7 +7,7 @@ import tqdm
 
 from speccascade.evaluate import cost
 from speccascade.evaluate.jobs import QUALITY, Job
-from speccascade.evaluate.settings import Setting
+from speccascade.inference.setting import Setting
 
 
 class Progress:

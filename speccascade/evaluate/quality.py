@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from speccascade import decode
-from speccascade.evaluate import compute, metrics
-from speccascade.evaluate.decoding import Engine, Request, program, rule_kind
+from speccascade.evaluate import compute
 from speccascade.evaluate.jobs import Job
+from speccascade.inference import metrics
+from speccascade.inference.engine import Engine, Request, program, rule_kind
 from speccascade.pairs import Pair
 from speccascade.sharding import hosts
 from speccascade.tasks import Example, Task

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from speccascade.evaluate import metrics
+from speccascade.inference import metrics
 
 # Shares of the positions that the oracle's curve defers: close together where it rises.
 BUDGETS = tuple(i / 100 for i in (*range(10), *range(10, 101, 5)))

@@ -13,22 +13,14 @@ import ml_collections
 from speccascade import head as heads
 from speccascade import pairs, sharding, tasks
 from speccascade.errors import UserError
-from speccascade.evaluate import (
-    cost,
-    probe,
-    provenance,
-    quality,
-    results,
-    teacher_forced,
-    timing,
-    timing_parts,
-)
-from speccascade.evaluate.decoding import Engine, program, rule_kind
+from speccascade.evaluate import cost, probe, quality, teacher_forced, timing, timing_parts
 from speccascade.evaluate.jobs import QUALITY, TEACHER_FORCED, TIMING, Job, plan
 from speccascade.evaluate.progress import Progress
-from speccascade.evaluate.settings import Setting, digest, expand
+from speccascade.inference.engine import Engine, program, rule_kind
+from speccascade.inference.setting import Setting, digest, expand
 from speccascade.sharding import hosts
-from speccascade.training.checkpoints import claim_workdir
+from speccascade.workdir import claim, provenance, results
+from speccascade.workdir.claim import claim_workdir
 
 SECTIONS = ("task", "pair", "evaluate")
 OPTIONAL = ("mesh",)
@@ -302,7 +294,7 @@ def measure(sweep: Sweep, workdir: str, profile: bool = False) -> Outcome:
 
         def start() -> list[int]:
             nonlocal store, timed
-            check = held.enter_context(results.claim(workdir))
+            check = held.enter_context(claim.claim(workdir))
             claim_workdir(workdir, sweep.config)
             store = results.Results(workdir, check)
             timed = results.Results(workdir, check, timing_parts.FILE)

@@ -18,11 +18,11 @@ import numpy as np
 from speccascade import rules as rules_lib
 from speccascade.decode.drafters import AT_POSITIONS, ROWS
 from speccascade.evaluate import reference_rows
-from speccascade.evaluate.decoding import Engine, prompt_slots, rule_kind
 from speccascade.evaluate.jobs import ORACLE, Job
 from speccascade.evaluate.quality import Prompts
 from speccascade.evaluate.reference_rows import Figures
-from speccascade.evaluate.settings import Setting
+from speccascade.inference.engine import Engine, prompt_slots, rule_kind
+from speccascade.inference.setting import Setting
 from speccascade.rules import Distributions, Rule
 from speccascade.sampling import Truncation, confidence, distribution
 from speccascade.sharding import hosts

@@ -12,12 +12,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from speccascade.evaluate import metrics
-from speccascade.evaluate.decoding import Engine, Request, program, rule_kind
 from speccascade.evaluate.jobs import TIMING, Job
 from speccascade.evaluate.quality import Prompts
-from speccascade.evaluate.settings import Setting
 from speccascade.evaluate.timing_parts import Part, Parts
+from speccascade.inference import metrics
+from speccascade.inference.engine import Engine, Request, program, rule_kind
+from speccascade.inference.setting import Setting
 from speccascade.sharding import hosts
 
 # Settings that are timed in turn, together with the expert. Each trial of an example passes over

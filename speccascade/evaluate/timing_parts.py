@@ -8,10 +8,10 @@ holds no finished group.
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from speccascade.evaluate import results
 from speccascade.evaluate.jobs import Job
-from speccascade.evaluate.settings import digest
+from speccascade.inference.setting import digest
 from speccascade.sharding import hosts
+from speccascade.workdir import results
 
 FILE = "timing_parts.jsonl"
 

@@ -19,12 +19,14 @@ from speccascade import models
 from speccascade.importing.arrays import read_params
 from speccascade.importing.checkpoint import load_json
 from speccascade.importing.preparation import context_length, prepare
-from speccascade.importing.sources import locate, storage
+from speccascade.importing.sources import locate
 from speccascade.importing.writing import Imported, import_checkpoint
 from speccascade.models.interface import Model, Params
 from speccascade.models.loading import Shardings
 from speccascade.models.quantisation import check_weights, quantise
 from speccascade.text import Tokenizer
+from speccascade.workdir import checkpoints, sharing
+from speccascade.workdir.storage import storage
 
 __all__ = ["Imported", "Loaded", "changed", "import_checkpoint", "load", "load_model"]
 
@@ -76,8 +78,6 @@ def load(
 
 
 def _load_workdir(source, dtype, shardings, weights, expert) -> Loaded:
-    from speccascade.training import checkpoints, sharing
-
     model, params, tokenizer = checkpoints.load_model(source, shardings, expert)
     model, params = changed(model, params, dtype, weights)
     if noted := sharing.read(source):

@@ -16,8 +16,8 @@ from speccascade.importing.checkpoint import Checkpoint, Tensor, load_json
 from speccascade.importing.weights import Fields, Plan
 from speccascade.models.interface import Model, Params
 from speccascade.models.quantisation import check_weights, quantised
-from speccascade.parameter_files import flat
 from speccascade.text import Tokenizer
+from speccascade.workdir.parameter_files import flat
 
 # In what a checkpoint's own weights are kept where nobody asks for another dtype: without loss.
 _OWN_DTYPE = {"BF16": "bfloat16"}

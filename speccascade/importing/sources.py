@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from etils import epath
 
 from speccascade.errors import UserError
+from speccascade.workdir.storage import storage
 
 # The files of a checkpoint's directory. The config comes first: it decides whether the rest can be
 # read.
@@ -129,12 +130,3 @@ def _in_package(name: str) -> pathlib.Path:
     if not inside or not (root / inside).exists():
         raise UserError(f"{name}: {root} has no {inside or 'file of no name'}")
     return root / inside
-
-
-@contextlib.contextmanager
-def storage(name: str) -> Iterator[None]:
-    """Turns what is raised for want of a storage's client package into one line."""
-    try:
-        yield
-    except ImportError as error:
-        raise UserError(f"{name} needs a package that is not installed: {error}") from error

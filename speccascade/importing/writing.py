@@ -26,6 +26,8 @@ from speccascade.models.axes import param_axes
 from speccascade.models.loading import Shardings
 from speccascade.sharding import Layout, make_mesh
 from speccascade.sharding.layout import loading
+from speccascade.workdir import checkpoints, files
+from speccascade.workdir.storage import storage
 
 _RECORD = "import.json"
 
@@ -83,14 +85,12 @@ def import_checkpoint(
     Raises:
       UserError: something is wrong with the source or `out`. `out` is then as it was.
     """
-    from speccascade.training import checkpoints
-
     start, out_path = time.monotonic(), epath.Path(out)
     if shardings is None:
         shardings = loading(Layout(make_mesh()), "expert", param_axes)
     if "://" not in out:
         out_path = epath.Path(os.path.abspath(out))
-    with sources.storage(out):
+    with storage(out):
         out_path.exists()  # a bucket without its client package: before any work
     with sources.locate(source) as found:
         prepared = prepare(found, dtype, weights)
@@ -123,7 +123,7 @@ def import_checkpoint(
                 (_RECORD, record),
                 ("model.json", description),
             ):
-                checkpoints.write_json(os.fspath(partial / name), value)
+                files.write_json(os.fspath(partial / name), value)
             prepared.tokenizer.save(partial)
             params = arrays.read_params(prepared, shardings)
             checkpoints.save_params(os.fspath(partial), params)

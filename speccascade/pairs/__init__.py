@@ -10,6 +10,8 @@ from speccascade.pairs.combined import load_model
 from speccascade.pairs.folder import write as export
 from speccascade.pairs.pair import MIDDLE, ROLES, Pair
 from speccascade.sharding import Layout
+from speccascade.workdir import notes as training_notes
+from speccascade.workdir import sharing
 
 __all__ = ["MIDDLE", "ROLES", "Pair", "export", "export_workdirs", "load", "load_model"]
 
@@ -59,8 +61,6 @@ def export_workdirs(
     Returns:
       The pair as it was written.
     """
-    from speccascade.training import sharing
-
     pairs = [note.partition("=") for note in notes]
     if bad := [note for note, (_, equals, _) in zip(notes, pairs, strict=True) if not equals]:
         raise UserError(f"--note={bad[0]} must be KEY=VALUE")
@@ -75,8 +75,6 @@ def export_workdirs(
 
 def _told(source: str) -> dict[str, Any]:
     """Returns what is known of a model's training, from its pair or its workdir."""
-    from speccascade.training import notes
-
     if (part := folder.part(source)) is None:
-        return notes.read(source)
+        return training_notes.read(source)
     return folder.told(folder.path(part[0]), part[1])

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any
 
-from speccascade import importing, parameter_files, text
+from speccascade import importing, text
 from speccascade.errors import UserError
 from speccascade.models import trim
 from speccascade.models.axes import param_axes
@@ -13,6 +13,7 @@ from speccascade.pairs import folder
 from speccascade.pairs.pair import MIDDLE, ONE_DEVICE, ROLES, Pair
 from speccascade.sharding import Layout
 from speccascade.sharding.layout import loading
+from speccascade.workdir import parameter_files
 
 _OPTIONS = ("context_length", "chat", "dtype", "weights")
 

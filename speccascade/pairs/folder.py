@@ -17,12 +17,13 @@ import os
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from speccascade import importing, models, parameter_files, text
+from speccascade import importing, models, text
 from speccascade.errors import UserError
 from speccascade.models import trim
 from speccascade.models.interface import Model, Params
 from speccascade.models.shrink import SHARED
 from speccascade.pairs.pair import MIDDLE, ROLES, Pair
+from speccascade.workdir import parameter_files
 
 _SHIPPED = os.path.join(os.path.dirname(os.path.dirname(__file__)), "shipped")
 _SCHEME = "shipped:"

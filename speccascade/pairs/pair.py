@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from speccascade import models
 from speccascade.errors import UserError
 from speccascade.models.interface import Model, Params
-from speccascade.parameter_files import flat
 from speccascade.sharding import Layout, hosts
 from speccascade.text import Tokenizer
+from speccascade.workdir.parameter_files import flat
 
 ROLES = ("drafter", "expert")
 MIDDLE = "middle"  # a third role, which a pair may have

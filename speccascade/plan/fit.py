@@ -4,7 +4,8 @@ import dataclasses
 import math
 
 from speccascade.errors import UserError
-from speccascade.plan import memory, topology
+from speccascade.models import memory
+from speccascade.plan import topology
 from speccascade.plan.subject import Inputs, Subject
 from speccascade.plan.topology import Topology
 

@@ -8,8 +8,8 @@ from collections import Counter
 import jax
 
 from speccascade.decode import loop
+from speccascade.models.memory import local
 from speccascade.plan import streams
-from speccascade.plan.memory import local
 from speccascade.plan.streams import Traffic
 from speccascade.plan.subject import Inputs
 from speccascade.sharding import hlo

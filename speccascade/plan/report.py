@@ -4,7 +4,7 @@ import dataclasses
 from collections import Counter
 from collections.abc import Sequence
 
-from speccascade.benchmark.formula import expected_tokens
+from speccascade.inference.formula import expected_tokens
 from speccascade.plan.chips import GIB
 from speccascade.plan.fit import Parts
 from speccascade.plan.program import Program, TooLarge

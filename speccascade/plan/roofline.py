@@ -3,9 +3,9 @@
 import dataclasses
 from typing import NamedTuple
 
-from speccascade.benchmark.formula import expected_tokens
+from speccascade.inference.formula import expected_tokens
+from speccascade.models.costs import Cost
 from speccascade.plan.chips import HOP_SECONDS
-from speccascade.plan.costs import Cost
 from speccascade.plan.topology import Topology
 
 

@@ -8,7 +8,8 @@ import jax
 import ml_collections
 
 from speccascade.errors import UserError
-from speccascade.plan import costs, fit, report, roofline, topology
+from speccascade.models import costs
+from speccascade.plan import fit, report, roofline, topology
 from speccascade.plan.program import Program, TooLarge, compile_loop
 from speccascade.plan.subject import Inputs, Subject, load
 from speccascade.plan.topology import Topology

@@ -12,10 +12,10 @@ from speccascade.decode import loop, placing
 from speccascade.decode.rows import Rows
 from speccascade.decode.state import State
 from speccascade.errors import UserError
-from speccascade.evaluate.settings import Setting, setting
+from speccascade.inference.setting import Setting, setting
 from speccascade.models.interface import Model
+from speccascade.models.memory import local
 from speccascade.pairs import ROLES
-from speccascade.plan.memory import local
 from speccascade.plan.topology import Topology
 from speccascade.rules import Rule
 from speccascade.sharding import from_config

@@ -17,8 +17,6 @@ from collections.abc import Callable
 from etils import epath
 
 from speccascade.errors import UserError
-from speccascade.evaluate import results
-from speccascade.importing.sources import storage
 from speccascade.report import (
     choice_table,
     correlation,
@@ -32,7 +30,9 @@ from speccascade.report import (
 from speccascade.report.choice import CRITERIA, TEST, VALIDATION, choose, complete_temperatures
 from speccascade.report.notes import about, is_timed
 from speccascade.report.points import Points, collect
-from speccascade.training.checkpoints import read_json
+from speccascade.workdir import results
+from speccascade.workdir.files import read_json
+from speccascade.workdir.storage import storage
 
 # By file: title, what draws it where there is something to draw, and what a reader must know.
 Figure = tuple[str, Callable[[str], None], str]

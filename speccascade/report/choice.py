@@ -4,8 +4,8 @@ import dataclasses
 from collections.abc import Callable, Iterable
 
 from speccascade import rules
-from speccascade.evaluate import metrics
-from speccascade.evaluate.settings import Setting
+from speccascade.inference import metrics
+from speccascade.inference.setting import Setting
 from speccascade.report.points import Point, Points
 from speccascade.tasks import aggregate
 

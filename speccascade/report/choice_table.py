@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from speccascade.evaluate.settings import Setting
+from speccascade.inference.setting import Setting
 from speccascade.report.choice import Choice
 from speccascade.report.points import Point, Points
 from speccascade.report.table import NOTHING, Table, interval, judged, number

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from speccascade.evaluate import metrics
-from speccascade.evaluate.settings import Setting
+from speccascade.inference import metrics
+from speccascade.inference.setting import Setting
 from speccascade.report.choice import (
     CRITERIA,
     TEST,

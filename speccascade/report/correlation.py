@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 from scipy import stats
 
-from speccascade.evaluate.metrics import CONFIDENCE, RESAMPLES
+from speccascade.inference.metrics import CONFIDENCE, RESAMPLES
 from speccascade.report.points import Points
 from speccascade.report.table import Table, interval
 

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from speccascade.evaluate.settings import Setting
+from speccascade.inference.setting import Setting
 from speccascade.report.choice_table import chosen, speedup
 from speccascade.report.points import Point, Points
 from speccascade.report.table import Table, interval, number

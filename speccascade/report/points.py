@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from speccascade.errors import UserError
-from speccascade.evaluate import metrics
 from speccascade.evaluate.jobs import ORACLE, QUALITY, TEACHER_FORCED, TIMING, plan
-from speccascade.evaluate.settings import Setting, expand
+from speccascade.inference import metrics
+from speccascade.inference.setting import Setting, expand
 from speccascade.tasks import aggregate
 
 # What all rows of a report must share; timings the machine besides.

@@ -4,7 +4,7 @@ import dataclasses
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 
-from speccascade.evaluate.settings import Setting
+from speccascade.inference.setting import Setting
 from speccascade.report import style
 from speccascade.report.choice import BEST, TEST, choose, complete_temperatures
 from speccascade.report.comparison import name

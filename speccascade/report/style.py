@@ -10,7 +10,7 @@ matplotlib.use("Agg")  # files only: no display is needed
 from matplotlib import pyplot as plt  # noqa: E402
 from matplotlib.axes import Axes  # noqa: E402
 
-from speccascade.evaluate.settings import Setting  # noqa: E402
+from speccascade.inference.setting import Setting
 
 # Okabe and Ito's colours, told apart by colour-blind readers too; markers change with them.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#8C6D1F")

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 from matplotlib.axes import Axes
 
-from speccascade.evaluate.settings import Setting
+from speccascade.inference.setting import Setting
 from speccascade.report import style
 from speccascade.report.points import Point, Points
 

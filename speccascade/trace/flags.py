@@ -9,7 +9,7 @@ import ml_collections
 
 from speccascade import pairs, rules, tasks
 from speccascade.errors import UserError
-from speccascade.evaluate.settings import Setting, setting
+from speccascade.inference.setting import Setting, setting
 from speccascade.trace import page
 from speccascade.trace.run import Comparison, trace_prompt
 

@@ -9,9 +9,9 @@ import numpy as np
 
 from speccascade import decode
 from speccascade.errors import UserError
-from speccascade.evaluate import metrics
-from speccascade.evaluate.decoding import Engine, Request
-from speccascade.evaluate.settings import Setting
+from speccascade.inference import metrics
+from speccascade.inference.engine import Engine, Request
+from speccascade.inference.setting import Setting
 from speccascade.pairs import Pair
 from speccascade.randomness import Role, row_keys, uniforms
 from speccascade.trace import record as record_lib

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from speccascade.errors import UserError
-from speccascade.padding import padded
+from speccascade.inference.padding import padded
 from speccascade.tasks import Task
 from speccascade.text import Tokenizer
 

@@ -15,8 +15,9 @@ from speccascade import models, pairs, tasks, text
 from speccascade.errors import UserError
 from speccascade.models.interface import Dropout, Model, Params
 from speccascade.text import Tokenizer
-from speccascade.training import checkpoints, data, losses, steps
+from speccascade.training import data, losses, steps
 from speccascade.training.optimizer import make_optimizer
+from speccascade.workdir import checkpoints, claim, files
 
 # What a workdir belongs to. Evaluation may change without training anew.
 SECTIONS = ("task", "tokenizer", "model", "train")
@@ -204,11 +205,11 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, float]:
         losses.distillation(c.distill_loss)
     teacher, begun = _given(c.distill_from), _given(c.get("init_from", ""))
     _check_given(config, teacher, begun)
-    checkpoints.claim_workdir(workdir, {k: config[k].to_dict() for k in SECTIONS})
+    claim.claim_workdir(workdir, {k: config[k].to_dict() for k in SECTIONS})
     tokenizer = _tokenizer(config, workdir, task, [given for given in (teacher, begun) if given])
     model = models.build({**config.model, "vocab_size": tokenizer.vocab_size})
     params = _first_params(model, c.seed, begun)
-    checkpoints.write_json(os.path.join(workdir, "model.json"), models.describe(model))
+    files.write_json(os.path.join(workdir, "model.json"), models.describe(model))
 
     splits = {
         split: data.load_or_tokenize(

@@ -10,8 +10,8 @@ import orbax.checkpoint as ocp
 import tqdm
 
 from speccascade.errors import UserError
-from speccascade.training import checkpoints
-from speccascade.training.metrics import MetricsWriter
+from speccascade.workdir import checkpoints
+from speccascade.workdir.training_metrics import MetricsWriter
 
 
 def check(c: Mapping[str, Any]) -> None:

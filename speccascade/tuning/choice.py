@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from speccascade.errors import UserError
-from speccascade.evaluate.settings import Setting
+from speccascade.inference.setting import Setting
 from speccascade.report.choice import VALIDATION, follows_expert
 from speccascade.report.points import Point, Points
 from speccascade.tuning import evidence

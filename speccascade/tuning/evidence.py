@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 from jax.scipy.special import betainc
 
-from speccascade.evaluate import metrics
+from speccascade.inference import metrics
 from speccascade.tasks import aggregate
 
 RESAMPLES = 9_999

@@ -7,7 +7,7 @@ import ml_collections
 from speccascade.errors import UserError
 from speccascade.evaluate import run
 from speccascade.evaluate.jobs import TEACHER_FORCED
-from speccascade.evaluate.settings import Setting
+from speccascade.inference.setting import Setting
 from speccascade.report.choice import TEST, VALIDATION
 from speccascade.report.points import collect, unseeded
 from speccascade.sharding import hosts

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from speccascade import rules
-from speccascade.evaluate.settings import Setting
+from speccascade.inference.setting import Setting
 
 # What a rule is at temperature 0, where both distributions have one token each.
 _GREEDY = {"opt": "diff", "token_v1": "diff", "lossy": "spec", "lenient": "spec"}

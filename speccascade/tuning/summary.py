@@ -5,12 +5,12 @@ from typing import Any
 
 from etils import epath
 
-from speccascade.evaluate import metrics
+from speccascade.inference import metrics
 from speccascade.report.choice import TEST
 from speccascade.report.points import Point, Points
 from speccascade.tasks import aggregate
-from speccascade.training.checkpoints import write_json
 from speccascade.tuning.choice import Decision, Hypothesis, MaxQualityLoss
+from speccascade.workdir.files import write_json
 
 Record = dict[str, Any]
 

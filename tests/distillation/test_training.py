@@ -10,11 +10,11 @@ import pytest
 from etils import epath
 
 from speccascade import importing, pairs
-from speccascade.api import generate_text
 from speccascade.distillation import texts, training
 from speccascade.errors import UserError
-from speccascade.parameter_files import flat
-from speccascade.training.metrics import read_metrics
+from speccascade.inference.api import generate_text
+from speccascade.workdir.parameter_files import flat
+from speccascade.workdir.training_metrics import read_metrics
 from tests.distillation import tiny
 from tests.importing import tiny_t5_checkpoint
 

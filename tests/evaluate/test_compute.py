@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from speccascade.evaluate import compute
-from speccascade.evaluate.decoding import Engine
-from speccascade.evaluate.settings import setting
+from speccascade.inference.engine import Engine
+from speccascade.inference.setting import setting
 from tests import tiny_pair
 
 COUNTS = {"drafter_calls": 24.0, "middle_calls": 6.0, "expert_calls": 4.0, "emitted": 12.0}

@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from speccascade.evaluate import run
-from speccascade.evaluate.settings import Setting, expand
+from speccascade.inference.setting import Setting, expand
 from speccascade.rules import RULES
 from tests import toy_head
 

@@ -8,8 +8,9 @@ import pytest
 import sacrebleu
 
 from speccascade import pairs
-from speccascade.evaluate import results, run
-from speccascade.evaluate.settings import setting
+from speccascade.evaluate import run
+from speccascade.inference.setting import setting
+from speccascade.workdir import results
 from tests import tiny_pair
 
 EXPERT = {"method": "autoregressive_expert"}

@@ -6,12 +6,13 @@ import math
 import pytest
 
 from speccascade import pairs
-from speccascade.evaluate import cost, probe, results, run, timing_parts
+from speccascade.evaluate import cost, probe, run, timing_parts
 from speccascade.evaluate.cost import DRAFTER, EXPERT, SPECULATIVE, Speed
 from speccascade.evaluate.jobs import QUALITY, TIMING, plan
 from speccascade.evaluate.progress import Progress
-from speccascade.evaluate.settings import Setting, expand
-from speccascade.evaluate.sweep import product
+from speccascade.inference.setting import Setting, expand
+from speccascade.inference.sweep import product
+from speccascade.workdir import results
 from tests import tiny_pair
 
 # Powers of two: each sum tells which of them went into it.

@@ -6,14 +6,14 @@ import sys
 
 import pytest
 
-from speccascade.evaluate import results
 from speccascade.evaluate.jobs import ORACLE, QUALITY, TEACHER_FORCED, TIMING
 from speccascade.report import report
+from speccascade.workdir import results
 from tests.importing import tiny_checkpoint, tiny_t5_checkpoint
 
 ROOT = pathlib.Path(__file__).parents[2]
 CONFIG = """from ml_collections import ConfigDict
-from speccascade.evaluate.sweep import product
+from speccascade.inference.sweep import product
 def get_config():
     settings = product(method="autoregressive_expert") + product(rule="spec", draft_length=2)
     return ConfigDict({{

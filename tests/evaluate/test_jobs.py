@@ -9,8 +9,8 @@ from speccascade.evaluate.jobs import (
     plan,
     teacher_forced,
 )
-from speccascade.evaluate.settings import expand, setting
-from speccascade.evaluate.sweep import product
+from speccascade.inference.setting import expand, setting
+from speccascade.inference.sweep import product
 
 ENTRY = {"rule": "bild", "alpha": 2.0, "draft_length": 5, "temperature": 1.0}
 PROVENANCE = {"task": "t", "config": "c", "pair": "p", "tokenizer": "k", "code": "v"}

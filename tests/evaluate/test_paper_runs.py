@@ -9,11 +9,13 @@ import sys
 
 import pytest
 
-from speccascade import paper, rules
-from speccascade.evaluate import results, run
+from configs import paper
+from speccascade import rules
+from speccascade.evaluate import run
 from speccascade.evaluate.jobs import QUALITY, TEACHER_FORCED, TIMING
 from speccascade.report import report
 from speccascade.tasks import sandbox
+from speccascade.workdir import results
 from tests.evaluate import paper_pairs
 
 ROOT = pathlib.Path(__file__).parents[2]

@@ -16,10 +16,11 @@ import pytest
 
 from speccascade import head, pairs, tasks
 from speccascade.errors import UserError
-from speccascade.evaluate import provenance, results, run
+from speccascade.evaluate import run
 from speccascade.evaluate.jobs import QUALITY, TEACHER_FORCED, TIMING
-from speccascade.evaluate.settings import Setting, setting
+from speccascade.inference.setting import Setting, setting
 from speccascade.report import report
+from speccascade.workdir import provenance, results
 from tests import tiny_pair, toy_head
 
 ROOT = pathlib.Path(__file__).parents[2]

@@ -10,11 +10,11 @@ import pytest
 
 from speccascade import models, pairs
 from speccascade.evaluate import teacher_forced
-from speccascade.evaluate.decoding import Engine
 from speccascade.evaluate.jobs import ORACLE, TEACHER_FORCED, Job
 from speccascade.evaluate.quality import Prompts
 from speccascade.evaluate.reference_rows import BUDGETS
-from speccascade.evaluate.settings import Setting, setting
+from speccascade.inference.engine import Engine
+from speccascade.inference.setting import Setting, setting
 from speccascade.sampling import confidence
 from speccascade.sharding import Layout, make_mesh
 from tests import tiny_pair, toy_head

@@ -7,11 +7,12 @@ import pytest
 
 from speccascade import pairs
 from speccascade.errors import UserError
-from speccascade.evaluate import results, run
+from speccascade.evaluate import run
 from speccascade.evaluate.jobs import QUALITY
-from speccascade.evaluate.settings import Setting
-from speccascade.evaluate.sweep import product
+from speccascade.inference.setting import Setting
+from speccascade.inference.sweep import product
 from speccascade.report import report
+from speccascade.workdir import results
 from tests import tiny_pair
 
 

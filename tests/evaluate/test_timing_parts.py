@@ -5,9 +5,10 @@ import os
 import pytest
 
 from speccascade import pairs
-from speccascade.evaluate import results, run, timing, timing_parts
+from speccascade.evaluate import run, timing, timing_parts
 from speccascade.evaluate.jobs import TIMING, Job
-from speccascade.evaluate.settings import setting
+from speccascade.inference.setting import setting
+from speccascade.workdir import results
 from tests import tiny_pair
 
 

@@ -18,7 +18,7 @@ from etils import epath
 from speccascade import importing, models, pairs
 from speccascade.errors import UserError
 from speccascade.importing import preparation, sources, writing
-from speccascade.training import checkpoints
+from speccascade.workdir import checkpoints
 from tests.text import makers
 
 ROOT = pathlib.Path(__file__).parents[2]

@@ -9,7 +9,7 @@ from speccascade import importing, models, pairs
 from speccascade.errors import UserError
 from speccascade.importing.preparation import flat
 from speccascade.models.quantisation import quantise
-from speccascade.training import checkpoints
+from speccascade.workdir import files
 from tests.importing import tiny_checkpoint as tiny
 
 
@@ -53,7 +53,7 @@ def test_a_workdir_keeps_them(source, expected, tmp_path):
     with pytest.raises(UserError, match="holds another import, of .* in int8; give"):
         importing.import_checkpoint(source, out)
     importing.import_checkpoint(source, str(tmp_path / "float"))
-    assert checkpoints.read_json(str(tmp_path / "float" / "import.json")).keys() == {
+    assert files.read_json(str(tmp_path / "float" / "import.json")).keys() == {
         "source",
         "dtype",
         "files",

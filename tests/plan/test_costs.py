@@ -4,8 +4,9 @@ import jax
 import pytest
 
 from speccascade import models
-from speccascade.plan import costs, memory, subject
-from speccascade.plan.costs import Cost, Exchange
+from speccascade.models import costs, memory
+from speccascade.models.costs import Cost, Exchange
+from speccascade.plan import subject
 from tests.plan import tiny
 
 

@@ -5,7 +5,8 @@ import dataclasses
 import pytest
 
 from speccascade.errors import UserError
-from speccascade.plan import fit, memory, run, subject, topology
+from speccascade.models import memory
+from speccascade.plan import fit, run, subject, topology
 from tests.plan import tiny
 
 

@@ -6,13 +6,14 @@ import runpy
 import jax
 import pytest
 
-from speccascade import models, paper, tasks
+from configs import paper
+from speccascade import models, tasks
 from speccascade.errors import UserError
 from speccascade.evaluate import run
-from speccascade.evaluate.settings import expand
-from speccascade.models import quantisation
-from speccascade.plan import memory, subject
-from speccascade.plan.memory import leaves
+from speccascade.inference.setting import expand
+from speccascade.models import memory, quantisation
+from speccascade.models.memory import leaves
+from speccascade.plan import subject
 from speccascade.tasks import sandbox
 from tests.importing import decoder_only_families, planned
 

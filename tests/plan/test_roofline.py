@@ -4,9 +4,9 @@ import dataclasses
 
 import pytest
 
+from speccascade.models.costs import Cost, Exchange
 from speccascade.plan import roofline
 from speccascade.plan.chips import CHIPS, HOP_SECONDS
-from speccascade.plan.costs import Cost, Exchange
 from tests.plan import tiny
 
 

@@ -1,7 +1,7 @@
 """Hand-made rows of a sweep, in the shape in which evaluation writes them."""
 
 from speccascade.evaluate.jobs import ORACLE, QUALITY, TEACHER_FORCED, TIMING, Job, teacher_forced
-from speccascade.evaluate.settings import Setting, setting
+from speccascade.inference.setting import Setting, setting
 
 PROVENANCE = {
     "task": "gsm_symbolic",

@@ -6,7 +6,7 @@ import matplotlib.image
 import pytest
 
 from speccascade.errors import UserError
-from speccascade.evaluate import metrics
+from speccascade.inference import metrics
 from speccascade.report import (
     choice_table,
     every_setting,

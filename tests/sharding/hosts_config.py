@@ -1,7 +1,7 @@
 """A sweep over a tiny pair on a mesh of two by two devices: its rows end in the middle of a batch,
 and the last batch has rows for one half of `data` only."""
 
-from speccascade.evaluate.sweep import product
+from speccascade.inference.sweep import product
 from tests import tiny_pair
 
 

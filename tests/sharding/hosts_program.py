@@ -12,10 +12,10 @@ import numpy as np
 from absl import flags
 from jax.sharding import PartitionSpec as P
 
-from speccascade import app
 from speccascade.errors import UserError
+from speccascade.runtime import app
 from speccascade.sharding import Layout, hosts, make_mesh
-from speccascade.training import checkpoints
+from speccascade.workdir import checkpoints
 from tests import tiny_pair
 
 _NAME = flags.DEFINE_string("name", None, "Which function.")

@@ -14,8 +14,7 @@ import numpy as np
 import pytest
 
 from speccascade import pairs
-from speccascade.evaluate import results
-from speccascade.training import checkpoints
+from speccascade.workdir import checkpoints, results
 from tests import tiny_pair
 
 ROOT = pathlib.Path(__file__).parents[2]

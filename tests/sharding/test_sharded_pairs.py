@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 import speccascade
-from speccascade import generate, pairs
+from speccascade import pairs
 from speccascade.errors import UserError
+from speccascade.inference import generate
 from speccascade.sharding import REPLICATED, Layout, from_config, make_mesh
 from tests import tiny_pair
 from tests.importing import tiny_checkpoint

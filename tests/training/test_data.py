@@ -3,7 +3,7 @@ import pytest
 
 from speccascade import tasks, text
 from speccascade.errors import UserError
-from speccascade.padding import padded
+from speccascade.inference.padding import padded
 from speccascade.training import data
 from tests.training import tiny
 

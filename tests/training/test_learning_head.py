@@ -14,10 +14,11 @@ import pytest
 from speccascade import head as heads
 from speccascade import pairs, tasks
 from speccascade.errors import UserError
-from speccascade.evaluate import results, run
+from speccascade.evaluate import run
 from speccascade.evaluate.jobs import QUALITY
 from speccascade.training import head as learning
 from speccascade.training.head import Positions, learned_right, plugin, quality, train
+from speccascade.workdir import results
 from tests import tiny_pair
 from tests.rule_oracle import entropy, tv
 

@@ -15,8 +15,9 @@ import pytest
 
 from speccascade import models, tasks
 from speccascade.errors import UserError
-from speccascade.training import checkpoints, data, loop
-from speccascade.training.metrics import read_metrics
+from speccascade.training import data, loop
+from speccascade.workdir import checkpoints
+from speccascade.workdir.training_metrics import read_metrics
 from tests.training import tiny
 
 ROOT = pathlib.Path(__file__).parents[2]

@@ -13,10 +13,10 @@ import pytest
 
 from speccascade import pairs
 from speccascade.errors import UserError
-from speccascade.evaluate import results
 from speccascade.evaluate import run as evaluation
-from speccascade.evaluate.settings import Setting
+from speccascade.inference.setting import Setting
 from speccascade.tuning import run
+from speccascade.workdir import results
 from tests import tiny_pair
 
 ROOT = pathlib.Path(__file__).parents[2]

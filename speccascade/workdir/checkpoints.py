@@ -11,10 +11,8 @@ An imported model has the first four, without optimiser state; its config.json i
 checkpoint that it came from, and import.json (`importing/writing.py`) tells which that was.
 """
 
-import json
 import logging
 import os
-import textwrap
 from typing import Any
 
 import jax
@@ -26,62 +24,13 @@ from speccascade.errors import UserError
 from speccascade.models.interface import Model, Params
 from speccascade.models.loading import Shardings, default_sharding
 from speccascade.text import Tokenizer
+from speccascade.workdir import sharing
+from speccascade.workdir.files import read_json
 
 # Orbax reports every save at INFO, which would tear the progress bar apart.
 logging.getLogger("absl").setLevel(logging.WARNING)
 # It also warns of every directory that it was told to open read-only.
 logging.getLogger("absl").addFilter(lambda r: "Given directory is read only" not in str(r.msg))
-
-
-def write_json(path: str, value: Any) -> None:
-    """Writes a file that is either whole or absent."""
-    partial = epath.Path(path + ".partial")
-    partial.write_text(json.dumps(value, indent=1, sort_keys=True))
-    partial.replace(path)
-
-
-def read_json(path: str) -> Any:
-    try:
-        return json.loads(epath.Path(path).read_text())
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing; give the workdir of a trained model") from None
-    except json.JSONDecodeError:
-        raise UserError(f"{path} is damaged; restore it or train in a new workdir") from None
-
-
-def claim_workdir(workdir: str, config: dict[str, Any]) -> None:
-    """Makes `workdir`, or checks that it was made from the same `config`.
-
-    Raises:
-      UserError: names the fields that differ. Nothing in the workdir is changed then.
-    """
-    config = json.loads(json.dumps(config))  # tuples become lists, as in the file
-    path = os.path.join(workdir, "config.json")
-    if not epath.Path(path).exists():
-        epath.Path(workdir).mkdir(parents=True, exist_ok=True)
-        write_json(path, config)
-        return
-    old, new = _flatten(read_json(path)), _flatten(config)
-    fields = sorted(k for k in old.keys() | new.keys() if old.get(k) != new.get(k))
-    if fields:
-
-        def show(value):  # a field may hold a whole grid
-            return textwrap.shorten(str(value), 80, placeholder=" ...")
-
-        differing = ", ".join(
-            f"{k} ({show(old.get(k))} there, {show(new.get(k))} now)" for k in fields
-        )
-        raise UserError(f"{workdir} was made from another config: {differing}; use a new workdir")
-
-
-def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat = {}
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            flat |= _flatten(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat
 
 
 def manager(workdir: str, read_only: bool = False) -> ocp.CheckpointManager:
@@ -165,8 +114,6 @@ def load_model(
     Raises:
       UserError: something is missing or damaged, or the drafter is another expert's.
     """
-    from speccascade.training import sharing
-
     model = models.build(read_json(os.path.join(workdir, "model.json")))
     tokenizer = text.load(workdir)
     if not _directory(workdir).is_dir():

@@ -6,10 +6,11 @@ import pytest
 
 from speccascade import pairs
 from speccascade.errors import UserError
-from speccascade.evaluate import bucket, results, run
+from speccascade.evaluate import run
 from speccascade.report import report
+from speccascade.workdir import bucket, claim, results
 from tests import tiny_pair
-from tests.evaluate.bucket import install
+from tests.workdir.bucket import install
 
 WORKDIR = "gs://bucket/runs/w"
 
@@ -70,7 +71,7 @@ def test_a_renewed_lock_is_refused_and_a_free_one_taken(made):
         check()
         assert names(made) == {".lock"}
     assert not names(made)
-    with results.claim(WORKDIR):
+    with claim.claim(WORKDIR):
         pass
 
 
@@ -120,7 +121,7 @@ def test_without_a_client_package_one_line_says_so(monkeypatch):
     from etils.epath import backend
 
     monkeypatch.setattr(backend._FileSystemSpecBackend, "_get_filesystem", missing)
-    for use in (results.read, lambda w: results.claim(w).__enter__(), report):
+    for use in (results.read, lambda w: claim.claim(w).__enter__(), report):
         with pytest.raises(UserError, match="gs://bucket/runs/w needs a package .*gcsfs"):
             use(WORKDIR)
 

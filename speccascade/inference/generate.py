@@ -7,8 +7,8 @@ from typing import Any
 import ml_collections
 
 from speccascade import pairs, sharding, tasks
-from speccascade.api import Completion, generate_text
 from speccascade.errors import UserError
+from speccascade.inference.api import Completion, generate_text
 
 
 def from_flags(

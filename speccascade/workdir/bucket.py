@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from etils import epath
 
 from speccascade.errors import UserError
-from speccascade.importing.sources import storage
+from speccascade.workdir.storage import storage
 
 RENEWS = 15.0
 EXPIRES = 60.0

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from speccascade.errors import UserError
-from speccascade.evaluate.decoding import Engine, program, rule_kind
-from speccascade.evaluate.settings import setting
+from speccascade.inference.engine import Engine, program, rule_kind
+from speccascade.inference.setting import setting
 from tests import tiny_pair
 
 COMMON = {"draft_length": 2, "temperature": 1.0}

@@ -12,7 +12,7 @@ import ml_collections
 from ml_collections import config_dict
 
 from speccascade.errors import UserError
-from speccascade.evaluate.sweep import product
+from speccascade.inference.sweep import product
 
 _GEMMA2 = {
     "family": "decoder_only",

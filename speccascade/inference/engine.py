@@ -9,8 +9,8 @@ import numpy as np
 from speccascade import decode, rules
 from speccascade.decode.stopping import cut
 from speccascade.errors import UserError
-from speccascade.evaluate.settings import TRUNCATIONS, Pairs, Setting
-from speccascade.padding import padded
+from speccascade.inference.padding import padded
+from speccascade.inference.setting import TRUNCATIONS, Pairs, Setting
 from speccascade.pairs import Pair
 from speccascade.sampling import Truncation
 from speccascade.sharding import hosts

@@ -1,4 +1,4 @@
-from speccascade.padding import padded
+from speccascade.inference.padding import padded
 
 
 def test_few_lengths_and_little_padding():

@@ -14,7 +14,7 @@ from etils import epath
 from speccascade.errors import UserError
 from speccascade.models.interface import Params
 from speccascade.models.shrink import SHARED
-from speccascade.training import checkpoints
+from speccascade.workdir import files
 
 _FILE = "shared.json"
 _COUNT = 64
@@ -34,14 +34,14 @@ def record(workdir: str, expert: Params, source: str, context_length: int) -> No
         "embedding": _sample(expert[SHARED]),
         "context_length": context_length,
     }
-    checkpoints.write_json(os.path.join(workdir, _FILE), value)
+    files.write_json(os.path.join(workdir, _FILE), value)
 
 
 def read(workdir: str) -> dict[str, Any] | None:
     """Returns what `record` noted, None of a model that is complete by itself."""
     if not (epath.Path(workdir) / _FILE).exists():
         return None
-    return checkpoints.read_json(os.path.join(workdir, _FILE))
+    return files.read_json(os.path.join(workdir, _FILE))
 
 
 def shared(workdir: str, noted: dict[str, Any], expert: Params | None, vocab_size: int) -> Params:

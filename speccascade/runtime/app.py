@@ -10,8 +10,8 @@ from typing import NoReturn
 
 from absl import app, flags
 
-from speccascade import compilation_cache
 from speccascade.errors import UserError
+from speccascade.runtime import compilation_cache
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 

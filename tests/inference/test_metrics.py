@@ -4,7 +4,7 @@ import math
 import numpy as np
 import pytest
 
-from speccascade.evaluate import metrics
+from speccascade.inference import metrics
 from speccascade.tasks.aggregate import mean
 
 

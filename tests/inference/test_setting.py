@@ -4,8 +4,8 @@ import math
 import pytest
 
 from speccascade.errors import UserError
-from speccascade.evaluate.settings import Setting, digest, expand, setting
-from speccascade.evaluate.sweep import product
+from speccascade.inference.setting import Setting, digest, expand, setting
+from speccascade.inference.sweep import product
 
 SPECULATIVE = {"rule": "token_v3", "alpha": 0.3, "draft_length": 5}
 

@@ -1,6 +1,7 @@
 """The launcher on processes that need no JAX."""
 
 import os
+import pathlib
 import signal
 import subprocess
 import sys
@@ -8,8 +9,8 @@ import time
 
 import pytest
 
-from speccascade import launch
 from speccascade.errors import UserError
+from speccascade.runtime import launch
 
 ID = "int(sys.argv[-1].split('=')[1])"
 
@@ -74,7 +75,7 @@ def test_the_others_may_say_what_they_have_to():
 def test_a_stopped_launcher_leaves_nobody(tmp_path):
     code = f"import os, time; open(r'{tmp_path}/pid', 'w').write(str(os.getpid())); time.sleep(60)"
     command = [sys.executable, "scripts/launch.py", "--processes=1", "--", sys.executable, "-c"]
-    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    root = pathlib.Path(__file__).parents[2]
     run = subprocess.Popen([*command, code], cwd=root, env={**os.environ, "PYTHONPATH": root})
     while not (path := tmp_path / "pid").exists() or not path.read_text():
         assert run.poll() is None

@@ -4,7 +4,7 @@ import os
 import pytest
 
 from speccascade.errors import UserError
-from speccascade.evaluate import results
+from speccascade.workdir import claim, results
 
 
 def row(key, **more):
@@ -56,16 +56,16 @@ def test_a_full_disk_is_an_error_that_says_so(tmp_path):
 
 
 def test_two_processes_in_one_workdir_are_refused(tmp_path):
-    with results.claim(tmp_path / "w"):
+    with claim.claim(tmp_path / "w"):
         with pytest.raises(UserError, match="another process works in"):
-            with results.claim(tmp_path / "w"):
+            with claim.claim(tmp_path / "w"):
                 pass
-    with results.claim(tmp_path / "w"):
+    with claim.claim(tmp_path / "w"):
         pass  # free again
 
 
 def test_a_workdir_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot write to .*file/w"):
-        with results.claim(tmp_path / "file" / "w"):
+        with claim.claim(tmp_path / "file" / "w"):
             pass

@@ -3,7 +3,8 @@
 import os
 from typing import Any
 
-from speccascade.training import checkpoints, metrics
+from speccascade.workdir import files
+from speccascade.workdir import training_metrics as metrics
 
 
 def read(workdir: str) -> dict[str, Any]:
@@ -13,7 +14,7 @@ def read(workdir: str) -> dict[str, Any]:
     """
     if not os.path.exists(os.path.join(workdir, "metrics.jsonl")):
         return {}
-    config = checkpoints.read_json(os.path.join(workdir, "config.json"))
+    config = files.read_json(os.path.join(workdir, "config.json"))
     for name in ("init_from", "distill_from"):
         source = config["train"].get(name)
         if source and not source.startswith("shipped:"):  # where it lay is nobody else's affair

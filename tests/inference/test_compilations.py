@@ -4,8 +4,8 @@ import jax
 import pytest
 
 import speccascade
-from speccascade.evaluate.decoding import Engine, prompt_slots
-from speccascade.evaluate.settings import setting
+from speccascade.inference.engine import Engine, prompt_slots
+from speccascade.inference.setting import setting
 from tests import tiny_pair
 
 HOW = {"rule": "spec", "draft_length": 2}

@@ -9,7 +9,7 @@ import dataclasses
 import re
 
 from speccascade.models.interface import Cache, Model, Params
-from speccascade.plan.memory import is_product, leaves, local, size
+from speccascade.models.memory import is_product, leaves, local, size
 
 # A decoder's step needs neither the encoder nor what has become the cache's keys and values of the
 # prompt.

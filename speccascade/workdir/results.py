@@ -1,51 +1,19 @@
 """`results.jsonl`: rows added as they are made, which survive whatever kills the process."""
 
 import contextlib
-import fcntl
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from etils import epath
 
 from speccascade.errors import UserError
-from speccascade.evaluate import bucket
-from speccascade.importing.sources import storage
+from speccascade.workdir import bucket
+from speccascade.workdir.storage import storage
 
 Row = dict[str, Any]
 FILE = "results.jsonl"
-
-
-@contextlib.contextmanager
-def claim(workdir: str) -> Iterator[Callable[[], None]]:
-    """Keeps other processes out of `workdir` for as long as the context lasts.
-
-    Yields:
-      What raises UserError where the claim was lost, which can be in a bucket alone.
-
-    Raises:
-      UserError: another process works there, or the directory cannot be made.
-    """
-    if bucket.is_bucket(workdir):
-        with bucket.claim(workdir) as check:
-            yield check
-        return
-    try:
-        os.makedirs(workdir, exist_ok=True)
-        lock = open(os.path.join(workdir, ".lock"), "w")
-    except OSError as error:
-        raise UserError(
-            f"cannot write to {workdir}: {error.strerror}; choose another workdir"
-        ) from None
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(
-                f"another process works in {workdir}; wait for it or choose another workdir"
-            ) from None
-        yield lambda: None  # the lock goes with the file, however the process ends
 
 
 def read(workdir: str) -> list[Row]:

@@ -2,48 +2,25 @@
 
 import hashlib
 import os
+import pathlib
 import platform
 from functools import cache
 
 import jax
 
-import speccascade
-
 # What cannot change a result. Everything else in the package counts, new files too.
-_NO_PART = (
-    "report",
-    "training",
-    "tuning",
-    "app.py",
-    "api.py",
-    "generate.py",
-    "launch.py",
-    "benchmark",
-    "compilation_cache.py",
-    "__init__.py",
-)
+_NO_PART = ("benchmark", "report", "runtime", "training", "tuning", "__init__.py")
+_ROOT = pathlib.Path(__file__).parent.parent
 
 
 @cache
 def code_version() -> str:
     """Returns 16 hex digits that change with every file that can change a result."""
-    root = os.path.dirname(speccascade.__file__)
     digest = hashlib.sha256()
-    for path in sorted(_sources(root)):
-        digest.update(path.replace(os.sep, "/").encode() + b"\0")
-        with open(os.path.join(root, path), "rb") as file:
-            digest.update(file.read() + b"\0")
+    for path in sorted(p.relative_to(_ROOT) for p in _ROOT.rglob("*.py")):
+        if path.parts[0] not in _NO_PART:
+            digest.update(path.as_posix().encode() + b"\0" + (_ROOT / path).read_bytes() + b"\0")
     return digest.hexdigest()[:16]
-
-
-def _sources(root: str) -> list[str]:
-    found = []
-    for folder, _, names in os.walk(root):
-        for name in names:
-            path = os.path.relpath(os.path.join(folder, name), root)
-            if name.endswith(".py") and path.split(os.sep)[0] not in _NO_PART:
-                found.append(path)
-    return found
 
 
 @cache

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 import speccascade
-from speccascade import generate, pairs
+from speccascade import pairs
 from speccascade.errors import UserError
+from speccascade.inference import generate
 from tests import tiny_pair
 from tests.tiny_pair import PROMPT
 

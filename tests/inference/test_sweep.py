@@ -1,7 +1,7 @@
 import pytest
 
 from speccascade.errors import UserError
-from speccascade.evaluate.sweep import product, zipped
+from speccascade.inference.sweep import product, zipped
 
 
 def test_product_is_every_combination_in_order():

@@ -8,9 +8,9 @@ import numpy as np
 
 from speccascade import decode
 from speccascade.errors import UserError
-from speccascade.evaluate import metrics
-from speccascade.evaluate.decoding import Engine
-from speccascade.evaluate.settings import setting
+from speccascade.inference import metrics
+from speccascade.inference.engine import Engine
+from speccascade.inference.setting import setting
 from speccascade.pairs import Pair
 from speccascade.pairs import load as load_pair
 

@@ -1,0 +1,1 @@
+"""Prompts answered under a setting: how every caller decodes."""

@@ -1,0 +1,1 @@
+"""What runs programs: flags and errors, several processes, compiled programs kept."""

@@ -1,0 +1,81 @@
+"""Whose a workdir is: one process at a time, and one config for good."""
+
+import contextlib
+import fcntl
+import json
+import os
+import textwrap
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from etils import epath
+
+from speccascade.errors import UserError
+from speccascade.workdir import bucket
+from speccascade.workdir.files import read_json, write_json
+
+
+@contextlib.contextmanager
+def claim(workdir: str) -> Iterator[Callable[[], None]]:
+    """Keeps other processes out of `workdir` for as long as the context lasts.
+
+    Yields:
+      What raises UserError where the claim was lost, which can be in a bucket alone.
+
+    Raises:
+      UserError: another process works there, or the directory cannot be made.
+    """
+    if bucket.is_bucket(workdir):
+        with bucket.claim(workdir) as check:
+            yield check
+        return
+    try:
+        os.makedirs(workdir, exist_ok=True)
+        lock = open(os.path.join(workdir, ".lock"), "w")
+    except OSError as error:
+        raise UserError(
+            f"cannot write to {workdir}: {error.strerror}; choose another workdir"
+        ) from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"another process works in {workdir}; wait for it or choose another workdir"
+            ) from None
+        yield lambda: None  # the lock goes with the file, however the process ends
+
+
+def claim_workdir(workdir: str, config: dict[str, Any]) -> None:
+    """Makes `workdir`, or checks that it was made from the same `config`.
+
+    Raises:
+      UserError: names the fields that differ. Nothing in the workdir is changed then.
+    """
+    config = json.loads(json.dumps(config))  # tuples become lists, as in the file
+    path = os.path.join(workdir, "config.json")
+    if not epath.Path(path).exists():
+        epath.Path(workdir).mkdir(parents=True, exist_ok=True)
+        write_json(path, config)
+        return
+    old, new = _flatten(read_json(path)), _flatten(config)
+    fields = sorted(k for k in old.keys() | new.keys() if old.get(k) != new.get(k))
+    if fields:
+
+        def show(value):  # a field may hold a whole grid
+            return textwrap.shorten(str(value), 80, placeholder=" ...")
+
+        differing = ", ".join(
+            f"{k} ({show(old.get(k))} there, {show(new.get(k))} now)" for k in fields
+        )
+        raise UserError(f"{workdir} was made from another config: {differing}; use a new workdir")
+
+
+def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat

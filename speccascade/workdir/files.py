@@ -1,0 +1,24 @@
+"""JSON files that are either whole or absent, on a disk or in a bucket."""
+
+import json
+from typing import Any
+
+from etils import epath
+
+from speccascade.errors import UserError
+
+
+def write_json(path: str, value: Any) -> None:
+    """Writes a file that is either whole or absent."""
+    partial = epath.Path(path + ".partial")
+    partial.write_text(json.dumps(value, indent=1, sort_keys=True))
+    partial.replace(path)
+
+
+def read_json(path: str) -> Any:
+    try:
+        return json.loads(epath.Path(path).read_text())
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing; give the workdir of a trained model") from None
+    except json.JSONDecodeError:
+        raise UserError(f"{path} is damaged; restore it or train in a new workdir") from None

@@ -1,0 +1,103 @@
+"""Imports point down: which folder may know which, and no circle between files."""
+
+import ast
+import graphlib
+import pathlib
+
+import pytest
+
+ROOT = pathlib.Path("speccascade")
+
+# What each folder, or file at the top, may import beside itself. The method stands alone.
+_BASE = ("errors", "vocab")
+_METHOD = (*_BASE, "head", "knobs", "rules", "sampling", "verify", "randomness")
+_MODELS = (*_BASE, "sharding", "models")
+_FILES = (*_MODELS, "text", "workdir")
+_PAIRS = (*_FILES, "importing", "pairs")
+_ANSWERS = (*_METHOD, *_PAIRS, "tasks", "decode", "inference")
+ALLOWED = {
+    "errors": (),
+    "vocab": (),
+    "head": _BASE,
+    "knobs": (*_BASE, "head"),
+    "rules": (*_BASE, "head", "knobs"),
+    "sampling": _BASE,
+    "verify": (*_BASE, "sampling"),
+    "randomness": _BASE,
+    "sharding": _BASE,
+    "models": _MODELS,
+    "text": _BASE,
+    "tasks": _BASE,
+    "workdir": _FILES,
+    "decode": (*_METHOD, *_MODELS),
+    "importing": (*_FILES, "importing"),
+    "pairs": _PAIRS,
+    "inference": _ANSWERS,
+    "evaluate": _ANSWERS,
+    "training": _ANSWERS,
+    "benchmark": _ANSWERS,
+    "trace": _ANSWERS,
+    "plan": _ANSWERS,
+    "report": (*_ANSWERS, "evaluate"),
+    "tuning": (*_ANSWERS, "evaluate", "report"),
+    "distillation": (*_ANSWERS, "training"),
+    "runtime": (*_BASE, "sharding"),
+    "__init__": ("inference",),  # lazily: the library face
+}
+
+
+def _modules() -> dict[str, pathlib.Path]:
+    names = {path: ".".join(path.with_suffix("").parts) for path in ROOT.rglob("*.py")}
+    return {name.removesuffix(".__init__"): path for path, name in names.items()}
+
+
+MODULES = _modules()
+
+
+def _imports(path: pathlib.Path) -> list[str]:
+    """Returns the modules that a file imports, lazily or not."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            found += [name if name in MODULES else node.module for name in names]
+    return found
+
+
+def _place(module: str) -> str:
+    """Returns the folder, or the file at the top, that a module belongs to."""
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 else "__init__"
+
+
+@pytest.mark.parametrize("place", sorted({_place(name) for name in MODULES}))
+def test_a_folder_knows_only_what_is_below_it(place):
+    allowed = {place, *ALLOWED[place]}
+    for name, path in MODULES.items():
+        if _place(name) == place:
+            own = {_place(m) for m in _imports(path) if m.split(".")[0] == ROOT.name}
+            assert own <= allowed, f"{path} imports {sorted(own - allowed)}"
+
+
+def test_the_table_of_folders_has_no_circle():
+    graph = {place: set(below) - {place} for place, below in ALLOWED.items()}
+    assert list(graphlib.TopologicalSorter(graph).static_order())
+
+
+def test_no_circle_between_files():
+    graph = {
+        name: {m for m in _imports(path) if m in MODULES and m != name}
+        for name, path in MODULES.items()
+    }
+    assert list(graphlib.TopologicalSorter(graph).static_order())
+
+
+def test_flax_is_known_to_models_alone():
+    users = {
+        _place(name)
+        for name, path in MODULES.items()
+        if any(m.split(".")[0] == "flax" for m in _imports(path))
+    }
+    assert users == {"models"}
