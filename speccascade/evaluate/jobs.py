@@ -1,10 +1,10 @@
-"""What a sweep has to do: one job per row of `results.jsonl`, keyed by all that it depends on."""
+"""What a sweep has to do: one job per row of `results.jsonl`."""
 
 import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from speccascade.inference.setting import Setting, digest
+from speccascade.inference.setting import Setting
 
 QUALITY, TEACHER_FORCED, TIMING = "quality", "teacher_forced", "timing"
 
@@ -29,22 +29,6 @@ class Job:
     split: str
     num_examples: int
     trials: int | None = None
-
-    def identity(self, provenance: Mapping[str, str]) -> dict[str, Any]:
-        """Returns the fields that tell this row from every other, `key` among them.
-
-        Args:
-          provenance: of the run; see `run.provenance`.
-        """
-        fields = {
-            "kind": self.kind,
-            "split": self.split,
-            "num_examples": self.num_examples,
-            "trials": self.trials,
-            **self.setting.fields(),
-            **provenance,
-        }
-        return {"key": digest(fields), **fields}
 
     def __str__(self) -> str:
         return f"{self.kind} of {self.setting} on {self.split}"

@@ -1,5 +1,6 @@
 """How good the answers are: settings of one program decode as one stream of mixed batches."""
 
+import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -12,10 +13,12 @@ from speccascade.evaluate import compute
 from speccascade.evaluate.jobs import Job
 from speccascade.inference import metrics
 from speccascade.inference.engine import Engine, Request, program, rule_kind
+from speccascade.inference.setting import digest
 from speccascade.pairs import Pair
 from speccascade.sharding import hosts
 from speccascade.tasks import Example, Task
 from speccascade.tasks.aggregate import statistic
+from speccascade.workdir.answers import Answer, Answers
 
 
 class Prompts(NamedTuple):
@@ -32,34 +35,106 @@ class Prompts(NamedTuple):
     answers: Sequence[Sequence[int]]
 
 
-class _Tally:
-    """What is known so far of one job."""
+class Tally:
+    """What is known so far of one job: an answer and its score for each example that has one.
 
-    def __init__(self, job: Job, aggregate: str):
+    An answer is `{"id", "prompt", "tokens", "text", "seconds", "counts"}`, JSON-ready: the
+    example's id and a digest of its prompt, the answer's token ids and text, the seconds that it
+    took of its batch, the fields of `decode.Stats`.
+    """
+
+    def __init__(self, job: Job, task: Task, examples: Sequence[Example]):
         self.job = job
-        self.aggregate = aggregate
-        self.scores: list = [None] * job.num_examples
-        self.invalid = 0
-        self.seconds = 0.0
-        self.counts: dict[str, float] = dict.fromkeys(decode.Stats._fields, 0.0)
+        self.examples = examples[: job.num_examples]
+        self.answers: list[Answer | None] = [None] * job.num_examples
+        self.invalid: set[int] = set()
+        self._scores: list = [None] * job.num_examples
+        self._task = task
+
+    def take(self, index: int, answer: Answer) -> None:
+        """Notes the answer to an example, and scores it."""
+        self.answers[index] = answer
+        self._scores[index] = self._task.score(answer["text"], self.examples[index])
+
+    def missing(self) -> list[int]:
+        """Returns the examples without an answer."""
+        return [i for i, answer in enumerate(self.answers) if answer is None]
 
     @property
     def done(self) -> bool:
-        return None not in self.scores
+        """Whether no example is left to decode."""
+        return len(self.missing()) == len(self.invalid)
 
     def row(self, pair: Pair) -> dict[str, Any]:
+        """Returns the measured fields of the job's row."""
         setting = self.job.setting
-        scores = np.array(self.scores, np.float64)
-        of = statistic(self.aggregate)
-        return {
-            "quality": metrics.finite(of(scores)),
-            "quality_ci": list(metrics.bootstrap(of, scores)),
-            **metrics.rates(self.counts, setting.method, setting.verifier),
-            "multiply_adds_per_token": compute.per_token(pair, setting, self.counts),
-            "seconds": round(self.seconds, 3),
-            "aggregate": self.aggregate,
-            "scores": scores.tolist(),
+        counts = {
+            name: math.fsum(_number(answer["counts"][name]) for answer in self.answers)
+            for name in decode.Stats._fields
         }
+        return {
+            **scored(self._scores, self._task),
+            **metrics.rates(counts, setting.method, setting.verifier),
+            "multiply_adds_per_token": compute.per_token(pair, setting, counts),
+            "seconds": round(sum(answer["seconds"] for answer in self.answers), 3),
+        }
+
+
+def scored(scores: Sequence[float | Sequence[float]], task: Task) -> dict[str, Any]:
+    """Returns the fields of a row that scores make, one score per example."""
+    values, of = np.array(scores, np.float64), statistic(task.aggregate)
+    return {
+        "quality": metrics.finite(of(values)),
+        "quality_ci": list(metrics.bootstrap(of, values)),
+        "aggregate": task.aggregate,
+        "scores": values.tolist(),
+    }
+
+
+def asked(example: Example) -> dict[str, Any]:
+    """Returns the fields by which an answer belongs to an example."""
+    return {"id": example.id, "prompt": digest(example.prompt)}
+
+
+def _number(count: float | None) -> float:
+    return math.nan if count is None else count  # what a method does not have
+
+
+class Kept:
+    """The answers of a sweep that are in its workdir: read and written by the first process."""
+
+    def __init__(self, store: Answers | None, name: Callable[[Job], str]):
+        """Takes the workdir's answers on the first process, None on others, and a job's name."""
+        self._store = store
+        self._name = name
+
+    def fill(self, tally: Tally) -> None:
+        """Gives a tally what is there."""
+
+        def known():
+            wanted = {tuple(asked(e).values()): i for i, e in enumerate(tally.examples)}
+            found = self._store.known(self._name(tally.job))
+            by_place = {wanted.get((a["id"], a["prompt"])): a for a in found}
+            return [[place, a] for place, a in by_place.items() if place is not None]
+
+        for place, answer in hosts.from_first(known):
+            tally.take(place, answer)
+
+    def add(self, tally: Tally, places: Sequence[int]) -> None:
+        """Writes answers that were decoded; when this returns, a kill leaves them there.
+
+        Raises:
+          UserError: they could not be written.
+        """
+        with hosts.agreed():
+            if self._store is not None:
+                self._store.add(self._name(tally.job), [tally.answers[i] for i in places])
+
+    def whole(self, tally: Tally) -> None:
+        """Packs the answers of a job that is done; those to other examples stay."""
+        with hosts.agreed():
+            if self._store is not None:
+                self._store.pack(self._name(tally.job))
 
 
 def groups(jobs: Sequence[Job]) -> list[list[Job]]:
@@ -76,9 +151,11 @@ def run(
     prompts: dict[str, Prompts],
     jobs: Sequence[Job],
     batch_size: int,
-    advance: Callable[[int], None],
+    kept: Kept,
+    answered: Callable[[int], None],
+    known: Callable[[int], None],
 ) -> Iterator[tuple[Job, dict[str, Any] | str]]:
-    """Decodes the jobs of one program.
+    """Decodes what is missing of the jobs of one program.
 
     Args:
       engine: the pair.
@@ -86,39 +163,51 @@ def run(
       prompts: by split.
       jobs: a group of `groups`.
       batch_size: rows decoded at a time.
-      advance: told the number of examples after each batch.
+      kept: the answers that are there, and where others go.
+      answered: told the number of answers after each batch.
+      known: told that of the answers that were there.
 
     Yields:
       Each job with the measured fields of its row as soon as its last example is decoded, or with a
       line that says why it failed.
     """
     kinds = list({rule_kind(job.setting): job.setting for job in jobs}.values())
-    tallies = [_Tally(job, task.aggregate) for job in jobs]
-    stream = [(tally, i) for tally in tallies for i in _by_length(tally.job, prompts)]
+    tallies = [Tally(job, task, prompts[job.split].examples) for job in jobs]
+    for tally in tallies:
+        kept.fill(tally)
+        known(tally.job.num_examples - len(tally.missing()))
+        if tally.done:
+            yield tally.job, tally.row(engine.pair)
+    stream = [(tally, i) for tally in tallies for i in _by_length(tally, prompts)]
     for start in range(0, len(stream), batch_size):
         part = stream[start : start + batch_size]
         began = time.monotonic()
         output = _decode(engine, prompts, kinds, part, batch_size)
         seconds = (time.monotonic() - began) / len(part)
         for row, (tally, index) in enumerate(part):
-            example = prompts[tally.job.split].examples[index]
-            _count(engine, task, example, tally, index, output, row)
-            tally.seconds += seconds
-        advance(len(part))
-        for tally in dict.fromkeys(tally for tally, _ in part):
+            if output.invalid[row]:
+                tally.invalid.add(index)
+            else:
+                tally.take(index, _answer(engine, tally.examples[index], output, row, seconds))
+        own = list(dict.fromkeys(tally for tally, _ in part))
+        for tally in own:
+            kept.add(tally, [i for t, i in part if t is tally and i not in t.invalid])
+        answered(len(part))
+        for tally in own:
             if tally.done and tally.invalid:
                 yield (
                     tally.job,
-                    f"{tally.invalid} of {tally.job.num_examples} examples met logits that were "
-                    "not finite; look at the checkpoints and the dtype",
+                    f"{len(tally.invalid)} of {tally.job.num_examples} examples met logits that "
+                    "were not finite; look at the checkpoints and the dtype",
                 )
             elif tally.done:
+                kept.whole(tally)
                 yield tally.job, tally.row(engine.pair)
 
 
-def _by_length(job: Job, prompts: dict[str, Prompts]) -> list[int]:
-    answers = prompts[job.split].answers[: job.num_examples]
-    return list(np.argsort([len(answer) for answer in answers], kind="stable"))
+def _by_length(tally: Tally, prompts: dict[str, Prompts]) -> list[int]:
+    answers = prompts[tally.job.split].answers
+    return sorted(tally.missing(), key=lambda i: len(answers[i]))
 
 
 def _decode(engine, prompts, kinds, part, batch_size) -> decode.Output:
@@ -134,9 +223,13 @@ def _decode(engine, prompts, kinds, part, batch_size) -> decode.Output:
     return output._replace(tokens=tokens, num_tokens=num_tokens, invalid=invalid, stats=stats)
 
 
-def _count(engine, task, example, tally, index, output, row) -> None:
-    text = engine.text(output.tokens[row, : output.num_tokens[row]])
-    tally.scores[index] = task.score(text, example)
-    tally.invalid += int(output.invalid[row])
-    for field, values in output.stats._asdict().items():
-        tally.counts[field] += float(values[row])
+def _answer(engine, example, output, row, seconds) -> Answer:
+    tokens = output.tokens[row, : output.num_tokens[row]].tolist()
+    counts = output.stats._asdict()
+    return {
+        **asked(example),
+        "tokens": tokens,
+        "text": engine.text(tokens),
+        "seconds": round(seconds, 4),
+        "counts": {name: metrics.finite(float(values[row])) for name, values in counts.items()},
+    }

@@ -13,17 +13,21 @@ import ml_collections
 from speccascade import head as heads
 from speccascade import pairs, sharding, tasks
 from speccascade.errors import UserError
-from speccascade.evaluate import cost, probe, quality, teacher_forced, timing, timing_parts
+from speccascade.evaluate import cost, origin, probe, quality, teacher_forced, timing, timing_parts
 from speccascade.evaluate.jobs import QUALITY, TEACHER_FORCED, TIMING, Job, plan
+from speccascade.evaluate.origin import Origin
 from speccascade.evaluate.progress import Progress
 from speccascade.inference.engine import Engine, program, rule_kind
 from speccascade.inference.setting import Setting, digest, expand
 from speccascade.sharding import hosts
 from speccascade.workdir import claim, provenance, results
+from speccascade.workdir.answers import Answers
 from speccascade.workdir.claim import claim_workdir
 
 SECTIONS = ("task", "pair", "evaluate")
 OPTIONAL = ("mesh",)
+# What a workdir may be given more of, or other, later; rows that it has stay as good as they are.
+GROWS = tuple(f"evaluate.{k}" for k in ("settings", "splits", "timing", "batch_size"))
 DAY = 86_400  # seconds
 _NEEDED = (
     "settings",
@@ -44,7 +48,7 @@ class Sweep(NamedTuple):
       task: scores the answers.
       prompts: by split.
       jobs: all of it.
-      provenance: what all its rows depend on.
+      origin: what its rows depend on.
     """
 
     config: dict[str, Any]
@@ -52,7 +56,7 @@ class Sweep(NamedTuple):
     task: tasks.Task
     prompts: dict[str, quality.Prompts]
     jobs: list[Job]
-    provenance: dict[str, str]
+    origin: Origin
 
 
 class Outcome(NamedTuple):
@@ -104,13 +108,13 @@ def prepare(config: ml_collections.ConfigDict) -> Sweep:
     for setting in settings:
         engine.check(setting)
         _check_heads(setting, task, section["splits"])
-    stem = {**plain, "evaluate": {k: v for k, v in section.items() if k != "settings"}}
-    # What a file of the task says may change while the config stays.
-    stem["examples"] = {
-        split: [(e.id, e.prompt, e.reference) for e in found] for split, found in examples.items()
-    }
     return Sweep(
-        plain, engine, task, prompts, plan(settings, section), _provenance(stem, task, pair)
+        plain,
+        engine,
+        task,
+        prompts,
+        plan(settings, section),
+        origin.of(plain, task, engine, examples),
     )
 
 
@@ -171,31 +175,15 @@ def _tokenize(
     return engine, prompts
 
 
-def _provenance(config: Mapping[str, Any], task: tasks.Task, pair: pairs.Pair) -> dict[str, str]:
-    return {
-        "task": task.name,
-        "config": digest(config),
-        "pair": pair.hash,
-        "tokenizer": pair.tokenizer.content_hash,
-        "code": provenance.code_version(),
-        "numerics": provenance.numerics(),
-    }
-
-
-def _identity(sweep: Sweep, job: Job) -> dict[str, Any]:
-    extra = {} if job.kind != TIMING else {"machine": provenance.machine()}
-    return job.identity({**sweep.provenance, **extra})
-
-
 def measured(sweep: Sweep, workdir: str) -> list[results.Row]:
     """Returns the rows of the sweep's jobs that are there, oldest first."""
-    keys = {_identity(sweep, job)["key"] for job in sweep.jobs}
+    keys = {sweep.origin.row(job)["key"] for job in sweep.jobs}
     return [row for row in results.read(workdir) if row["key"] in keys]
 
 
 def missing(sweep: Sweep, rows: Mapping[str, Any]) -> list[Job]:
     """Returns the jobs that have no row yet."""
-    return [job for job in sweep.jobs if _identity(sweep, job)["key"] not in rows]
+    return [job for job in sweep.jobs if sweep.origin.row(job)["key"] not in rows]
 
 
 def describe(sweep: Sweep, workdir: str) -> str:
@@ -238,7 +226,7 @@ def _priced(sweep: Sweep, left: Sequence[Job], workdir: str) -> tuple[cost.Speed
     if not cost.decoded(left):
         return {}, "nothing is left to decode"
     batch_size = sweep.config["evaluate"]["batch_size"]
-    here, pair = provenance.machine(), sweep.provenance["pair"]
+    here, pair = provenance.machine(), sweep.origin.common["pair"]
 
     def read() -> list:
         rows = [row for row in results.read(workdir) if row["pair"] == pair]
@@ -290,13 +278,14 @@ def measure(sweep: Sweep, workdir: str, profile: bool = False) -> Outcome:
     """Does what `evaluate` does with a sweep that is prepared, or with some of its jobs."""
     hosts.check_alike(_fingerprint(sweep), "code, config or checkpoint")
     with contextlib.ExitStack() as held:
-        store = timed = None
+        store = timed = answers = None
 
         def start() -> list[int]:
-            nonlocal store, timed
+            nonlocal store, timed, answers
             check = held.enter_context(claim.claim(workdir))
-            claim_workdir(workdir, sweep.config)
+            claim_workdir(workdir, sweep.config, GROWS)
             store = results.Results(workdir, check)
+            answers = Answers(workdir, check)
             timed = results.Results(workdir, check, timing_parts.FILE)
             left = set(missing(sweep, store.rows))
             return [i for i, job in enumerate(sweep.jobs) if job in left]
@@ -311,38 +300,42 @@ def measure(sweep: Sweep, workdir: str, profile: bool = False) -> Outcome:
         failed = []
         batch_size = sweep.config["evaluate"]["batch_size"]
         with Progress(left, speeds, batch_size, shown, sweep.jobs) as progress:
-            for job, outcome in _measure(sweep, left, progress, timed):
+            for job, outcome in _measure(sweep, left, progress, timed, answers):
                 if isinstance(outcome, str):
                     failed.append(f"{job} failed: {outcome}")
                     progress.write(failed[-1])
                     continue
                 with hosts.agreed():
                     if store is not None:
-                        store.append({**_identity(sweep, job), **outcome})
+                        store.append({**sweep.origin.row(job), **outcome})
     return Outcome(len(left) - len(failed), failed)
 
 
 def _fingerprint(sweep: Sweep) -> str:
     """Returns what all processes of a run must have alike."""
-    return digest([job.identity(sweep.provenance)["key"] for job in sweep.jobs])
+    return digest([sweep.origin.row(job)["key"] for job in sweep.jobs])
 
 
 def _measure(
-    sweep: Sweep, jobs: Sequence[Job], progress: Progress, timed: results.Results | None
+    sweep: Sweep,
+    jobs: Sequence[Job],
+    progress: Progress,
+    timed: results.Results | None,
+    answers: Answers | None,
 ) -> Iterator[tuple[Job, dict[str, Any] | str]]:
     """Yields every job with its outcome; `timed` is the file of `timing_parts`."""
     engine, prompts = sweep.engine, sweep.prompts
+    kept = quality.Kept(answers, sweep.origin.answers)
     batch_size = sweep.config["evaluate"]["batch_size"]
     for group in cost.groups(jobs, sweep.jobs):
         progress.starts(group)
         if group[0].kind == QUALITY:
-            yield from quality.run(
-                engine, sweep.task, prompts, group, batch_size, progress.answered
-            )
+            told = progress.answered, progress.kept
+            yield from quality.run(engine, sweep.task, prompts, group, batch_size, kept, *told)
         elif group[0].kind == TEACHER_FORCED:
             yield from teacher_forced.run(engine, prompts, group, batch_size)
         else:
-            parts = timing_parts.Parts(timed, group, lambda job: _identity(sweep, job)["key"])
+            parts = timing_parts.Parts(timed, group, lambda job: sweep.origin.row(job)["key"])
             told = progress.answered, progress.kept, progress.compiled
             yield from timing.run(engine, prompts, group, parts, *told)
             parts.clear()

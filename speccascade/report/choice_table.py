@@ -9,7 +9,7 @@ from speccascade.report.points import Point, Points
 from speccascade.report.table import NOTHING, Table, interval, judged, number
 
 _COLUMNS: tuple[tuple[str, Callable[[Choice, Points], str]], ...] = (
-    ("method", lambda c, points: c.label),
+    ("method", lambda c, points: points.mark(c.setting, c.label)),
     ("chosen", lambda c, points: c.setting.choices or NOTHING),
     ("speed-up", lambda c, points: judged(speedup(c.test), c.speed_verdict)),
     ("quality", lambda c, points: interval(c.test.quality, c.test.interval)),

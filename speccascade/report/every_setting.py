@@ -10,7 +10,7 @@ from speccascade.report.points import Point, Points
 from speccascade.report.table import Table, interval, number
 
 _COLUMNS: tuple[tuple[str, Callable[[Point, Points], str]], ...] = (
-    ("setting", lambda point, points: _name(point.setting)),
+    ("setting", lambda point, points: points.mark(point.setting, _name(point.setting))),
     ("quality", lambda point, points: interval(point.quality, point.interval)),
     ("speed-up", lambda point, points: speedup(point)),
     ("tokens per expert call", lambda p, points: number(p.rates["tokens_per_expert_call"], 2)),

@@ -10,13 +10,18 @@ from typing import Any
 import numpy as np
 
 from speccascade.errors import UserError
-from speccascade.evaluate.jobs import ORACLE, QUALITY, TEACHER_FORCED, TIMING, plan
+from speccascade.evaluate.jobs import ORACLE, QUALITY, TEACHER_FORCED, TIMING, Job, plan
 from speccascade.inference import metrics
 from speccascade.inference.setting import Setting, expand
 from speccascade.tasks import aggregate
 
 # What all rows of a report must share; timings the machine besides.
-SHARED = ("task", "config", "pair", "tokenizer", "code", "numerics")
+SHARED = ("task", "pair", "tokenizer")
+
+# What makes an edition of a row, see `evaluate.origin`; the last two were there before the others.
+_EDITION = ("numerics", "decoding", "scoring", "forcing", "timing", "code", "config")
+
+MARK = "\N{DAGGER}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,12 +120,14 @@ class Points:
       shared: what the rows have in common, see `SHARED`.
       notes: what a reader must know: rows that are missing or were left out.
       forced: what rules do on reference answers; none of splits without any.
+      marked: settings with a row of another edition than the newest.
     """
 
     by_setting: dict[tuple[Setting, str], Point]
     shared: dict[str, str]
     notes: list[str]
     forced: tuple[Forced, ...] = ()
+    marked: frozenset[Setting] = frozenset()
 
     def of(self, setting: Setting, split: str) -> Point | None:
         """Returns the point of a setting on a split, None where it is missing."""
@@ -137,6 +144,10 @@ class Points:
     def expert(self, temperature: float, split: str) -> Point | None:
         """Returns the expert's own decoding, what everything is compared with."""
         return self.of(Setting("autoregressive_expert", temperature=temperature), split)
+
+    def mark(self, setting: Setting, name: str) -> str:
+        """Returns a setting's name for a table, marked where it is of another edition."""
+        return f"{name} {MARK}" if setting in self.marked else name
 
     def compute(self, point: Point) -> float | None:
         """Returns a point's multiply-adds per token over those of the expert's own decoding."""
@@ -156,16 +167,23 @@ def unseeded(setting: Setting) -> Setting:
     return dataclasses.replace(setting, seed=0)
 
 
-def collect(rows: Sequence[Mapping[str, Any]], config: Mapping[str, Any], command: str) -> Points:
-    """Makes points of rows.
+def collect(
+    rows: Sequence[Mapping[str, Any]],
+    config: Mapping[str, Any],
+    command: str,
+    only_newest: bool = False,
+) -> Points:
+    """Makes points of the rows that the config's grid asks for.
 
-    Rows of one code version, pair, task and version of JAX are taken, timings of one machine: those
-    of the newest row. What is left out or missing becomes a note.
+    Rows of one task, pair and tokenizer are taken, timings of one machine: those of the newest row.
+    Of several rows of one job the newest edition counts, and where that was not measured, another
+    one, which is marked. What is left out, marked or missing becomes a note.
 
     Args:
       rows: of `results.jsonl`, oldest first.
       config: the workdir's config.
       command: what measures the missing rows.
+      only_newest: whether rows of another edition are left out.
 
     Raises:
       UserError: there are no rows.
@@ -174,30 +192,62 @@ def collect(rows: Sequence[Mapping[str, Any]], config: Mapping[str, Any], comman
         raise UserError(f"there are no results yet; run {command}")
     shared = {name: rows[-1][name] for name in SHARED}
     alike = [row for row in rows if all(row[name] == shared[name] for name in SHARED)]
-    timed = [row for row in alike if row["kind"] == TIMING]
-    machine = timed[-1]["machine"] if timed else None
-    quality = [row for row in alike if row["kind"] == QUALITY]
-    timed = [row for row in timed if row["machine"] == machine]
-    forced = [row for row in alike if row["kind"] == TEACHER_FORCED]
+    asked = {_question(row): row.get("examples") for row in alike}
+    alike = [row for row in alike if row.get("examples") in (None, asked[_question(row)])]
+    newest = {row["kind"]: row for row in alike}
+    if TIMING in newest:
+        shared["machine"] = newest[TIMING]["machine"]
+    alike = [row for row in alike if row.get("machine") in (None, shared.get("machine"))]
+    shared |= {name: newest[QUALITY][name] for name in _EDITION if name in newest.get(QUALITY, ())}
+
+    grid = expand(config["evaluate"]["settings"])
+    jobs = plan(grid, config["evaluate"])
+    found: dict[Job, Mapping[str, Any]] = {}
+    for row in sorted(alike, key=lambda row: _is_edition(row, newest[row["kind"]])):
+        found[_job(row)] = row  # the newest of the newest edition last
+    found = {job: found[job] for job in jobs if job in found}
+    others = {job for job, row in found.items() if not _is_edition(row, newest[row["kind"]])}
+    if only_newest:
+        found = {job: row for job, row in found.items() if job not in others}
 
     notes = []
-    if others := len(rows) - len(quality) - len(timed) - len(forced):
+    if left := len(rows) - len(alike):
         notes.append(
-            f"{others} older rows of another code version, checkpoint, version of JAX or machine "
-            "are left out"
+            f"{left} older rows of another checkpoint, of other examples or of another machine are "
+            "left out"
         )
-    grid = expand(config["evaluate"]["settings"])
-    there = {
-        (row["kind"], Setting.from_fields(row), row["split"]) for row in quality + timed + forced
-    }
-    jobs = plan(grid, config["evaluate"])
-    absent = [job for job in jobs if (job.kind, job.setting, job.split) not in there]
-    if absent:
-        notes.append(f"{len(absent)} of {len(jobs)} rows are missing; to add them run {command}")
-    if machine:
-        shared["machine"] = machine
-    found = tuple(_forced(row) for row in forced if row["positions"])
-    return Points(_pool(grid, quality, timed), shared, notes, found)
+    if others and only_newest:
+        notes.append(f"{len(others)} rows of another edition are left out")
+    elif others:
+        notes.append(
+            f"{MARK} {len(others)} rows were measured by another edition of the code or of JAX, or "
+            f"scored otherwise; to measure them anew run {command}"
+        )
+    if absent := len(jobs) - len(found):
+        notes.append(f"{absent} of {len(jobs)} rows are missing; to add them run {command}")
+
+    def of(kind):
+        return [row for job, row in found.items() if job.kind == kind]
+
+    marked = frozenset() if only_newest else frozenset(unseeded(job.setting) for job in others)
+    forced = tuple(_forced(row) for row in of(TEACHER_FORCED) if row["positions"])
+    return Points(_pool(grid, of(QUALITY), of(TIMING)), shared, notes, forced, marked)
+
+
+def _question(row: Mapping[str, Any]) -> tuple:
+    """Returns what rows have alike that are about the same examples, if their prompts are."""
+    return row["kind"], row["split"], row["num_examples"]
+
+
+def _job(row: Mapping[str, Any]) -> Job:
+    fields = (row[name] for name in ("kind", "split", "num_examples", "trials"))
+    kind, split, num_examples, trials = fields
+    return Job(kind, Setting.from_fields(row), split, num_examples, trials)
+
+
+def _is_edition(row: Mapping[str, Any], newest: Mapping[str, Any]) -> bool:
+    """Returns whether a row is of the same edition as the newest one of its kind."""
+    return all(row.get(name) == newest.get(name) for name in _EDITION)
 
 
 def _pool(grid, quality, timed) -> dict[tuple[Setting, str], Point]:
@@ -206,7 +256,6 @@ def _pool(grid, quality, timed) -> dict[tuple[Setting, str], Point]:
         by_setting[unseeded(Setting.from_fields(row)), row["split"]].append(row)
     timings = {(unseeded(Setting.from_fields(r)), r["split"]): _timing(r) for r in timed}
     order = {unseeded(setting): i for i, setting in enumerate(grid)}
-    known = [key for key in by_setting if key[0] in order]
     return {
         key: Point(
             setting=key[0],
@@ -217,7 +266,7 @@ def _pool(grid, quality, timed) -> dict[tuple[Setting, str], Point]:
             rates={name: _mean([row.get(name) for row in by_setting[key]]) for name in RATES},
             timing=timings.get(key),
         )
-        for key in sorted(known, key=lambda key: order[key[0]])
+        for key in sorted(by_setting, key=lambda key: order[key[0]])
     }
 
 

@@ -19,12 +19,14 @@ class Task(Protocol):
       stop_strings: where an answer ends, besides at EOS.
       aggregate: the function of `tasks.aggregate` that makes one figure of all examples' scores.
       full_score: that figure where every answer is perfect; the worst is 0.
+      scored_with: distributions whose version can change a score.
     """
 
     name: str
     stop_strings: tuple[str, ...]
     aggregate: str
     full_score: float
+    scored_with: tuple[str, ...]
 
     def examples(self, split: str, limit: int | None = None) -> list[Example]:
         """The examples of `split` in a fixed order, the first `limit` of them if given."""

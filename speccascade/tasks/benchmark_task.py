@@ -79,6 +79,7 @@ class BenchmarkTask:
     shots: int
     aggregate = "mean"
     full_score = 1.0
+    scored_with: tuple[str, ...] = ()
     instruction = ""
     template = "Question: {}\nAnswer:"
     separator = "\n\n"

@@ -53,6 +53,7 @@ class DebianEnDe(_DebianTask):
     name = "debian_en_de"
     aggregate = "bleu"
     full_score = 100.0
+    scored_with = ("sacrebleu",)
     template = "English: {}\nGerman:"
     prefix = "translate English to German: "
 
@@ -69,6 +70,7 @@ class DebianSummaries(_DebianTask):
     name = "debian_summaries"
     max_words = 120
     full_score = 100.0
+    scored_with = ("rouge-score",)
     template = "Description: {}\nSynopsis:"
     prefix = "summarize: "
 

@@ -44,6 +44,7 @@ class GsmSymbolic:
     stop_strings = ()
     aggregate = "mean"
     full_score = 1.0
+    scored_with = ()
 
     def __init__(self, config: ml_collections.ConfigDict):
         self._templates = tuple(config.templates)

@@ -50,6 +50,7 @@ class Questions:
     name = "questions"
     aggregate = "mean"
     full_score = 1.0
+    scored_with = ()
 
     def __init__(self, config: ml_collections.ConfigDict):
         if unknown := sorted(set(config) - _FIELDS):

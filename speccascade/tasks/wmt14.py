@@ -22,6 +22,7 @@ class Wmt14(BenchmarkTask):
     shots = 5
     aggregate = "bleu"
     full_score = 100.0
+    scored_with = ("sacrebleu",)
     template = "English: {}\nGerman:"
     prefix = "translate English to German: "
 

@@ -22,6 +22,7 @@ class XSum(BenchmarkTask):
     }
     shots = 1
     full_score = 100.0
+    scored_with = ("rouge-score",)
     template = "Article: {}\nSummary:"
     prefix = "summarize: "
     max_words = 400  # about T5's 512 tokens

@@ -5,7 +5,7 @@ import fcntl
 import json
 import os
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from etils import epath
@@ -46,11 +46,17 @@ def claim(workdir: str) -> Iterator[Callable[[], None]]:
         yield lambda: None  # the lock goes with the file, however the process ends
 
 
-def claim_workdir(workdir: str, config: dict[str, Any]) -> None:
+def claim_workdir(workdir: str, config: dict[str, Any], may_change: Sequence[str] = ()) -> None:
     """Makes `workdir`, or checks that it was made from the same `config`.
 
+    Args:
+      workdir: the directory.
+      config: nested sections, JSON-ready.
+      may_change: fields, or sections of them, that may differ from what the workdir was made from,
+        such as "evaluate.settings". Where they do, the new ones are noted there.
+
     Raises:
-      UserError: names the fields that differ. Nothing in the workdir is changed then.
+      UserError: names the other fields that differ. Nothing in the workdir is changed then.
     """
     config = json.loads(json.dumps(config))  # tuples become lists, as in the file
     path = os.path.join(workdir, "config.json")
@@ -58,8 +64,14 @@ def claim_workdir(workdir: str, config: dict[str, Any]) -> None:
         epath.Path(workdir).mkdir(parents=True, exist_ok=True)
         write_json(path, config)
         return
-    old, new = _flatten(read_json(path)), _flatten(config)
-    fields = sorted(k for k in old.keys() | new.keys() if old.get(k) != new.get(k))
+    there = read_json(path)
+    old, new = _flatten(there), _flatten(config)
+    fields = sorted(
+        key
+        for key in old.keys() | new.keys()
+        if old.get(key) != new.get(key)
+        and not any(f"{key}.".startswith(f"{field}.") for field in may_change)
+    )
     if fields:
 
         def show(value):  # a field may hold a whole grid
@@ -69,6 +81,8 @@ def claim_workdir(workdir: str, config: dict[str, Any]) -> None:
             f"{k} ({show(old.get(k))} there, {show(new.get(k))} now)" for k in fields
         )
         raise UserError(f"{workdir} was made from another config: {differing}; use a new workdir")
+    if there != config:
+        write_json(path, config)
 
 
 def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

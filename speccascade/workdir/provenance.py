@@ -1,26 +1,10 @@
-"""What a result depends on besides its setting: the code, the machine."""
+"""What a result depends on besides its setting: how this machine rounds, and how fast it is."""
 
-import hashlib
 import os
-import pathlib
 import platform
 from functools import cache
 
 import jax
-
-# What cannot change a result. Everything else in the package counts, new files too.
-_NO_PART = ("benchmark", "report", "runtime", "training", "tuning", "__init__.py")
-_ROOT = pathlib.Path(__file__).parent.parent
-
-
-@cache
-def code_version() -> str:
-    """Returns 16 hex digits that change with every file that can change a result."""
-    digest = hashlib.sha256()
-    for path in sorted(p.relative_to(_ROOT) for p in _ROOT.rglob("*.py")):
-        if path.parts[0] not in _NO_PART:
-            digest.update(path.as_posix().encode() + b"\0" + (_ROOT / path).read_bytes() + b"\0")
-    return digest.hexdigest()[:16]
 
 
 @cache

@@ -1,6 +1,5 @@
 """`results.jsonl`: rows added as they are made, which survive whatever kills the process."""
 
-import contextlib
 import json
 import os
 from collections.abc import Callable, Iterable
@@ -9,7 +8,7 @@ from typing import Any
 from etils import epath
 
 from speccascade.errors import UserError
-from speccascade.workdir import bucket
+from speccascade.workdir.growing import Growing
 from speccascade.workdir.storage import storage
 
 Row = dict[str, Any]
@@ -50,10 +49,8 @@ def _read(path: str) -> tuple[list[Row], bytes]:
 class Results:
     """The rows of a workdir that this process has claimed.
 
-    On a disk rows are appended; in a bucket, where that cannot be, the whole is written anew.
-
     Attributes:
-      rows: all rows, by key.
+      rows: all rows, by key; of several with one key the newest.
     """
 
     def __init__(self, workdir: str, check: Callable[[], None] = lambda: None, file: str = FILE):
@@ -64,13 +61,10 @@ class Results:
           check: from `claim`; called before every row.
           file: the file's name there.
         """
-        self._path = os.path.join(workdir, file)
-        self._check = check
-        rows, data = _read(self._path)
+        path = os.path.join(workdir, file)
+        rows, data = _read(path)
         self.rows = {row["key"]: row for row in rows}
-        self._data = data if bucket.is_bucket(workdir) else None
-        if self._data is None and os.path.exists(self._path):
-            os.truncate(self._path, len(data))
+        self._file = Growing(path, data, check)
 
     def append(self, row: Row) -> None:
         """Adds one row; when this returns it is on the disk, or in the bucket.
@@ -79,15 +73,16 @@ class Results:
           UserError: it could not be written; the rows before it are intact.
           ValueError: it holds NaN or an infinity, which JSON has no word for.
         """
-        line = json.dumps(row, allow_nan=False) + "\n"
-        self._check()
-        if self._data is None:
-            self._append(line)
-        else:
-            data = self._data + line.encode()
-            bucket.write(epath.Path(self._path), data)
-            self._data = data
+        self._file.add((json.dumps(row, allow_nan=False) + "\n").encode())
         self.rows[row["key"]] = row
+
+    def replace(self, rows: Iterable[Row]) -> None:
+        """Puts rows in the place of those with their keys.
+
+        Raises:
+          UserError: they could not be written; all are intact.
+        """
+        self._keep({**self.rows, **{row["key"]: row for row in rows}})
 
     def drop(self, keys: Iterable[str]) -> None:
         """Removes rows, and the file with the last of them.
@@ -97,46 +92,10 @@ class Results:
         """
         gone = set(keys)
         left = {key: row for key, row in self.rows.items() if key not in gone}
-        if len(left) == len(self.rows):
-            return
-        self._check()
-        data = "".join(json.dumps(row) + "\n" for row in left.values()).encode()
-        path = epath.Path(self._path)
-        if not left:
-            bucket.remove(path)
-        elif self._data is None:
-            self._rewrite(data)
-        else:
-            bucket.write(path, data)
-        self._data = None if self._data is None else data
-        self.rows = left
+        if len(left) < len(self.rows):
+            self._keep(left)
 
-    def _rewrite(self, data: bytes) -> None:
-        partial = self._path + ".partial"
-        try:
-            with open(partial, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(partial, self._path)
-        except OSError as error:
-            raise _unwritable(self._path, error) from None
-
-    def _append(self, line: str) -> None:
-        start = os.path.getsize(self._path) if os.path.exists(self._path) else 0
-        try:
-            with open(self._path, "a") as file:
-                file.write(line)
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                os.truncate(self._path, start)
-            raise _unwritable(self._path, error) from None
-
-
-def _unwritable(path: str, error: OSError) -> UserError:
-    return UserError(
-        f"cannot write to {path}: {error.strerror}; the rows before are kept, make room and start "
-        "again"
-    )
+    def _keep(self, rows: dict[str, Row]) -> None:
+        lines = (json.dumps(row, allow_nan=False) + "\n" for row in rows.values())
+        self._file.replace("".join(lines).encode())
+        self.rows = rows

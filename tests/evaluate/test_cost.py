@@ -153,7 +153,13 @@ def test_more_than_a_day_is_said_to_be_much_and_rows_count(sweep, tmp_path):
     """The workdir's rows say that each answer takes an hour."""
     hour = {"num_examples": 1, "seconds": 3600.0, "ms": [3.6e6], "expert_ms": [3.6e6]}
     rows = [
-        {"key": f"{kind} {m}", "kind": kind, "method": m, "pair": sweep.provenance["pair"], **hour}
+        {
+            "key": f"{kind} {m}",
+            "kind": kind,
+            "method": m,
+            "pair": sweep.origin.common["pair"],
+            **hour,
+        }
         for kind in (QUALITY, TIMING)
         for m in (EXPERT, DRAFTER, SPECULATIVE)
     ]

@@ -1,59 +1,13 @@
-import dataclasses
-
 from speccascade.evaluate.jobs import (
     ORACLE,
     QUALITY,
     TEACHER_FORCED,
     TIMING,
-    Job,
     plan,
     teacher_forced,
 )
-from speccascade.inference.setting import expand, setting
+from speccascade.inference.setting import expand
 from speccascade.inference.sweep import product
-
-ENTRY = {"rule": "bild", "alpha": 2.0, "draft_length": 5, "temperature": 1.0}
-PROVENANCE = {"task": "t", "config": "c", "pair": "p", "tokenizer": "k", "code": "v"}
-
-
-def key(job: Job, **provenance) -> str:
-    return job.identity({**PROVENANCE, **provenance})["key"]
-
-
-def test_every_field_changes_the_key():
-    base = Job(QUALITY, setting(ENTRY), "test", 100)
-    others = [
-        dataclasses.replace(base, kind=TIMING),
-        dataclasses.replace(base, split="validation"),
-        dataclasses.replace(base, num_examples=101),
-        dataclasses.replace(base, trials=3),
-    ]
-    changes = [
-        {"rule": "token_v3"},
-        {"alpha": 2.5},
-        {"fallback": 0.5},
-        {"draft_length": 6},
-        {"verifier": "block"},
-        {"temperature": 0.0},
-        {"drafter_top_k": 5},
-        {"expert_top_k": 5},
-        {"expert_top_p": 0.5},
-        {"expert_min_p": 0.5},
-        {"seed": 1},
-    ]
-    others += [dataclasses.replace(base, setting=setting({**ENTRY, **c})) for c in changes]
-    keys = [key(base), *map(key, others)]
-    keys += [key(base, **{name: "other"}) for name in PROVENANCE]
-    assert len(set(keys)) == len(keys)
-
-
-def test_key_is_stable():
-    # Golden: the keys of rows that are on people's disks. It may only change together with the
-    # fields of a row; print the new one with this very expression.
-    assert key(Job(QUALITY, setting(ENTRY), "test", 100)) == "fe4c8da6eb02c514"
-    # Written differently, the same setting.
-    same = setting({**ENTRY, "alpha": 2, "fallback": 0.6, "verifier": "token", "seed": 0})
-    assert key(Job(QUALITY, same, "test", 100)) == key(Job(QUALITY, setting(ENTRY), "test", 100))
 
 
 def test_plan_times_settings_once_whatever_their_seeds():

@@ -5,6 +5,7 @@ import os
 import pathlib
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,11 +17,11 @@ import pytest
 
 from speccascade import head, pairs, tasks
 from speccascade.errors import UserError
-from speccascade.evaluate import run
+from speccascade.evaluate import origin, quality, run
 from speccascade.evaluate.jobs import QUALITY, TEACHER_FORCED, TIMING
 from speccascade.inference.setting import Setting, setting
 from speccascade.report import report
-from speccascade.workdir import provenance, results
+from speccascade.workdir import answers, results
 from tests import tiny_pair, toy_head
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -107,9 +108,9 @@ def test_nothing_is_done_where_nothing_is_missing(exported, swept):
     assert (pathlib.Path(swept) / results.FILE).read_text() == before
 
 
-def test_other_code_checkpoint_or_task_makes_other_rows(exported, tmp_path, monkeypatch):
+def test_another_checkpoint_task_or_edition_makes_other_rows(exported, tmp_path, monkeypatch):
     sweep = run.prepare(tiny_pair.get_config(exported))
-    rows = {run._identity(sweep, job)["key"]: None for job in sweep.jobs}
+    rows = {sweep.origin.row(job)["key"]: None for job in sweep.jobs}
     assert run.missing(sweep, rows) == []
     pair = pairs.load(exported)
     nudged = {**pair.params, "drafter": jax.tree.map(lambda x: x + 1, pair.params["drafter"])}
@@ -118,18 +119,125 @@ def test_other_code_checkpoint_or_task_makes_other_rows(exported, tmp_path, monk
     config = tiny_pair.get_config(exported)
     config.task.seed = 1
     assert len(run.missing(run.prepare(config), rows)) == 44
-    monkeypatch.setattr(provenance, "code_version", lambda: "other")
-    assert len(run.missing(run.prepare(tiny_pair.get_config(exported)), rows)) == 44
+    monkeypatch.setattr(origin, "DECODING", 0)
+    kinds = {job.kind for job in run.missing(run.prepare(tiny_pair.get_config(exported)), rows)}
+    assert kinds == {QUALITY, TIMING}
 
 
-def test_another_config_is_refused_and_nothing_lost(exported, swept):
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"evaluate.max_new_tokens": 5}, "evaluate.max_new_tokens"),
+        ({"task.seed": 1}, "task.seed"),
+    ],
+)
+def test_a_config_that_contradicts_the_rows_is_refused(exported, swept, change, field):
     before = (pathlib.Path(swept) / results.FILE).read_text()
     config = tiny_pair.get_config(exported)
-    config.evaluate.settings = config.evaluate.settings[:-1]
-    with pytest.raises(UserError, match="made from another config: evaluate.settings") as caught:
+    config.update_from_flattened_dict(change)
+    with pytest.raises(UserError, match=f"made from another config: {field} ") as caught:
         run.evaluate(config, swept)
     assert len(str(caught.value)) < 600
     assert (pathlib.Path(swept) / results.FILE).read_text() == before
+
+
+def test_a_sweep_grows(exported, swept, tmp_path, monkeypatch):
+    workdir = str(tmp_path / "w")
+    shutil.copytree(swept, workdir)
+    decoded = []
+    decode = quality._decode
+
+    def counted(*args):
+        decoded.append(len(args[3]))
+        return decode(*args)
+
+    monkeypatch.setattr(quality, "_decode", counted)
+
+    def measured(config):
+        decoded.clear()
+        before = by_key(workdir)
+        outcome = run.evaluate(config, workdir)
+        assert not outcome.failed and before.items() <= by_key(workdir).items()
+        return [row for key, row in by_key(workdir).items() if key not in before]
+
+    config = tiny_pair.get_config(exported)
+    # One alpha more: its rows on either split, answers, references and times.
+    config.evaluate.settings += ({"rule": "token_v3", "alpha": 0.5, "draft_length": 2},)
+    rows = measured(config)
+    assert sorted(row["kind"] for row in rows) == sorted(2 * [QUALITY, TEACHER_FORCED, TIMING])
+    assert sum(decoded) == 9
+    # Two examples more of one split: only they are decoded, of every setting.
+    config.evaluate.splits.test = 6
+    rows = measured(config)
+    assert {(row["split"], row["num_examples"]) for row in rows if row["kind"] == QUALITY} == {
+        ("test", 6)
+    }
+    assert sum(decoded) == 2 * 9
+    small = {Setting.from_fields(r): r for r in by_key(workdir).values() if is_test(r, 4)}
+    for row in rows:
+        if row["kind"] == QUALITY:
+            assert row["scores"][:4] == small.get(Setting.from_fields(row), row)["scores"][:4]
+    # Another split, other times: qualities stay.
+    config.evaluate.splits = {"validation": 5, "test": 6, "train": 2}
+    config.evaluate.timing.trials = 1
+    kinds = [row["kind"] for row in measured(config)]
+    assert kinds.count(QUALITY) == 9 and kinds.count(TIMING) == 3 * 9
+    # Fewer settings: nothing is measured, nothing is lost, the table has them alone.
+    config.evaluate.settings = config.evaluate.settings[:2] + config.evaluate.settings[-1:]
+    assert measured(config) == [] and not decoded
+    config.evaluate.settings = ({"method": "autoregressive_expert"},)
+    assert measured(config) == []
+    assert "token_v3" not in report(workdir)[0]
+
+
+def is_test(row, count):
+    return row["kind"] == QUALITY and (row["split"], row["num_examples"]) == ("test", count)
+
+
+def test_answers_are_kept(exported, swept):
+    pair, task = pairs.load(exported), tasks.make(tiny_pair.get_config(exported).task)
+    for row in results.read(swept):
+        if row["kind"] != QUALITY:
+            continue
+        kept = {answer["id"]: answer for answer in answers.read(swept, row["answers"])}
+        examples = task.examples(row["split"], row["num_examples"])
+        assert kept.keys() == {e.id for e in examples}
+        for example, score in zip(examples, row["scores"], strict=True):
+            answer = kept[example.id]
+            assert task.score(answer["text"], example) == score
+            assert answer["text"] == pair.tokenizer.decode(answer["tokens"])
+        assert sum(len(a["tokens"]) for a in kept.values()) == row["tokens"]
+
+
+def test_a_kill_loses_no_answer_that_was_written(exported, swept, tmp_path, monkeypatch):
+    config = tiny_pair.get_config(exported)
+    config.evaluate.batch_size = 2
+    config.evaluate.settings = ({"method": "autoregressive_expert"},)
+    config.evaluate.timing.num_examples = 0
+    workdir = str(tmp_path / "w")
+    decode, calls = quality._decode, []
+
+    def killed(*args):
+        calls.append(len(args[3]))
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return decode(*args)
+
+    monkeypatch.setattr(quality, "_decode", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run.evaluate(config, workdir)
+    assert results.read(workdir) == []
+    assert run.evaluate(config, workdir).failed == []
+    assert sum(calls) == 2 + 2 + (9 - 2)  # the batch that was lost, and what was left
+    [row, other] = [r for r in results.read(workdir) if r["kind"] == QUALITY]
+    for made in (row, other):
+        [whole] = [
+            r
+            for r in results.read(swept)
+            if Setting.from_fields(r) == Setting.from_fields(made)
+            and (r["kind"], r["split"]) == (QUALITY, made["split"])
+        ]
+        assert {**whole, "seconds": 0} == {**made, "seconds": 0}
 
 
 def test_a_workdir_in_use_is_refused(exported, swept):
@@ -331,7 +439,9 @@ def test_a_full_disk_stops_the_run_with_the_rows_so_far(exported, swept, tmp_pat
     room = sum(map(len, lines[:3])) + len(lines[3]) // 2
     resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))
     try:
-        with pytest.raises(UserError, match="cannot write to .*results.jsonl: File too large; the"):
+        with pytest.raises(
+            UserError, match="cannot write to .*results.jsonl: File too large; what"
+        ):
             run.evaluate(tiny_pair.get_config(exported), str(workdir))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)

@@ -1,16 +1,22 @@
 """Hand-made rows of a sweep, in the shape in which evaluation writes them."""
 
 from speccascade.evaluate.jobs import ORACLE, QUALITY, TEACHER_FORCED, TIMING, Job, teacher_forced
-from speccascade.inference.setting import Setting, setting
+from speccascade.inference.setting import Setting, digest, setting
 
 PROVENANCE = {
     "task": "gsm_symbolic",
-    "config": "c0",
     "pair": "p0",
     "tokenizer": "t0",
-    "code": "v0",
     "numerics": "jax, cpu",
+    "decoding": "1",
 }
+
+
+def identity(job: Job, **provenance) -> dict:
+    """The fields that tell a row from others."""
+    fields = {**vars(job), **job.setting.fields(), **PROVENANCE, **provenance}
+    del fields["setting"]
+    return {"key": digest(fields), **fields}
 
 
 def quality(
@@ -21,7 +27,7 @@ def quality(
     job = Job(QUALITY, chosen, split, len(scores))
     by_token = chosen.verifier == "token"
     return {
-        **job.identity({**PROVENANCE, **provenance}),
+        **identity(job, **provenance),
         "quality": sum(scores) / len(scores),
         "quality_ci": [0.0, 1.0],
         "tokens_per_expert_call": 2.5 if chosen.method == "speculative" else None,
@@ -45,7 +51,7 @@ def timing(entry: dict, split: str, ms: list[float], expert_ms: list[float], **p
     job = Job(TIMING, chosen, split, len(ms), trials=3)
     speedup = sum(expert_ms) / sum(ms)
     return {
-        **job.identity({**PROVENANCE, "machine": "m0", **provenance}),
+        **identity(job, **{"machine": "m0", **provenance}),
         "ms_per_token": sum(ms) / (10 * len(ms)),
         "expert_ms_per_token": sum(expert_ms) / (10 * len(ms)),
         "speedup": speedup,
@@ -62,7 +68,7 @@ def forced(chosen: Setting, split: str, num_examples: int) -> dict:
     oracle = chosen.method == ORACLE
     deferral, found = ([0.0, 0.5, 1.0], [0.2, 0.7, 0.6]) if oracle else (0.25, 0.3)
     return {
-        **Job(TEACHER_FORCED, chosen, split, num_examples).identity(PROVENANCE),
+        **identity(Job(TEACHER_FORCED, chosen, split, num_examples)),
         "positions": 10,
         "quality": found,
         "quality_ci": [[0.1, 0.8]] * 3 if oracle else [0.1, 0.8],

@@ -1,8 +1,9 @@
 import pytest
 
 from speccascade.errors import UserError
+from speccascade.inference.setting import setting
 from speccascade.report.choice import BEST, FASTEST, choose, complete_temperatures
-from speccascade.report.points import collect
+from speccascade.report.points import MARK, collect
 from tests.report.synthetic import DRAFTER, EXPERT, quality, speculative, sweep
 
 HALF = [1.0, 0.0] * 20  # 40 examples
@@ -150,21 +151,57 @@ def test_seeds_are_pooled():
     assert found.difference == pytest.approx(2.5 / 40)
 
 
-def test_rows_of_other_code_or_machines_are_never_mixed_in():
+def test_rows_of_other_pairs_or_machines_are_never_mixed_in():
     rows, config = sweep((EXPERT, HALF, HALF, 1.0), (v3(0.3), HALF, HALF, 0.5))
-    old = [quality(v3(0.3), split, NONE, code="older") for split in ("validation", "test")]
+    old = [quality(v3(0.3), split, NONE, pair="older") for split in ("validation", "test")]
+    other = [quality(v3(0.3), "test", NONE, examples="other")]
+    rows = [{**row, "examples": "these"} for row in rows]
     slow = [
         {**row, "machine": "m1", "speedup": 9.0}
         for row in rows
         if row["kind"] == "timing" and row["method"] == "speculative"
     ]
-    points = collect(old + slow + rows, config, "COMMAND")
+    points = collect(old + other + slow + rows, config, "COMMAND")
     [_, found] = choose(points, 0.0, FASTEST)
     assert found.test.speedup == pytest.approx(2.0) and found.difference == 0.0
-    assert points.shared["code"] == "v0"
     assert points.notes == [
-        "4 older rows of another code version, checkpoint, version of JAX or machine are left out"
+        "5 older rows of another checkpoint, of other examples or of another machine are left out"
     ]
+
+
+def test_rows_of_another_edition_are_marked_where_there_is_no_newer_one():
+    rows, config = sweep(
+        (EXPERT, HALF, HALF, 1.0), (v3(0.3), HALF, HALF, 0.5), (v3(0.5), HALF, HALF, 0.5)
+    )
+    splits = ("validation", "test")
+    old = [quality(v3(a), s, NONE, decoding="0") for a in (0.3, 0.5) for s in splits]
+
+    def is_lost(row):  # that setting's answers were never decoded again
+        return row["kind"] == "quality" and row["knobs"] == {"alpha": 0.5}
+
+    kept = [row for row in rows if not is_lost(row)]
+    points = collect(old + kept, config, "COMMAND")
+    by_alpha = {dict(p.setting.knobs).get("alpha"): p for p in points.by_setting.values()}
+    assert by_alpha[0.3].quality == 0.5 and by_alpha[0.5].quality == 0.0
+    [marked] = points.marked
+    assert dict(marked.knobs) == {"alpha": 0.5}
+    assert points.mark(marked, "name") == f"name {MARK}"
+    assert points.mark(setting(EXPERT), "name") == "name"
+    [note] = points.notes
+    assert note.startswith(f"{MARK} 2 rows were measured by another edition")
+    points = collect(old + kept, config, "COMMAND", only_newest=True)
+    assert not points.marked and marked not in points.settings()
+    assert points.notes == [
+        "2 rows of another edition are left out",
+        "2 of 18 rows are missing; to add them run COMMAND",
+    ]
+
+
+def test_settings_that_left_the_grid_are_not_in_the_tables():
+    rows, config = sweep((EXPERT, HALF, HALF, 1.0), (v3(0.3), HALF, HALF, 0.5))
+    config["evaluate"]["settings"] = [EXPERT]
+    points = collect(rows, config, "COMMAND")
+    assert points.settings() == [setting(EXPERT)] and not points.forced and not points.notes
 
 
 def test_missing_rows_become_a_note_with_the_command():

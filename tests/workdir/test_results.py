@@ -50,7 +50,7 @@ def test_nan_never_gets_in(tmp_path):
 def test_a_full_disk_is_an_error_that_says_so(tmp_path):
     store = results.Results(tmp_path)
     os.symlink("/dev/full", tmp_path / results.FILE)
-    with pytest.raises(UserError, match="No space left on device; the rows before are kept"):
+    with pytest.raises(UserError, match="No space left on device; what was there is kept"):
         store.append(row("a"))
     assert store.rows == {}
 
