@@ -2,21 +2,44 @@
 
 Prints the main tables and what they say. DIR/report/report.md has the details and figures too;
 beside it lie the tables as CSV and LaTeX. See docs/report.md.
+
+Several workdirs (--workdir=A --workdir=B) stand in one table, aligned by setting. With --answers,
+and two settings as the tables write them, it shows where their answers differ:
+
+    --answers --left="spec N=4 T=0" --right="token_v3 alpha=0.3 N=4 T=0"
 """
 
 from absl import flags
 
 from speccascade.runtime import app
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "The workdir of scripts/evaluate.py.")
+_WORKDIR = flags.DEFINE_multi_string("workdir", None, "The workdir of scripts/evaluate.py.")
+_ONLY_NEWEST = flags.DEFINE_bool(
+    "only_newest", False, "Leave rows of another edition out, where they would be marked."
+)
+_ANSWERS = flags.DEFINE_bool("answers", False, "Show where the answers of two settings differ.")
+_LEFT = flags.DEFINE_string("left", None, "With --answers: a setting, or words that tell it.")
+_RIGHT = flags.DEFINE_string("right", None, "With --answers: the other one.")
+_SPLIT = flags.DEFINE_enum("split", "test", ["train", "validation", "test"], "With --answers.")
+_LIMIT = flags.DEFINE_integer("limit", 10, "With --answers: examples shown.", lower_bound=1)
 flags.mark_flags_as_required(["workdir"])
 
 
 def main(argv):
     del argv
-    from speccascade.report import report
+    from speccascade.errors import UserError
+    from speccascade.report import compare_answers, report, report_beside
 
-    table, paths = report(_WORKDIR.value)
+    first, *more = _WORKDIR.value
+    if _ANSWERS.value:
+        if more or not (_LEFT.value and _RIGHT.value):
+            raise UserError("--answers takes one --workdir, a --left and a --right")
+        print(compare_answers(first, _LEFT.value, _RIGHT.value, _SPLIT.value, _LIMIT.value))
+        return
+    if more:
+        table, paths = report_beside(_WORKDIR.value, _ONLY_NEWEST.value)
+    else:
+        table, paths = report(first, _ONLY_NEWEST.value)
     print(table)
     print("\n".join(paths))
 

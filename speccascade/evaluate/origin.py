@@ -29,6 +29,7 @@ from speccascade.tasks import Example, Task
 from speccascade.workdir import provenance
 
 DECODING, SCORING, FORCING, TIMES = 1, 1, 1, 1
+COMMON = ("task", "pair", "tokenizer", "numerics")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Origin:
     """Where the rows of a sweep come from.
 
     Attributes:
-      common: the fields that all rows have.
+      common: the fields `COMMON`, which all rows have.
       decoding: of rows with answers.
       scoring: of quality rows.
       examples: by split.

@@ -6,18 +6,22 @@ comparison.py   one setting against another; verdicts.py says in words what come
 every_setting.py  all that was measured
 correlation.py  rejection rate against latency
 tradeoffs.py references.py slices.py   figures, in one style.py
+answers.py      where two settings' answers differ; beside.py several workdirs in one table
 notes.py        what stands below the tables
 table.py        Markdown, LaTeX and CSV
 """
 
 import dataclasses
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from etils import epath
 
 from speccascade.errors import UserError
 from speccascade.report import (
+    answers,
+    beside,
     choice_table,
     correlation,
     every_setting,
@@ -38,11 +42,15 @@ from speccascade.workdir.storage import storage
 Figure = tuple[str, Callable[[str], None], str]
 
 
-def report(workdir: str) -> tuple[str, list[str]]:
+def report(workdir: str, only_newest: bool = False) -> tuple[str, list[str]]:
     """Writes report.md, tables and figures to `workdir`/report.
 
     Where the config has nothing timed no setting can be chosen by speed, and the main tables have
     them all.
+
+    Args:
+      workdir: of scripts/evaluate.py.
+      only_newest: whether rows of another edition are left out, not marked.
 
     Returns:
       The main tables and verdicts as Markdown, and the paths written.
@@ -50,7 +58,7 @@ def report(workdir: str) -> tuple[str, list[str]]:
     Raises:
       UserError: the workdir lacks what a table needs; the message says which command measures it.
     """
-    points = _read(workdir)
+    points = _read(workdir, only_newest)
     directory = epath.Path(workdir) / "report"
     directory.mkdir(parents=True, exist_ok=True)
     written = []
@@ -114,7 +122,32 @@ def report(workdir: str) -> tuple[str, list[str]]:
     return main, sorted(written)
 
 
-def _read(workdir: str) -> Points:
+def report_beside(workdirs: Sequence[str], only_newest: bool = False) -> tuple[str, list[str]]:
+    """Writes beside.md and beside.csv, several workdirs' figures side by side, to the first's.
+
+    Returns:
+      The tables as Markdown, and the paths written.
+
+    Raises:
+      UserError: a workdir lacks what a table needs, or they are of different tasks.
+    """
+    names = beside.titles(list(workdirs))
+    by_title = {t: _read(w, only_newest) for t, w in zip(names, workdirs, strict=True)}
+    text = table.markdown(beside.tables(by_title, TEST), beside.notes(by_title))
+    directory = epath.Path(workdirs[0]) / "report"
+    directory.mkdir(parents=True, exist_ok=True)
+    made = {"beside.md": text, "beside.csv": table.comma_separated(beside.records(by_title, TEST))}
+    for name, content in made.items():
+        (directory / name).write_text(content)
+    return text, [os.fspath(directory / name) for name in made]
+
+
+def compare_answers(workdir: str, left: str, right: str, split: str = TEST, limit: int = 10) -> str:
+    """Returns where the answers of two settings differ, see `answers.differing`."""
+    return answers.differing(workdir, _config(workdir), left, right, split, limit)
+
+
+def _config(workdir: str) -> dict[str, Any]:
     command = f"python scripts/evaluate.py --config=CONFIG.py --workdir={workdir}"
     with storage(os.fspath(workdir)):
         measured = (epath.Path(workdir) / "config.json").exists()
@@ -123,7 +156,13 @@ def _read(workdir: str) -> Points:
     config = read_json(os.path.join(workdir, "config.json"))
     if "evaluate" not in config:
         raise UserError(f"{workdir} belongs to a training; give the workdir of scripts/evaluate.py")
-    points = collect(results.read(workdir), config, command)
+    return config
+
+
+def _read(workdir: str, only_newest: bool) -> Points:
+    config = _config(workdir)
+    command = f"python scripts/evaluate.py --config=CONFIG.py --workdir={workdir}"
+    points = collect(results.read(workdir), config, command, only_newest)
     if not complete_temperatures(points):
         raise UserError(
             "the expert's own decoding (autoregressive_expert, not truncated) was not measured on "

@@ -10,7 +10,10 @@ from speccascade.report.points import Point, Points
 from speccascade.report.table import Table, interval, number
 
 _COLUMNS: tuple[tuple[str, Callable[[Point, Points], str]], ...] = (
-    ("setting", lambda point, points: points.mark(point.setting, _name(point.setting))),
+    (
+        "setting",
+        lambda point, points: points.mark(point.setting, _short(point)),
+    ),
     ("quality", lambda point, points: interval(point.quality, point.interval)),
     ("speed-up", lambda point, points: speedup(point)),
     ("tokens per expert call", lambda p, points: number(p.rates["tokens_per_expert_call"], 2)),
@@ -47,11 +50,15 @@ def _points(points: Points, split: str) -> Iterator[Point]:
     return (point for (_, s), point in points.by_setting.items() if s == split)
 
 
-def _name(setting: Setting) -> str:
-    """Returns label and choices without the draft length, nor a verifier by tokens."""
+def name(setting: Setting, **left_out: None) -> str:
+    """Returns label and choices, a verifier by tokens left out, and what else is given as None."""
     verifier = None if setting.verifier == "token" else setting.verifier
-    rest = dataclasses.replace(setting, draft_length=None, verifier=verifier)
+    rest = dataclasses.replace(setting, verifier=verifier, **left_out)
     return " ".join(part for part in (setting.label, rest.choices) if part)
+
+
+def _short(point: Point) -> str:
+    return name(point.setting, draft_length=None)  # which stands in the title
 
 
 def _record(point: Point, points: Points) -> dict[str, Any]:

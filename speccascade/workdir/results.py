@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from etils import epath
@@ -76,13 +76,17 @@ class Results:
         self._file.add((json.dumps(row, allow_nan=False) + "\n").encode())
         self.rows[row["key"]] = row
 
-    def replace(self, rows: Iterable[Row]) -> None:
-        """Puts rows in the place of those with their keys.
+    def replace(self, rows: Mapping[str, Row]) -> None:
+        """Puts rows in the place of others.
+
+        Args:
+          rows: by the keys of those whose place they take.
 
         Raises:
           UserError: they could not be written; all are intact.
         """
-        self._keep({**self.rows, **{row["key"]: row for row in rows}})
+        newest = (rows.get(key, row) for key, row in self.rows.items())
+        self._keep({row["key"]: row for row in newest})
 
     def drop(self, keys: Iterable[str]) -> None:
         """Removes rows, and the file with the last of them.

@@ -20,7 +20,7 @@ from speccascade.errors import UserError
 from speccascade.evaluate import origin, quality, run
 from speccascade.evaluate.jobs import QUALITY, TEACHER_FORCED, TIMING
 from speccascade.inference.setting import Setting, setting
-from speccascade.report import report
+from speccascade.report import compare_answers, report, report_beside
 from speccascade.workdir import answers, results
 from tests import tiny_pair, toy_head
 
@@ -359,6 +359,37 @@ def test_scores_are_the_tasks_scores_of_the_decoded_texts(exported, swept):
     assert row["tokens"] == np.sum(output.num_tokens[:5])
 
 
+def test_answers_stand_side_by_side(swept):
+    left, right = "autoregressive_expert T=0", "autoregressive_drafter T=0"
+    text = compare_answers(swept, left, right, limit=1)
+    head = text.split("\n")
+    assert head[:2] == [f"left   {left}", f"right  {right}"]
+    rows = {str(Setting.from_fields(r)): r for r in results.read(swept) if is_test(r, 4)}
+    kept = [
+        {a["id"]: a["text"] for a in answers.read(swept, rows[name[7:]]["answers"])}
+        for name in head[:2]
+    ]
+    differ = [i for i in kept[0] if kept[0][i] != kept[1][i]]
+    assert head[2].startswith(f"{len(differ)} of 4 answers of split test differ")
+    assert differ and text.count("== example ") == 1
+    with pytest.raises(UserError, match="'token_v3 T=0' is several settings .*alpha=0.2.*; token"):
+        compare_answers(swept, left, "token_v3 T=0")
+    with pytest.raises(UserError, match="'opt' is none of the settings that were measured: auto"):
+        compare_answers(swept, "opt", right)
+
+
+def test_workdirs_stand_in_one_table(swept, tmp_path):
+    other = str(tmp_path / "other")
+    shutil.copytree(swept, other)
+    text, [path, _] = report_beside([swept, other])
+    line = next(x for x in text.split("\n") if x.startswith("| autoregressive_expert |"))
+    first, second, *_ = line.split(" | ")[1:]
+    assert first == second and pathlib.Path(path).read_text() == text
+    assert f"quality, {pathlib.Path(swept).name} | quality, other" in text
+    with pytest.raises(UserError, match="is given twice"):
+        report_beside([swept, swept])
+
+
 def test_a_table_comes_out(swept):
     text, paths = report(swept)
     assert "| token_v3 | " in text and all(os.path.getsize(path) for path in paths)
@@ -439,9 +470,7 @@ def test_a_full_disk_stops_the_run_with_the_rows_so_far(exported, swept, tmp_pat
     room = sum(map(len, lines[:3])) + len(lines[3]) // 2
     resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))
     try:
-        with pytest.raises(
-            UserError, match="cannot write to .*results.jsonl: File too large; what"
-        ):
+        with pytest.raises(UserError, match="cannot write to .*results.jsonl: File too large;"):
             run.evaluate(tiny_pair.get_config(exported), str(workdir))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)

@@ -132,9 +132,8 @@ def test_a_sweep_in_a_bucket(made, tmp_path):
     config.evaluate.settings = ({"method": "autoregressive_expert"},)
     config.evaluate.timing = {"num_examples": 1, "trials": 1}
     assert run.evaluate(config, WORKDIR).measured == 4
-    kept = {
-        "answers/" + r["answers"] + ".jsonl.gz" for r in results.read(WORKDIR) if "answers" in r
-    }
+    named = [row["answers"] for row in results.read(WORKDIR) if "answers" in row]
+    kept = {f"answers/{name}.jsonl.gz" for name in named}
     assert names(made) == {"results.jsonl", "config.json", *kept}
     assert run.evaluate(config, WORKDIR).measured == 0
     local = tmp_path / "w"

@@ -1,0 +1,105 @@
+"""Where the answers of two settings differ, side by side."""
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from itertools import zip_longest
+from typing import Any
+
+import ml_collections
+import numpy as np
+
+from speccascade import tasks
+from speccascade.errors import UserError
+from speccascade.evaluate.jobs import QUALITY
+from speccascade.evaluate.quality import asked
+from speccascade.inference.setting import Setting
+from speccascade.workdir import answers, results
+
+WIDTH = 60  # of a column
+_SHOWN = 8  # settings in a message
+
+
+def differing(
+    workdir: str, config: Mapping[str, Any], left: str, right: str, split: str, limit: int
+) -> str:
+    """Returns the examples to which two settings gave other texts, the first `limit` of them.
+
+    Args:
+      workdir: of the evaluation.
+      config: its config.
+      left: a setting as tables and messages write it, "token_v3 alpha=0.3 N=4 T=0", or as many of
+        these words as tell it from the others.
+      right: another.
+      split: whose examples.
+      limit: examples shown.
+
+    Raises:
+      UserError: a setting is not one of those that were measured, or its answers were not kept.
+    """
+    rows = {
+        Setting.from_fields(row): row
+        for row in results.read(workdir)
+        if row["kind"] == QUALITY and row["split"] == split and "answers" in row
+    }
+    if not rows:
+        raise UserError(f"{workdir} keeps no answers of split {split}; run scripts/evaluate.py")
+    chosen = [_find(text, list(rows)) for text in (left, right)]
+    own = [rows[setting] for setting in chosen]
+    count = min(row["num_examples"] for row in own)
+    examples = tasks.make(ml_collections.ConfigDict(config["task"])).examples(split, count)
+    found = []
+    for row in own:
+        kept = {(a["id"], a["prompt"]): a for a in answers.read(workdir, row["answers"])}
+        found.append([kept.get(tuple(asked(e).values())) for e in examples])
+    pairs = [
+        (i, a, b)
+        for i, (a, b) in enumerate(zip(*found, strict=True))
+        if a is not None and b is not None and a["text"] != b["text"]
+    ]
+    lines = [
+        f"left   {chosen[0]}",
+        f"right  {chosen[1]}",
+        f"{len(pairs)} of {count} answers of split {split} differ"
+        + (f"; the first {limit}:" if limit < len(pairs) else ""),
+    ]
+    for i, a, b in pairs[:limit]:
+        scores = (_score(row["scores"][i]) for row in own)
+        lines += ["", f"== example {examples[i].id}, scores {' and '.join(scores)}"]
+        lines += [f"   {line}" for line in _wrapped(examples[i].prompt, 2 * WIDTH)[-_SHOWN:]]
+        lines += ["", *_beside(_told(a), _told(b))]
+    return "\n".join(lines)
+
+
+def _find(text: str, settings: Sequence[Setting]) -> Setting:
+    words = set(text.split())
+    exact = [s for s in settings if str(s) == text]
+    found = exact or [s for s in settings if words <= set(str(s).split())]
+    if len(found) == 1:
+        return found[0]
+    shown = "; ".join(sorted(map(str, found or settings))[:_SHOWN])
+    trouble = "is several settings" if found else "is none of the settings"
+    raise UserError(f"{text!r} {trouble} that were measured: {shown}")
+
+
+def _score(value: float | Sequence[float]) -> str:
+    """Returns an example's score; statistics of a corpus score say nothing alone."""
+    return f"{value:g}" if np.ndim(value) == 0 else "–"
+
+
+def _told(answer: answers.Answer) -> list[str]:
+    counts = answer["counts"]
+    calls = counts["expert_calls"]
+    tokens = f"{len(answer['tokens'])} tokens"
+    made = f"{tokens}, {calls:.0f} expert calls" if calls else tokens
+    return [made, "", *_wrapped(answer["text"], WIDTH)]
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    """Returns the lines of a text, long ones cut to a width, white space kept."""
+    cut = (textwrap.wrap(line, width, drop_whitespace=False) or [""] for line in text.split("\n"))
+    return [line for lines in cut for line in lines]
+
+
+def _beside(left: Sequence[str], right: Sequence[str]) -> list[str]:
+    pairs = zip_longest(left, right, fillvalue="")
+    return [f"{a:{WIDTH}} | {b}".rstrip() for a, b in pairs]
