@@ -6,7 +6,7 @@ SOURCE is one of
 
     path/to/directory          Hugging Face layout: config.json, model.safetensors or its shards
                                with their index, the tokenizer's files
-    path/to/model.gguf         GGUF: F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q4_K, Q6_K
+    path/to/model.gguf         GGUF, of every type that the package gguf can restore
     package:NAME/FILE          a file inside an installed Python package
     owner/name                 a repository of the Hugging Face hub, such as google/gemma-2-2b
     gs://bucket/directory      either layout in a bucket; it is copied to this machine first

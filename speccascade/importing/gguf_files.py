@@ -10,14 +10,28 @@ import pathlib
 import re
 from typing import Any
 
+import gguf
 import numpy as np
 
+from speccascade import gguf_header
 from speccascade.errors import UserError
+from speccascade.gguf_header import TensorInfo
 from speccascade.importing.checkpoint import Checkpoint, Tensor
 from speccascade.importing.weights import Fields
 from speccascade.text import Tokenizer, gguf_vocabulary
 
-READABLE = ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q4_K", "Q6_K")
+
+def _restores(kind: gguf.GGMLQuantizationType) -> bool:
+    """Returns whether `gguf` can make floats of a type."""
+    block = np.zeros((1, gguf.GGML_QUANT_SIZES[kind][1]), np.uint8)
+    try:
+        gguf.dequantize(block, kind)
+    except NotImplementedError:
+        return False
+    return True
+
+
+READABLE = tuple(kind.name for kind in gguf.GGMLQuantizationType if _restores(kind))
 
 _OUTER = {
     "token_embd": "model.embed_tokens",
@@ -56,52 +70,33 @@ def read(path: pathlib.Path) -> tuple[dict[str, Any], Checkpoint, Tokenizer]:
     Raises:
       UserError: the file is damaged, or its architecture or something in its metadata is unknown.
     """
-    import gguf  # here, because only this format needs it
-
-    try:
-        reader = gguf.GGUFReader(path)
-        metadata = {
-            key: field.contents()
-            for key, field in reader.fields.items()
-            if not key.startswith("tokenizer.")
-        }
-    except Exception as error:  # of many kinds, for a file that ends in the middle of something
-        raise UserError(f"{path} is no GGUF file or is cut short ({error})") from error
-    if reader.byte_order != "I":
-        raise UserError(f"{path} is written in the other byte order; convert it")
+    header = gguf_header.read(path)
+    metadata = {k: v for k, v in header.metadata.items() if not k.startswith("tokenizer.")}
     if metadata.get("split.count", 1) > 1:
         raise UserError(f"{path} is one of several parts; merge them with llama-gguf-split")
     stored = {}
-    for tensor in reader.tensors:
-        shape = tuple(int(size) for size in reversed(tensor.shape.tolist()))
-        kind = tensor.tensor_type
-        read_rows = None
-        if kind.name in READABLE:
-            place = (int(tensor.data_offset), int(tensor.n_bytes), shape[0] if shape else 1)
-            read_rows = functools.partial(_read_rows, path, kind, *place, shape[1:])
-        stored[tensor.name] = Tensor(shape, kind.name, read_rows)
+    for tensor in header.tensors:
+        read_rows = functools.partial(_read_rows, path, tensor)
+        readable = tensor.kind in READABLE
+        stored[tensor.name] = Tensor(tensor.shape, tensor.kind, read_rows if readable else None)
     config, convert = _convert(metadata, stored)
-    tokenizer = gguf_vocabulary.from_reader(reader, str(path))
+    tokenizer = gguf_vocabulary.from_fields(header.metadata, str(path))
     return config, Checkpoint(dict(map(convert, stored.items())), READABLE), tokenizer
 
 
-def _read_rows(
-    path: pathlib.Path,
-    kind: Any,
-    offset: int,
-    nbytes: int,
-    rows: int,
-    row_shape: tuple[int, ...],
-    start: int,
-    stop: int,
-) -> np.ndarray:
-    import gguf
-
+def _read_rows(path: pathlib.Path, tensor: TensorInfo, start: int, stop: int) -> np.ndarray:
+    if len(tensor.shape) < 2:  # blocks end where rows do: a vector is one row
+        row = dataclasses.replace(tensor, shape=(1, *tensor.shape))
+        return _read_rows(path, row, 0, 1).reshape(-1)[start:stop]
+    rows = tensor.shape[0]
     stop = min(stop, rows)
-    each = nbytes // rows
-    data = np.fromfile(path, np.uint8, (stop - start) * each, offset=offset + start * each)
-    floats = gguf.dequantize(data.reshape(stop - start, each), kind)
-    return floats.reshape(stop - start, *row_shape)
+    each = tensor.nbytes // rows
+    offset = tensor.offset + start * each
+    data = np.fromfile(path, np.uint8, (stop - start) * each, offset=offset)
+    floats = gguf.dequantize(
+        data.reshape(stop - start, each), gguf.GGMLQuantizationType[tensor.kind]
+    )
+    return floats.reshape(stop - start, *tensor.shape[1:])
 
 
 def _convert(metadata: dict[str, Any], stored: dict[str, Tensor]):

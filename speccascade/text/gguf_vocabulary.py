@@ -10,6 +10,7 @@ import struct
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from speccascade import gguf_header
 from speccascade.errors import UserError
 from speccascade.text.hugging_face import HuggingFaceTokenizer
 from speccascade.text.interface import Tokenizer
@@ -58,26 +59,11 @@ def load(path: str | os.PathLike) -> Tokenizer:
     Raises:
       UserError: it is damaged, has no vocabulary, or one that is not implemented.
     """
-    import gguf
-
     try:
-        reader = gguf.GGUFReader(os.fspath(path))
+        fields = gguf_header.read(path).metadata
     except FileNotFoundError:
         raise UserError(f"no tokenizer at {path}; give a GGUF file or a directory") from None
-    except Exception as error:  # whatever a cut file leads its parser to
-        reason = " ".join(str(error).split())
-        raise UserError(f"{path} is not a GGUF file, perhaps truncated: {reason}") from None
-    return from_reader(reader, str(path))
-
-
-def from_reader(reader: Any, source: str) -> Tokenizer:
-    """Returns the tokenizer of an open `gguf.GGUFReader`; messages call it `source`."""
-    fields = {
-        name: field.contents()
-        for name, field in reader.fields.items()
-        if name.startswith("tokenizer.")
-    }
-    return from_fields(fields, source)
+    return from_fields(fields, str(path))
 
 
 def from_fields(fields: Mapping[str, Any], source: str) -> Tokenizer:

@@ -168,47 +168,84 @@ def config_changes(config):
     return {**dict.fromkeys(tiny.CONFIG), **config}
 
 
-def k_blocks(kind, rows, width):
-    """Random blocks of a K type, with finite scales; gguf cannot quantise to them."""
-    size = {"Q4_K": 144, "Q6_K": 210}[kind]
-    blocks = np.random.default_rng(1).integers(0, 256, (rows, width // 256, size), np.uint8)
-    scales = np.array([0.01, 0.02], np.float16).view(np.uint8)
-    place = slice(0, 4) if kind == "Q4_K" else slice(208, 210)
-    blocks[..., place] = scales[: place.stop - place.start]
-    return blocks.reshape(rows, -1)
+def random_blocks(kind, rows, width):
+    """Rows of any type, of random bits where these mean finite numbers."""
+    block, size = gguf.GGML_QUANT_SIZES[kind]
+    count = rows * width // block
+    bits = np.random.default_rng(1).integers(0, 256, (2 * count + 64, size), np.uint8)
+    with np.errstate(all="ignore"):
+        finite = np.isfinite(gguf.dequantize(bits, kind)).all(axis=1)
+    return bits[finite][:count].reshape(rows, -1)
 
 
 @pytest.mark.parametrize("kind", gguf_files.READABLE)
 def test_quantised_weights(tmp_path, monkeypatch, kind):
-    wide = {"hidden_size": 256, "num_attention_heads": 4, "head_dim": 64}
-    config = {**tiny.CONFIG, **wide}
+    config = {**tiny.CONFIG, "hidden_size": 256, "num_attention_heads": 4, "head_dim": 64}
     weights = weights_of(config)
     quantised = gguf.GGMLQuantizationType[kind]
-    names = {"token_embd.weight": "model.embed_tokens.weight"}
-    names["blk.1.attn_q.weight"] = "model.layers.1.self_attn.q_proj.weight"
-    types = {}
-    for new, old in names.items():
-        if kind.endswith("_K"):
-            data = k_blocks(kind, *weights[old].shape)
-        else:
-            stored = permute(weights[old], 4) if "attn_q" in new else weights[old]
-            data = gguf.quantize(stored, quantised)
-        types[new] = quantised, data
+    shapes = {"token_embd": (260, 256), "blk.1.attn_q": (256, 256), "blk.0.attn_norm": (1, 256)}
+    types = {
+        f"{name}.weight": (quantised, random_blocks(quantised, *shape))
+        for name, shape in shapes.items()
+    }
+    types["blk.0.attn_norm.weight"] = quantised, types["blk.0.attn_norm.weight"][1][0]
     path = write(tmp_path / "a.gguf", "llama", config, weights, types)
     monkeypatch.setattr(importing.arrays, "_PIECE", 256 * 4 * 7)  # not in one piece
-    dtype = ml_dtypes.bfloat16 if kind == "BF16" else np.float32
-    _, params, _ = importing.load_model(path, np.dtype(dtype).name)
+    _, params, _ = importing.load_model(path, "float32")
     floats = {new: gguf.dequantize(data, quantised) for new, (_, data) in types.items()}
-    expected = floats["token_embd.weight"].astype(dtype)
-    np.testing.assert_array_equal(params["embedding"], expected)
-    query = np.asarray(params["attention_1"]["query"]["weight"])
-    stored = floats["blk.1.attn_q.weight"].astype(dtype)
-    np.testing.assert_array_equal(permute(query, 4), stored)
-    if not kind.endswith("_K"):
-        error = np.abs(
-            np.asarray(params["embedding"], np.float32) - weights[names["token_embd.weight"]]
-        )
-        assert error.max() < {"F32": 1e-9, "F16": 2e-3, "BF16": 2e-2, "Q8_0": 0.03}.get(kind, 0.5)
+    layers = params["attention_0"], params["attention_1"]
+    query = permute(np.asarray(layers[1]["query"]["weight"]), 4)
+    for found, name in (
+        (params["embedding"], "token_embd"),
+        (query, "blk.1.attn_q"),
+        (params["attention_norm_0"]["scale"], "blk.0.attn_norm"),
+    ):
+        np.testing.assert_array_equal(found, floats[f"{name}.weight"], err_msg=name, strict=True)
+    names = preparation.flat(importing.load_model(path, "bfloat16")[1])
+    expected = floats["token_embd.weight"].astype(ml_dtypes.bfloat16)
+    np.testing.assert_array_equal(names["embedding"], expected, strict=True)
+
+
+def test_all_types_of_the_library_are_read():
+    names = {kind.name for kind in gguf.quants._type_traits} | {"F32", "F16"}
+    assert set(gguf_files.READABLE) == names
+    assert {"Q2_K", "Q3_K", "Q5_K", "Q5_0", "Q5_1", "IQ4_XS", "IQ1_S", "TQ1_0"} <= names
+
+
+# llama.cpp writes these where a row does not divide by 256, as in Gemma-3 270M and Qwen2.5 0.5B.
+MIXED = {"attn_q": "Q5_0", "attn_k": "Q5_0", "attn_v": "Q8_0", "attn_output": "Q5_1"}
+MIXED |= {"ffn_gate": "Q5_0", "ffn_up": "IQ4_NL", "token_embd": "Q8_0"}
+ROWS_OF_256 = {"0.ffn_down": "Q6_K", "1.ffn_down": "Q4_K"}
+
+
+@pytest.mark.parametrize("family", ["gemma3", "qwen2"])
+def test_the_mixture_of_types_in_published_files(tmp_path, family):
+    config, metadata = config_of(family)
+    config |= {"hidden_size": 96, "intermediate_size": 256}
+    if family == "gemma3":  # whose heads are wider than their share
+        config |= {"head_dim": 32, "query_pre_attn_scalar": 32}
+        metadata = {**metadata, "attention.key_length": 32, "attention.value_length": 32}
+    weights, types = weights_of(config), {}
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH[family.upper()], LAYERS)
+    for old in weights:
+        new = names.get_name(old, try_suffixes=(".weight", ".bias"))
+        part = new.removesuffix(".weight").removeprefix("blk.")
+        name = ROWS_OF_256.get(part) or MIXED.get(part.split(".")[-1])
+        if name is None or not new.endswith(".weight"):
+            continue
+        kind = gguf.GGMLQuantizationType[name]
+        data = random_blocks(kind, *weights[old].shape)
+        types[new] = kind, data
+        weights[old] = gguf.dequantize(data, kind)
+    assert {kind.name for kind, _ in types.values()} == {*MIXED.values(), *ROWS_OF_256.values()}
+    path = write(tmp_path / "a.gguf", family, config, weights, types, **metadata)
+    loaded = importing.load(path, "float32")
+    expected = importing.load(str(tiny.write(tmp_path / "hf", weights, **config_changes(config))))
+    found, wanted = preparation.flat(loaded.params), preparation.flat(expected.params)
+    assert found.keys() == wanted.keys()
+    for key in found:
+        bound = 2e-7 if "norm" in key else 0
+        np.testing.assert_allclose(found[key], wanted[key], rtol=0, atol=bound, err_msg=key)
 
 
 def test_tied_head_and_workdir(tmp_path):
@@ -291,10 +328,9 @@ def bad(**metadata):
 
 
 def of_unknown_type(path):
-    config = {**tiny.CONFIG, "hidden_size": 256, "head_dim": 64}
-    weights, quantised = weights_of(config), gguf.GGMLQuantizationType.Q5_0
-    data = gguf.quantize(weights["model.embed_tokens.weight"], quantised)
-    write(path, "llama", config, weights, {"token_embd.weight": (quantised, data)})
+    weights, quantised = tiny.tensors(), gguf.GGMLQuantizationType.I8
+    data = weights["model.embed_tokens.weight"].astype(np.int8)
+    write(path, "llama", tiny.CONFIG, weights, {"token_embd.weight": (quantised, data)})
 
 
 def cut(share):
@@ -322,7 +358,7 @@ BAD = {
         lambda path: write(path, "falcon", tiny.CONFIG, {}),
         "GGUF architecture 'falcon' is unknown; known: llama",
     ),
-    "type": (of_unknown_type, "Q6_K): model.embed_tokens.weight is Q5_0"),
+    "type": (of_unknown_type, "): model.embed_tokens.weight is I8"),
     "field": (bad(logit_scale=0.5), "fields of no known use: logit_scale"),
     "experts": (bad(expert_count=8), "expert_count=8"),
     "rotation": (bad(**{"rope.dimension_count": 2}), "rope.dimension_count=2"),
