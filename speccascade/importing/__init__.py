@@ -6,6 +6,7 @@ sources.py            where a checkpoint lies
 checkpoint.py         what a file format is to the importer
 safetensors_files.py  Hugging Face directories
 gguf_files.py         GGUF files
+gguf_metadata.py      what they say about the model
 preparation.py        everything that can be checked before a weight is read
 arrays.py             weights into device arrays
 writing.py            a checkpoint as a workdir

@@ -98,6 +98,8 @@ def _token_id(fields: Fields, role: str, size: int) -> int | None:
     index = fields.integer(name, None, at_least=_NO_TOKEN[0], at_most=_NO_TOKEN[1])
     if index is None or index in _NO_TOKEN:
         return None
+    if index >= size and role in ("padding", "unknown"):  # which any token can stand for
+        return None
     if index >= size:
         raise fields.wrong(name, f"the id of one of its {size} tokens")
     return index

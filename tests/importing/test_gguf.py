@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import tiny_checkpoint as tiny
 
-from speccascade import importing, models
+from speccascade import gguf_header, importing, models
 from speccascade.errors import UserError
-from speccascade.importing import gguf_files, preparation
+from speccascade.importing import gguf_files, gguf_metadata, preparation
 from speccascade.importing.checkpoint import Tensor
 
 gguf = pytest.importorskip("gguf")
@@ -92,7 +92,7 @@ def write(path, family, config, weights, types=None, vocabulary=True, **metadata
       weights: tensors in the Hugging Face layout.
       types: of quantised tensors, by their GGUF names: a `gguf.GGMLQuantizationType` and the bytes.
       vocabulary: whether it has one.
-      **metadata: further fields of the architecture; with a dot in front, of no architecture.
+      **metadata: other fields of the architecture; with a dot in front, of no architecture.
     """
     writer = gguf.GGUFWriter(str(path), family)
     writer.add_block_count(config["num_hidden_layers"])
@@ -105,7 +105,9 @@ def write(path, family, config, weights, types=None, vocabulary=True, **metadata
     writer.add_rope_freq_base(config["rope_theta"])
     for key, value in metadata.items():
         key = key.removeprefix(".") if key.startswith(".") else f"{family}.{key}"
+        writer.kv_data[0].pop(key, None)
         add = {int: writer.add_uint32, float: writer.add_float32, str: writer.add_string}
+        add |= {bool: writer.add_bool, list: writer.add_array}
         add[type(value)](key, value)
     if vocabulary:
         tokens = sorted(gguf_alphabet())
@@ -248,6 +250,132 @@ def test_the_mixture_of_types_in_published_files(tmp_path, family):
         np.testing.assert_allclose(found[key], wanted[key], rtol=0, atol=bound, err_msg=key)
 
 
+PER_LAYER = {
+    "attention.head_count": 4,
+    "attention.head_count_kv": 2,
+    "feed_forward_length": 24,
+    "attention.layer_norm_rms_epsilon": 1e-5,
+    "rope.freq_base": 10_000.0,
+}
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma3"])
+def test_one_value_for_each_layer(tmp_path, family):
+    config, metadata = config_of(family)
+    weights = weights_of(config)
+    plain = importing.load(write(tmp_path / "a.gguf", family, config, weights, **metadata))
+    metadata = metadata | {name: [value] * LAYERS for name, value in PER_LAYER.items()}
+    listed = importing.load(write(tmp_path / "b.gguf", family, config, weights, **metadata))
+    assert listed.model == plain.model
+
+
+def test_which_layers_slide_may_be_listed(tmp_path):
+    config, metadata = config_of("gemma3")
+    weights = weights_of(config)
+    for slides, pattern in (([True, False], (True, False)), ([1, 1], (True, True)), (2, None)):
+        metadata = {**metadata, "attention.sliding_window_pattern": slides}
+        path = write(tmp_path / "a.gguf", "gemma3", config, weights, **metadata)
+        found = importing.load(path).model.config.window_pattern
+        assert found == (pattern or (True, False))
+    metadata["attention.sliding_window_pattern"] = [True]
+    path = write(tmp_path / "a.gguf", "gemma3", config, weights, **metadata)
+    with pytest.raises(UserError, match=r"gemma3.attention.sliding_window_pattern=\[True\]"):
+        importing.load(path)
+
+
+HARMLESS = (
+    {"tensor_data_layout": "Meta AI original pth"},
+    {"tensor_data_layout": "reference"},
+    {"rope.scale_linear": 1.0},
+    {"rope.scaling.factor": 1.0},
+    {"rope.scaling.type": "linear", "rope.scaling.factor": 1.0},
+    {"rope.scaling.type": "none", "rope.scaling.factor": 4.0},
+    {"rope.scaling.attn_factor": 1.0},
+    {"rope.scaling.original_context_length": 16, "rope.scaling.finetuned": True},
+    {"rope.scaling.yarn_beta_fast": 32.0, "rope.scaling.yarn_beta_slow": 1.0},
+    {"rope.dimension_count": 4, "attention.key_length": 4, "attention.value_length": 4},
+    {"use_parallel_residual": 0},
+    {"use_parallel_residual": False},
+    {"attention.causal": True},
+    {"attention.causal": 1},
+    {"attention.clamp_kqv": 0.0, "attention.max_alibi_bias": 0.0},
+    {"attention.sliding_window": 64, "logit_scale": 1.0},
+    {"pooling_type": 0, "vocab_size": 9, "expert_count": 0, "expert_shared_count": 0},
+)
+OTHERS = {".general.name": "x", ".split.count": 1, ".split.no": 0, ".qwen2.wings": 3}
+
+
+def test_metadata_without_effect(tmp_path):
+    weights = tiny.tensors()
+    plain = gguf_header.read(write(tmp_path / "a.gguf", "llama", tiny.CONFIG, weights)).metadata
+    stored = {"token_embd.weight": Tensor((10, 16), "F32", None)}
+    wanted = gguf_metadata.read(plain, stored, "a.gguf")
+    for more in HARMLESS:
+        metadata = plain | {f"llama.{key}": value for key, value in more.items()}
+        assert gguf_metadata.read(metadata, stored, "a.gguf") == wanted, more
+    path = write(tmp_path / "b.gguf", "llama", tiny.CONFIG, weights, **OTHERS)
+    assert importing.load(path).model == importing.load(str(tmp_path / "a.gguf")).model
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"rope.scaling.type": "linear", "rope.scaling.factor": 4.0},
+        {"rope.scaling.factor": 4.0},  # of a file without a type, in llama.cpp
+        {"rope.scale_linear": 4.0},  # the old name
+    ],
+    ids=str,
+)
+def test_linear_scaling(tmp_path, more):
+    weights = tiny.tensors()
+    path = write(tmp_path / "a.gguf", "llama", tiny.CONFIG, weights, **more)
+    scaled = tiny.write(tmp_path / "hf", rope_scaling={"rope_type": "linear", "factor": 4.0})
+    assert importing.load(path).model == importing.load(str(scaled)).model
+
+
+VALUES = ("abc", "4", [4, 2], [], -1, 0, 7, 1.5, float("nan"), 2**40, True, "", None, [[1]], {})
+ASKED = (
+    "block_count context_length embedding_length feed_forward_length attention.head_count "
+    "attention.head_count_kv attention.key_length attention.value_length rope.dimension_count "
+    "rope.freq_base rope.scaling.type rope.scaling.factor rope.scale_linear vocab_size "
+    "attention.layer_norm_rms_epsilon attention.sliding_window attention.sliding_window_pattern "
+    "rope.freq_base_swa attn_logit_softcapping final_logit_softcapping attention.causal "
+    "tensor_data_layout pooling_type expert_count"
+).split()
+
+
+@pytest.mark.parametrize("name", ASKED)
+@pytest.mark.parametrize("family", ["llama", "gemma2", "gemma3"])
+def test_any_value_is_read_or_one_line(family, name):
+    good = {
+        "general.architecture": family,
+        f"{family}.block_count": 2,
+        f"{family}.context_length": 64,
+        f"{family}.embedding_length": 16,
+        f"{family}.feed_forward_length": 24,
+        f"{family}.attention.head_count": 4,
+        f"{family}.attention.layer_norm_rms_epsilon": 1e-6,
+        f"{family}.attention.sliding_window": 64,
+    }
+    stored = {"token_embd.weight": Tensor((10, 16), "F32", None)}
+    gguf_metadata.read(good, dict(stored), "a.gguf")
+    refused = 0
+    for value in VALUES:
+        metadata = {**good, f"{family}.{name}": value}
+        try:
+            _, config = gguf_metadata.read(metadata, dict(stored), "a.gguf")
+        except UserError as error:
+            refused += 1
+            assert str(error).startswith("a.gguf ") and "\n" not in str(error)
+            continue
+        try:
+            plan, _ = preparation._plan(config)
+            models.build(plan.description) if plan else None
+        except UserError as error:
+            assert "\n" not in str(error)
+    assert refused or name in ("vocab_size", "attention.sliding_window_pattern")
+
+
 def test_tied_head_and_workdir(tmp_path):
     config, _ = config_of("llama")
     weights = weights_of(config)
@@ -318,7 +446,7 @@ def test_the_27b_gemmas_scale_attention_otherwise():
             f"{family}.context_length": 8192,
         }
         stored = {"token_embd.weight": Tensor((10, width), "F32", None)}
-        config, _ = gguf_files._convert(metadata, stored)
+        _, config = gguf_metadata.read(metadata, stored, "a.gguf")
         assert config["query_pre_attn_scalar"] == scalar
         assert config["rms_norm_eps"] == 1e-6
 
@@ -356,15 +484,25 @@ def with_nan(path):
 BAD = {
     "architecture": (
         lambda path: write(path, "falcon", tiny.CONFIG, {}),
-        "GGUF architecture 'falcon' is unknown; known: llama",
+        "a.gguf has general.architecture='falcon': not implemented, only llama",
     ),
     "type": (of_unknown_type, "): model.embed_tokens.weight is I8"),
-    "field": (bad(logit_scale=0.5), "fields of no known use: logit_scale"),
+    "field": (
+        bad(logit_scale=0.5),
+        "a.gguf has llama.logit_scale=0.5: not implemented, only 1 or 0",
+    ),
+    "unknown field": (bad(wings=2), "a.gguf has metadata of no known use: llama.wings"),
     "experts": (bad(expert_count=8), "expert_count=8"),
     "rotation": (bad(**{"rope.dimension_count": 2}), "rope.dimension_count=2"),
     "scaling": (bad(**{"rope.scaling.type": "yarn"}), "rope.scaling.type='yarn'"),
+    "window": (bad(**{"attention.sliding_window": 8}), "llama.attention.sliding_window=8"),
+    "layers": (
+        bad(**{"attention.head_count_kv": [2, 4]}),
+        "a.gguf has llama.attention.head_count_kv=[2, 4]; it must be a whole number",
+    ),
+    "few layers": (bad(feed_forward_length=[24]), "llama.feed_forward_length=[24]"),
     "split": (bad(**{".split.count": 3}), "one of several parts"),
-    "vocabulary": (bad(vocabulary=False), "vocabulary"),
+    "vocabulary": (bad(vocabulary=False), "lacks tokenizer.ggml.model"),
     "tensor": (without("0.mlp.up"), "missing: model.layers.0.mlp.up_proj.weight"),
     "embedding": (without("embed"), "token_embd.weight"),
     "cut 0": (cut(0), "no GGUF file or is cut short"),

@@ -126,6 +126,8 @@ def test_end_of_sequence_and_bos(fields):
     for none in (None, -1, 2**32 - 1):
         tokenizer = from_fields(changed(fields, eos_token_id=none, padding_token_id=none), "a test")
         assert (tokenizer.eos_ids, tokenizer.pad_id) == ((330, 332), 330)
+    beyond = changed(fields, padding_token_id=334, unknown_token_id=334)
+    assert from_fields(beyond, "a test") == from_fields(fields, "a test")
 
 
 # Those of llama.cpp (src/llama-vocab.cpp), and CodeLlama's with SentencePiece's symbol.
@@ -187,7 +189,7 @@ WRONG = {
     "eos_token_id": ["</s>", [1], 1.5, 999_999, True],
     "eot_token_id": ["x", 999_999],
     "bos_token_id": ["x", 999_999, -5],
-    "padding_token_id": ["x", 999_999],
+    "padding_token_id": ["x", [0]],
     "unknown_token_id": [[]],
     "add_bos_token": ["yes", 2, [True]],
     "add_eos_token": ["no"],
