@@ -58,7 +58,7 @@ def load(
     Args:
       source: the workdir of a trained or imported model, a Hugging Face directory, a .gguf file,
         package:NAME/FILE, a hub id or a URL.
-      dtype: "float32" or "bfloat16"; None for the source's own.
+      dtype: "float32" or "bfloat16"; None for the source's own (see `prepare`).
       shardings: from a parameter's flat key ("attention_0/query/weight") and shape to how it is
         laid out; None for whole on the default device.
       weights: "int8" to round the matrices; None to keep them as they are.

@@ -208,6 +208,36 @@ def test_quantised_weights(tmp_path, monkeypatch, kind):
     np.testing.assert_array_equal(names["embedding"], expected, strict=True)
 
 
+@pytest.mark.parametrize(
+    ("kind", "dtype"),
+    [("F32", "float32"), ("F16", "float32"), ("BF16", "bfloat16"), ("Q8_0", "bfloat16")]
+    + [("Q4_K", "bfloat16"), ("IQ1_S", "bfloat16")],
+)
+def test_the_dtype_that_nobody_asked_for_and_the_size_are_said(tmp_path, capsys, kind, dtype):
+    config = {**tiny.CONFIG, "hidden_size": 256, "intermediate_size": 256, "head_dim": 64}
+    weights, quantised = weights_of(config), gguf.GGMLQuantizationType[kind]
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, LAYERS)
+    types = {
+        names.get_name(old, try_suffixes=(".weight",)): (
+            quantised,
+            random_blocks(quantised, *weight.shape),
+        )
+        for old, weight in weights.items()
+        if weight.ndim == 2
+    }
+    path = write(tmp_path / "a.gguf", "llama", config, weights, types)
+    loaded = importing.load(path)
+    assert {str(leaf.dtype) for leaf in jax.tree.leaves(loaded.params)} == {dtype}
+    size = sum(weight.size for weight in weights.values())
+    stored = "F32" if kind == "F32" else f"{kind}, F32"
+    total = f"{size * (2 if dtype == 'bfloat16' else 4) / 1e6:,.1f} MB in {dtype}\n"
+    said = f"importing {path}: {size / 1e6:.1f}M parameters, stored as {stored}, become {total}"
+    assert capsys.readouterr().err.startswith(said)
+    other = {"float32": "bfloat16", "bfloat16": "float32"}[dtype]
+    out = str(tmp_path / "out")
+    assert f"MB in {other}" in str(importing.import_checkpoint(path, out, other))
+
+
 def test_all_types_of_the_library_are_read():
     names = {kind.name for kind in gguf.quants._type_traits} | {"F32", "F16"}
     assert set(gguf_files.READABLE) == names
