@@ -13,6 +13,7 @@ from speccascade import importing, models
 from speccascade.errors import UserError
 from speccascade.importing import gguf_files, preparation
 from speccascade.importing.checkpoint import Tensor
+from tests.importing import planned
 
 gguf = pytest.importorskip("gguf")
 
@@ -75,8 +76,7 @@ def config_of(family):
 
 def weights_of(config):
     """Random tensors in the Hugging Face layout."""
-    fields = importing.weights.Fields(config)
-    plan = preparation.ARCHITECTURES[config["architectures"][0]](fields)
+    plan = planned.plan(config)
     model = models.build(plan.description)
     shapes = preparation.flat(jax.eval_shape(model.init, jax.random.key(0)))
     return tiny.tensors(shapes={w.name: shapes[key].shape for key, w in plan.weights.items()})
