@@ -78,6 +78,17 @@ def number(above: float | None = None, at_least: float | None = None) -> Kind:
     return Kind("a number" + (f" of at least {at_least}" if at_least is not None else limit), of)
 
 
+def choice(known: Mapping[str, Any]) -> Kind:
+    """A text that stands for something else."""
+
+    def of(value: Any) -> Any:
+        if not isinstance(value, str) or value not in known:
+            raise ValueError
+        return known[value]
+
+    return Kind(f"one of {', '.join(known)}", of)
+
+
 def equal(value: Any, known: Any) -> bool:
     """Returns whether a value is, or spells, a known one; false is also 0."""
     if _is_number(known) and value is not False:

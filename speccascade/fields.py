@@ -47,6 +47,10 @@ class Fields:
         self._path = path
         self._asked: set[str] = set()
 
+    def changed(self, changes: Mapping[str, Any]) -> "Fields":
+        """Returns these fields with other values, none of them asked for."""
+        return Fields({**self.values, **changes}, self.source, self._path)
+
     def has(self, name: str) -> bool:
         """Returns whether a field is there and not null; it counts as asked for."""
         self._asked.add(name)
@@ -144,6 +148,17 @@ class Fields:
     ) -> list[str]:
         """Returns a list of texts, `length` of them; see `integers` for `alone`."""
         return self._one(name, field_types.many(field_types.TEXT, length, alone), default)
+
+    def choices(
+        self,
+        name: str,
+        known: Mapping[str, Any],
+        default: Any = _ABSENT,
+        *,
+        length: int | None = None,
+    ) -> list:
+        """Returns what each of a list of texts stands for, `length` of them."""
+        return self._one(name, field_types.many(field_types.choice(known), length), default)
 
     def object(self, name: str, default: Any = _ABSENT) -> "Fields":
         """Returns the fields of an object within; {} as the default is one without any."""

@@ -17,8 +17,8 @@ from typing import NamedTuple
 from etils import epath
 
 from speccascade import models
+from speccascade.fields import Fields
 from speccascade.importing.arrays import read_params
-from speccascade.importing.checkpoint import load_json
 from speccascade.importing.preparation import context_length, prepare
 from speccascade.importing.sources import locate, storage
 from speccascade.importing.writing import Imported, import_checkpoint
@@ -72,7 +72,7 @@ def load(
     with locate(source) as found:
         prepared = prepare(found, dtype, weights)
         params = read_params(prepared, shardings)
-        length = context_length(prepared.config)
+        length = context_length(Fields(prepared.config, found.name))
         return Loaded(prepared.model, params, prepared.tokenizer, length)
 
 
@@ -84,8 +84,9 @@ def _load_workdir(source, dtype, shardings, weights, expert) -> Loaded:
     if noted := sharing.read(source):
         length = noted["context_length"]
     else:
-        config = load_json(epath.Path(source) / "config.json")
-        length = config.get("train", {}).get("row_length") or context_length(config)
+        config = Fields.read(epath.Path(source) / "config.json")
+        train = config.object("train", {})
+        length = train.integer("row_length", None, at_least=1) or context_length(config)
     return Loaded(model, params, tokenizer, length)
 
 

@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import pathlib
 import re
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -11,10 +12,11 @@ import numpy as np
 
 from speccascade import models, text
 from speccascade.errors import UserError
+from speccascade.fields import Fields
 from speccascade.importing import gguf_files, safetensors_files, sources
-from speccascade.importing.architectures import ARCHITECTURES, text_config
-from speccascade.importing.checkpoint import Checkpoint, Tensor, load_json
-from speccascade.importing.weights import Fields, Plan
+from speccascade.importing.architectures import planner, text_config
+from speccascade.importing.checkpoint import Checkpoint, Tensor
+from speccascade.importing.weights import Plan
 from speccascade.models.interface import Model, Params
 from speccascade.models.quantisation import check_weights, quantised
 from speccascade.parameter_files import flat
@@ -123,10 +125,11 @@ def prepare(source: sources.Source, dtype: str | None, weights: str | None = Non
         raise UserError(f"dtype {dtype!r} is unknown; choose one of: {', '.join(_DTYPES)}")
     path = source.fetch(*sources.CONFIG)
     if path.is_file():
-        config, checkpoint, tokenizer = gguf_files.read(path)
+        found, checkpoint, tokenizer = gguf_files.read(path)
+        config = Fields(found, path.name)
         plan, problems = _plan(config)
     else:
-        config = load_json(path / "config.json")
+        config = _config(path)
         plan, problems = _plan(config)
         if problems and source.remote:  # the weights would be fetched in vain
             raise _refusal(source, problems)
@@ -139,7 +142,7 @@ def prepare(source: sources.Source, dtype: str | None, weights: str | None = Non
         checkpoint = safetensors_files.read(path)
     problems += checkpoint.problems
     if plan is not None and _head_differs(plan, checkpoint):
-        plan, found = _plan({**config, **plan.untied})
+        plan, found = _plan(config.changed(plan.untied))
         problems += [f"the head in the checkpoint is not the embedding: {text}" for text in found]
     model = None
     if plan is not None:
@@ -157,35 +160,43 @@ def prepare(source: sources.Source, dtype: str | None, weights: str | None = Non
         raise _refusal(source, problems)
     if weights is not None:
         model = quantised(model)
-    return Prepared(source.name, model, tokenizer, config, shapes, parts)
+    return Prepared(source.name, model, tokenizer, config.values, shapes, parts)
 
 
-def context_length(config: dict[str, Any]) -> int:
+def context_length(config: Fields) -> int:
     """Returns the most tokens that a model was made for, by its config.json."""
     config = text_config(config)
     for name in ("max_position_embeddings", "n_positions"):
-        if config.get(name) is not None:
-            return config[name]
-    if config.get("model_type") == "t5" or "relative_attention_num_buckets" in config:
+        if config.has(name):
+            return config.integer(name, at_least=1)
+    if config.values.get("model_type") == "t5" or config.has("relative_attention_num_buckets"):
         return _T5_LENGTH
-    raise UserError("config.json lacks max_position_embeddings")
+    return config.integer("max_position_embeddings")
 
 
-def _plan(config: dict[str, Any]) -> tuple[Plan | None, list[str]]:
+def _config(path: pathlib.Path) -> Fields:
+    """Reads a checkpoint's config.json, and of generation_config.json what belongs there too."""
+    config = Fields.read(path / "config.json", "config.json")
+    other = path / "generation_config.json"
+    start = "decoder_start_token_id"
+    if config.has(start) or not other.exists():
+        return config
+    found = Fields.read(other, other.name).integer(start, None)
+    return config if found is None else config.changed({start: found})
+
+
+def _plan(config: Fields) -> tuple[Plan | None, list[str]]:
     """Returns what the architecture says of a config, and what is wrong with it."""
-    names = config.get("architectures") or [None]
-    if names[0] not in ARCHITECTURES:
-        known = ", ".join(ARCHITECTURES)
-        return None, [f"architecture {names[0]!r} of config.json is unknown; known: {known}"]
-    fields = Fields(config)
+    fields = config.changed({})
     try:
-        plan = ARCHITECTURES[names[0]](fields)
+        plan = planner(fields)(fields)
         context_length(config)
     except UserError as error:
         return None, [str(error)]
     unread = fields.unread()
-    found = [f"config.json has fields that are not implemented: {_some(unread)}"] if unread else []
-    return plan, found
+    if not unread:
+        return plan, []
+    return plan, [f"{config.source} has fields that are not implemented: {_some(unread)}"]
 
 
 def _head_differs(plan: Plan, checkpoint: Checkpoint) -> bool:

@@ -11,9 +11,9 @@ from etils import epath
 
 from speccascade.errors import UserError
 
-# The files of a checkpoint's directory. The config comes first: it decides whether the rest can be
+# The files of a checkpoint's directory. The configs come first: they decide whether the rest can be
 # read.
-CONFIG = ("config.json",)
+CONFIG = ("config.json", "generation_config.json")
 TOKENIZER = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -21,7 +21,6 @@ TOKENIZER = (
     "spiece.model",
     "special_tokens_map.json",
     "added_tokens.json",
-    "generation_config.json",
     "chat_template.jinja",
     "chat_template.json",
 )

@@ -11,8 +11,10 @@ import tiny_checkpoint as tiny
 
 from speccascade import gguf_header, importing, models
 from speccascade.errors import UserError
+from speccascade.fields import Fields
 from speccascade.importing import gguf_files, gguf_metadata, preparation
 from speccascade.importing.checkpoint import Tensor
+from tests.importing import planned
 
 gguf = pytest.importorskip("gguf")
 
@@ -75,8 +77,7 @@ def config_of(family):
 
 def weights_of(config):
     """Random tensors in the Hugging Face layout."""
-    fields = importing.weights.Fields(config)
-    plan = preparation.ARCHITECTURES[config["architectures"][0]](fields)
+    plan = planned.plan(config)
     model = models.build(plan.description)
     shapes = preparation.flat(jax.eval_shape(model.init, jax.random.key(0)))
     return tiny.tensors(shapes={w.name: shapes[key].shape for key, w in plan.weights.items()})
@@ -399,7 +400,7 @@ def test_any_value_is_read_or_one_line(family, name):
             assert str(error).startswith("a.gguf ") and "\n" not in str(error)
             continue
         try:
-            plan, _ = preparation._plan(config)
+            plan, _ = preparation._plan(Fields(config, "a.gguf"))
             models.build(plan.description) if plan else None
         except UserError as error:
             assert "\n" not in str(error)
