@@ -3,6 +3,7 @@
 What the specification or llama.cpp know and nothing here computes must be without effect.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -131,8 +132,9 @@ def _scaling(fields: Fields) -> dict[str, Any]:
     return {"rope_scaling": {"rope_type": "linear", "factor": float(factor)}}
 
 
-def _all_see_all(fields: Fields, config: dict[str, Any]) -> None:
-    """Checks that a window, in an architecture that has none, hides nothing."""
+def _plain_attention(fields: Fields, config: dict[str, Any]) -> None:
+    """Checks that attention scores have the usual scale, and that a window hides nothing."""
+    _check_scale(fields, config["head_dim"])
     window = fields.integer("attention.sliding_window", 0)
     if 0 < window < config["max_position_embeddings"]:
         raise fields.wrong("attention.sliding_window", "at least the context_length")
@@ -146,7 +148,7 @@ def _llama(fields: Fields, stored: dict[str, Tensor]) -> dict[str, Any]:
         "attention_bias": "blk.0.attn_q.bias" in stored,
         "mlp_bias": "blk.0.ffn_gate.bias" in stored,
     }
-    _all_see_all(fields, config)
+    _plain_attention(fields, config)
     if (factors := stored.pop(_ROPE_FACTORS, None)) is not None:
         size = config["head_dim"] // 2
         if factors.shape != (size,) or factors.read_rows is None or "rope_scaling" in config:
@@ -176,7 +178,7 @@ def _llama3_scaling(factors: np.ndarray, config: dict[str, Any]) -> dict[str, An
 
 def _qwen2(fields: Fields, stored: dict[str, Tensor]) -> dict[str, Any]:
     config = {**_common(fields, stored, "Qwen2ForCausalLM"), "hidden_act": "silu"}
-    _all_see_all(fields, config)
+    _plain_attention(fields, config)
     # The architecture has no field for another width of a head.
     if config.pop("head_dim") * config["num_attention_heads"] != config["hidden_size"]:
         raise UserError(
@@ -192,7 +194,7 @@ def _qwen3(fields: Fields, stored: dict[str, Tensor]) -> dict[str, Any]:
         "hidden_act": "silu",
         "attention_bias": "blk.0.attn_q.bias" in stored,
     }
-    _all_see_all(fields, config)
+    _plain_attention(fields, config)
     return config
 
 
@@ -201,7 +203,7 @@ def _gemma(fields: Fields, stored: dict[str, Tensor]) -> dict[str, Any]:
         **_common(fields, stored, "GemmaForCausalLM"),
         "hidden_act": "gelu_pytorch_tanh",
     }
-    _all_see_all(fields, config)
+    _plain_attention(fields, config)
     return config
 
 
@@ -211,7 +213,7 @@ def _gemma2(fields: Fields, stored: dict[str, Tensor]) -> dict[str, Any]:
         **config,
         **_sliding(fields, config, every=2),
         "hidden_activation": "gelu_pytorch_tanh",
-        "query_pre_attn_scalar": _query_scalar(config, layers_of_27b=46),
+        "query_pre_attn_scalar": _query_scalar(fields, config, layers_of_27b=46),
         "attn_logit_softcapping": _softcap(fields, "attn_logit_softcapping", 50.0),
         "final_logit_softcapping": _softcap(fields, "final_logit_softcapping", 30.0),
     }
@@ -224,7 +226,7 @@ def _gemma3(fields: Fields, stored: dict[str, Tensor]) -> dict[str, Any]:
         **config,
         **_sliding(fields, config, every=6),
         "hidden_activation": "gelu_pytorch_tanh",
-        "query_pre_attn_scalar": _query_scalar(config, layers_of_27b=62),
+        "query_pre_attn_scalar": _query_scalar(fields, config, layers_of_27b=62),
         "rope_local_base_freq": fields.number("rope.freq_base_swa", 10_000.0, above=0),
         "final_logit_softcapping": _softcap(fields, "final_logit_softcapping", None),
     }
@@ -248,15 +250,23 @@ def _sliding(fields: Fields, config: dict[str, Any], every: int) -> dict[str, An
     }
 
 
-def _query_scalar(config: dict[str, Any], layers_of_27b: int) -> int:
+def _query_scalar(fields: Fields, config: dict[str, Any], layers_of_27b: int) -> int:
     """Divisor of attention scores, squared. The file does not keep it; llama.cpp knows the models.
 
     The 27B models, which it tells by their number of layers, use the share of the width that a
     head has, all others the width of a head.
     """
+    scalar = config["head_dim"]
     if config["num_hidden_layers"] == layers_of_27b:
-        return config["hidden_size"] // config["num_attention_heads"]
-    return config["head_dim"]
+        scalar = config["hidden_size"] // config["num_attention_heads"]
+    _check_scale(fields, scalar)
+    return scalar
+
+
+def _check_scale(fields: Fields, scalar: int) -> None:
+    scale = fields.number("attention.scale", 0)
+    if scale != 0 and not math.isclose(scale, scalar**-0.5, rel_tol=1e-4):
+        raise fields.wrong("attention.scale", f"1 / sqrt({scalar}), as this architecture has it")
 
 
 _ARCHITECTURES = {

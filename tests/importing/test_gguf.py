@@ -330,7 +330,7 @@ HARMLESS = (
     {"attention.causal": True},
     {"attention.causal": 1},
     {"attention.clamp_kqv": 0.0, "attention.max_alibi_bias": 0.0},
-    {"attention.sliding_window": 64, "logit_scale": 1.0},
+    {"attention.sliding_window": 64, "logit_scale": 1.0, "attention.scale": 0.5},
     {"pooling_type": 0, "vocab_size": 9, "expert_count": 0, "expert_shared_count": 0},
 )
 OTHERS = {".general.name": "x", ".split.count": 1, ".split.no": 0, ".qwen2.wings": 3}
@@ -371,7 +371,7 @@ ASKED = (
     "rope.freq_base rope.scaling.type rope.scaling.factor rope.scale_linear vocab_size "
     "attention.layer_norm_rms_epsilon attention.sliding_window attention.sliding_window_pattern "
     "rope.freq_base_swa attn_logit_softcapping final_logit_softcapping attention.causal "
-    "tensor_data_layout pooling_type expert_count"
+    "tensor_data_layout pooling_type expert_count attention.scale"
 ).split()
 
 
@@ -531,6 +531,7 @@ BAD = {
         bad(**{"attention.head_count_kv": [2, 4]}),
         "a.gguf has llama.attention.head_count_kv=[2, 4]; it must be a whole number",
     ),
+    "scale": (bad(**{"attention.scale": 1.0}), "llama.attention.scale=1.0; it must be 1 / sqrt(4)"),
     "few layers": (bad(feed_forward_length=[24]), "llama.feed_forward_length=[24]"),
     "split": (bad(**{".split.count": 3}), "one of several parts"),
     "vocabulary": (bad(vocabulary=False), "lacks tokenizer.ggml.model"),
