@@ -85,7 +85,7 @@ def _subjects(
     config: ml_collections.ConfigDict, source: str | None, examples: Sequence[tasks.Example]
 ) -> list[Subject]:
     if source is not None:
-        found = importing.load(source)
+        found = importing.load(source, "float32")  # the finer of the two that are compared
         rows, tokenizer, chat = {source: found[:2]}, found.tokenizer, False
     else:
         pair = config.pair if isinstance(config.pair, str) else config.pair.to_dict()

@@ -6,6 +6,7 @@ sources.py            where a checkpoint lies
 checkpoint.py         what a file format is to the importer
 safetensors_files.py  Hugging Face directories
 gguf_files.py         GGUF files
+gguf_metadata.py      what they say about the model
 preparation.py        everything that can be checked before a weight is read
 arrays.py             weights into device arrays
 writing.py            a checkpoint as a workdir
@@ -16,8 +17,8 @@ from typing import NamedTuple
 from etils import epath
 
 from speccascade import models
+from speccascade.fields import Fields
 from speccascade.importing.arrays import read_params
-from speccascade.importing.checkpoint import load_json
 from speccascade.importing.preparation import context_length, prepare
 from speccascade.importing.sources import locate
 from speccascade.importing.writing import Imported, import_checkpoint
@@ -59,7 +60,7 @@ def load(
     Args:
       source: the workdir of a trained or imported model, a Hugging Face directory, a .gguf file,
         package:NAME/FILE, a hub id or a URL.
-      dtype: "float32" or "bfloat16"; None for the source's own.
+      dtype: "float32" or "bfloat16"; None for the source's own (see `prepare`).
       shardings: from a parameter's flat key ("attention_0/query/weight") and shape to how it is
         laid out; None for whole on the default device.
       weights: "int8" to round the matrices; None to keep them as they are.
@@ -73,7 +74,7 @@ def load(
     with locate(source) as found:
         prepared = prepare(found, dtype, weights)
         params = read_params(prepared, shardings)
-        length = context_length(prepared.config)
+        length = context_length(Fields(prepared.config, found.name))
         return Loaded(prepared.model, params, prepared.tokenizer, length)
 
 
@@ -83,8 +84,9 @@ def _load_workdir(source, dtype, shardings, weights, expert) -> Loaded:
     if noted := sharing.read(source):
         length = noted["context_length"]
     else:
-        config = load_json(epath.Path(source) / "config.json")
-        length = config.get("train", {}).get("row_length") or context_length(config)
+        config = Fields.read(epath.Path(source) / "config.json")
+        train = config.object("train", {})
+        length = train.integer("row_length", None, at_least=1) or context_length(config)
     return Loaded(model, params, tokenizer, length)
 
 

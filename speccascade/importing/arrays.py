@@ -1,5 +1,7 @@
 """Reads weights into device arrays, one tensor at a time and of each no more than is needed."""
 
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,6 +20,8 @@ _PIECE = 32 * 2**20
 def read_params(prepared: Prepared, shardings: Shardings | None = None) -> Params:
     """Reads all parameters, of which this process holds the shards of its own devices.
 
+    How large they become, and in what dtype, is said before the work begins.
+
     Args:
       prepared: what to read.
       shardings: how each parameter is laid out; None for whole on the default device.
@@ -25,6 +29,7 @@ def read_params(prepared: Prepared, shardings: Shardings | None = None) -> Param
     Raises:
       UserError: names all weights that hold something that is no number.
     """
+    print(f"importing {prepared}", file=sys.stderr)
     shardings = shardings or default_sharding
     leaves, rounded = flat(prepared.shapes), int8_keys(prepared.model)
     # The largest first: beside a part of the model, a second copy of them costs nothing.

@@ -1,15 +1,9 @@
 """What a file format is to the importer: a config and tensors that are read piece by piece."""
 
 import dataclasses
-import json
-import os
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
-from etils import epath
-
-from speccascade.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,20 +44,3 @@ class Checkpoint:
     readable: tuple[str, ...]
     problems: tuple[str, ...] = ()
     lost: frozenset[str] = frozenset()
-
-
-def load_json(path: os.PathLike) -> dict[str, Any]:
-    """Reads a JSON object.
-
-    Raises:
-      UserError: it is missing or no JSON object.
-    """
-    try:
-        value = json.loads(epath.Path(path).read_text())
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} is no JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise UserError(f"{path} holds no JSON object")
-    return value

@@ -1,6 +1,8 @@
 """Finds out whether a checkpoint can become a model, before any weight is read."""
 
+import collections
 import dataclasses
+import pathlib
 import re
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -10,17 +12,21 @@ import numpy as np
 
 from speccascade import models, text
 from speccascade.errors import UserError
+from speccascade.fields import Fields
 from speccascade.importing import gguf_files, safetensors_files, sources
-from speccascade.importing.architectures import ARCHITECTURES, text_config
-from speccascade.importing.checkpoint import Checkpoint, Tensor, load_json
-from speccascade.importing.weights import Fields, Plan
+from speccascade.importing.architectures import planner, text_config
+from speccascade.importing.checkpoint import Checkpoint, Tensor
+from speccascade.importing.weights import Plan
 from speccascade.models.interface import Model, Params
 from speccascade.models.quantisation import check_weights, quantised
 from speccascade.text import Tokenizer
 from speccascade.workdir.parameter_files import flat
 
-# In what a checkpoint's own weights are kept where nobody asks for another dtype: without loss.
-_OWN_DTYPE = {"BF16": "bfloat16"}
+# In what weights are kept where nobody asks for another dtype: without loss. Those of 8 bits or
+# fewer are off by more than bfloat16 rounds them by, which takes half the bytes of float32: half
+# the time of a decode step that waits for memory.
+_OWN_DTYPE = {"F32": "float32", "F16": "float32", "BF16": "bfloat16"}
+_OF_QUANTISED = "bfloat16"
 _DTYPES = ("float32", "bfloat16")
 
 # How much of a tensor is in memory while it is compared.
@@ -62,6 +68,7 @@ class Prepared:
     """A checkpoint of which all is known but the weights.
 
     Attributes:
+      source: its name, as the user gave it.
       model: what it becomes.
       tokenizer: its own.
       config: the fields of its config.json.
@@ -70,6 +77,7 @@ class Prepared:
       parts: where each comes from, by flat key.
     """
 
+    source: str
     model: Model
     tokenizer: Tokenizer
     config: dict[str, Any]
@@ -82,6 +90,23 @@ class Prepared:
         made = jax.eval_shape(self.model.init, jax.random.key(0))
         return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(made))
 
+    @property
+    def dtype(self) -> str:
+        """In what most parameters are kept: int8, bfloat16 or float32."""
+        described = models.describe(self.model)
+        return described.get("weight_dtype") or described["param_dtype"]
+
+    def __str__(self) -> str:
+        sizes = collections.Counter()
+        for part in self.parts.values():
+            sizes[part.tensor.dtype] += part.tensor.size
+        stored = ", ".join(kind for kind, _ in sizes.most_common(4))
+        stored += ", ..." if len(sizes) > 4 else ""
+        return (
+            f"{self.source}: {sizes.total() / 1e6:,.1f}M parameters, stored as {stored}, become "
+            f"{self.nbytes / 1e6:,.1f} MB in {self.dtype}"
+        )
+
 
 def prepare(source: sources.Source, dtype: str | None, weights: str | None = None) -> Prepared:
     """Reads everything about a checkpoint but its weights, and checks it.
@@ -89,7 +114,7 @@ def prepare(source: sources.Source, dtype: str | None, weights: str | None = Non
     Args:
       source: where it lies.
       dtype: "float32" or "bfloat16", in which the model is kept and computes; None for the
-        checkpoint's own, which is float32 where it is neither.
+        checkpoint's own, which is float32 for float16 and bfloat16 for quantised weights.
       weights: "int8" to round the matrices; None to keep them.
 
     Raises:
@@ -100,10 +125,11 @@ def prepare(source: sources.Source, dtype: str | None, weights: str | None = Non
         raise UserError(f"dtype {dtype!r} is unknown; choose one of: {', '.join(_DTYPES)}")
     path = source.fetch(*sources.CONFIG)
     if path.is_file():
-        config, checkpoint, tokenizer = gguf_files.read(path)
+        found, checkpoint, tokenizer = gguf_files.read(path)
+        config = Fields(found, path.name)
         plan, problems = _plan(config)
     else:
-        config = load_json(path / "config.json")
+        config = _config(path)
         plan, problems = _plan(config)
         if problems and source.remote:  # the weights would be fetched in vain
             raise _refusal(source, problems)
@@ -116,7 +142,7 @@ def prepare(source: sources.Source, dtype: str | None, weights: str | None = Non
         checkpoint = safetensors_files.read(path)
     problems += checkpoint.problems
     if plan is not None and _head_differs(plan, checkpoint):
-        plan, found = _plan({**config, **plan.untied})
+        plan, found = _plan(config.changed(plan.untied))
         problems += [f"the head in the checkpoint is not the embedding: {text}" for text in found]
     model = None
     if plan is not None:
@@ -134,35 +160,43 @@ def prepare(source: sources.Source, dtype: str | None, weights: str | None = Non
         raise _refusal(source, problems)
     if weights is not None:
         model = quantised(model)
-    return Prepared(model, tokenizer, config, shapes, parts)
+    return Prepared(source.name, model, tokenizer, config.values, shapes, parts)
 
 
-def context_length(config: dict[str, Any]) -> int:
+def context_length(config: Fields) -> int:
     """Returns the most tokens that a model was made for, by its config.json."""
     config = text_config(config)
     for name in ("max_position_embeddings", "n_positions"):
-        if config.get(name) is not None:
-            return config[name]
-    if config.get("model_type") == "t5" or "relative_attention_num_buckets" in config:
+        if config.has(name):
+            return config.integer(name, at_least=1)
+    if config.values.get("model_type") == "t5" or config.has("relative_attention_num_buckets"):
         return _T5_LENGTH
-    raise UserError("config.json lacks max_position_embeddings")
+    return config.integer("max_position_embeddings")
 
 
-def _plan(config: dict[str, Any]) -> tuple[Plan | None, list[str]]:
+def _config(path: pathlib.Path) -> Fields:
+    """Reads a checkpoint's config.json, and of generation_config.json what belongs there too."""
+    config = Fields.read(path / "config.json", "config.json")
+    other = path / "generation_config.json"
+    start = "decoder_start_token_id"
+    if config.has(start) or not other.exists():
+        return config
+    found = Fields.read(other, other.name).integer(start, None)
+    return config if found is None else config.changed({start: found})
+
+
+def _plan(config: Fields) -> tuple[Plan | None, list[str]]:
     """Returns what the architecture says of a config, and what is wrong with it."""
-    names = config.get("architectures") or [None]
-    if names[0] not in ARCHITECTURES:
-        known = ", ".join(ARCHITECTURES)
-        return None, [f"architecture {names[0]!r} of config.json is unknown; known: {known}"]
-    fields = Fields(config)
+    fields = config.changed({})
     try:
-        plan = ARCHITECTURES[names[0]](fields)
+        plan = planner(fields)(fields)
         context_length(config)
     except UserError as error:
         return None, [str(error)]
     unread = fields.unread()
-    found = [f"config.json has fields that are not implemented: {_some(unread)}"] if unread else []
-    return plan, found
+    if not unread:
+        return plan, []
+    return plan, [f"{config.source} has fields that are not implemented: {_some(unread)}"]
 
 
 def _head_differs(plan: Plan, checkpoint: Checkpoint) -> bool:
@@ -192,11 +226,11 @@ def _equal(one: np.ndarray, other: np.ndarray) -> bool:
 
 
 def _own_dtype(plan: Plan, checkpoint: Checkpoint) -> str:
-    """Returns the dtype that most weights can be kept in without loss."""
+    """Returns the dtype that suits most weights."""
     sizes = dict.fromkeys(_DTYPES, 0)
     for weight in plan.weights.values():
         if tensor := checkpoint.tensors.get(weight.find(checkpoint.tensors)):
-            sizes[_OWN_DTYPE.get(tensor.dtype, "float32")] += tensor.size
+            sizes[_OWN_DTYPE.get(tensor.dtype, _OF_QUANTISED)] += tensor.size
     return max(sizes, key=sizes.get)
 
 

@@ -7,7 +7,8 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from speccascade.errors import UserError
-from speccascade.importing.checkpoint import Checkpoint, Tensor, load_json
+from speccascade.fields import Fields
+from speccascade.importing.checkpoint import Checkpoint, Tensor
 
 READABLE = ("F32", "F16", "BF16")
 INDEX = "model.safetensors.index.json"
@@ -33,11 +34,13 @@ def read(folder: pathlib.Path) -> Checkpoint:
 
 
 def _read_shards(folder: pathlib.Path) -> Checkpoint:
-    shard_of = load_json(folder / INDEX).get("weight_map")
-    if not isinstance(shard_of, dict) or not shard_of:
-        raise UserError(f"{folder / INDEX} has no weight_map")
+    index = Fields.read(folder / INDEX)
+    weight_map = index.object("weight_map")
+    shard_of = {name: weight_map.text(name) for name in weight_map.values}
+    if not shard_of:
+        raise index.wrong("weight_map", "a shard for each tensor")
     tensors, problems, bad = {}, [], set()
-    for shard in sorted(set(map(str, shard_of.values()))):
+    for shard in sorted(set(shard_of.values())):
         path = folder / shard
         try:
             if path.parent != folder or not path.exists():

@@ -12,9 +12,9 @@ from etils import epath
 from speccascade.errors import UserError
 from speccascade.workdir.storage import storage
 
-# The files of a checkpoint's directory. The config comes first: it decides whether the rest can be
+# The files of a checkpoint's directory. The configs come first: they decide whether the rest can be
 # read.
-CONFIG = ("config.json",)
+CONFIG = ("config.json", "generation_config.json")
 TOKENIZER = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -22,7 +22,6 @@ TOKENIZER = (
     "spiece.model",
     "special_tokens_map.json",
     "added_tokens.json",
-    "generation_config.json",
     "chat_template.jinja",
     "chat_template.json",
 )

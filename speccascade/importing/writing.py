@@ -105,9 +105,8 @@ def import_checkpoint(
 
         def report(new: bool) -> Imported:
             seconds = time.monotonic() - start
-            nbytes = prepared.nbytes
-            kind = weights or record["dtype"]
-            return Imported(out, new, nbytes, kind, seconds, _peak_memory(), before)
+            size = prepared.nbytes, prepared.dtype
+            return Imported(out, new, *size, seconds, _peak_memory(), before)
 
         if _is_there(out_path, record):
             return report(new=False)

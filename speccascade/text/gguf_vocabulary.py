@@ -7,10 +7,14 @@ SentencePiece model, so that each kind of tokenizer has one implementation.
 import json
 import os
 import struct
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from speccascade import gguf_header
 from speccascade.errors import UserError
+from speccascade.fields import Fields
+from speccascade.text import end_tokens
 from speccascade.text.hugging_face import HuggingFaceTokenizer
 from speccascade.text.interface import Tokenizer
 from speccascade.text.settings import Files, Settings
@@ -39,17 +43,10 @@ SPLITS: dict[str, tuple[str, ...]] = {
 SPLITS["llama3"] = SPLITS["llama-v3"] = SPLITS["llama-bpe"]
 _LLAMA3 = ("llama-bpe", "llama3", "llama-v3")
 
-# The format has no list of end-of-sequence tokens: these end an answer wherever they are control
-# tokens, as they do in llama.cpp.
-_ENDS = (
-    "<|eot_id|>",
-    "<|im_end|>",
-    "<|end|>",
-    "<end_of_turn>",
-    "<|endoftext|>",
-    "<|end_of_text|>",
-    "<|eom_id|>",
-)
+_SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
+
+_ROLES = ("eos", "eot", "eom", "bos", "padding", "unknown")
+_NO_TOKEN = (-1, 2**32 - 1)  # what some writers take for a token that a vocabulary lacks
 
 
 def load(path: str | os.PathLike) -> Tokenizer:
@@ -58,83 +55,96 @@ def load(path: str | os.PathLike) -> Tokenizer:
     Raises:
       UserError: it is damaged, has no vocabulary, or one that is not implemented.
     """
-    import gguf
-
     try:
-        reader = gguf.GGUFReader(os.fspath(path))
+        metadata = gguf_header.read(path).metadata
     except FileNotFoundError:
         raise UserError(f"no tokenizer at {path}; give a GGUF file or a directory") from None
-    except Exception as error:  # whatever a cut file leads its parser to
-        reason = " ".join(str(error).split())
-        raise UserError(f"{path} is not a GGUF file, perhaps truncated: {reason}") from None
-    return from_reader(reader, str(path))
+    return from_fields(metadata, str(path))
 
 
-def from_reader(reader: Any, source: str) -> Tokenizer:
-    """Returns the tokenizer of an open `gguf.GGUFReader`; messages call it `source`."""
-    fields = {
-        name: field.contents()
-        for name, field in reader.fields.items()
-        if name.startswith("tokenizer.")
-    }
-    return from_fields(fields, source)
-
-
-def from_fields(fields: Mapping[str, Any], source: str) -> Tokenizer:
+def from_fields(metadata: Mapping[str, Any], source: str) -> Tokenizer:
     """Returns the tokenizer that metadata describes.
 
     Args:
-      fields: the values of the file's `tokenizer.*` keys.
+      metadata: the file's; what is not below `tokenizer.` is not looked at.
       source: what messages call it.
+
+    Raises:
+      UserError: it describes none, or one that is not implemented.
     """
+    fields = Fields(metadata, source)
     made = {"gpt2": _byte_level, "llama": _sentence_piece}
-    kind = fields.get("tokenizer.ggml.model")
-    if kind not in made:
-        raise UserError(
-            f"{source} has a vocabulary of kind {kind!r}; only {' and '.join(made)} are implemented"
-        )
-    tokens = list(fields.get("tokenizer.ggml.tokens", ()))
-    types = list(fields.get("tokenizer.ggml.token_type", [NORMAL] * len(tokens)))
+    make = fields.choice("tokenizer.ggml.model", made)
+    tokens = fields.texts("tokenizer.ggml.tokens")
+    types = fields.integers("tokenizer.ggml.token_type", [NORMAL] * len(tokens), at_most=BYTE)
     if not tokens or len(types) != len(tokens):
         raise UserError(f"{source} has {len(tokens)} tokens and {len(types)} types; copy it again")
     # Rows that only fill up the embedding have made-up names.
     while tokens and types[-1] == UNUSED and tokens[-1] == f"[PAD{len(tokens) - 1}]":
         tokens.pop()
         types.pop()
-    return made[kind](fields, tokens, types, source)
+    types = [kind or NORMAL for kind in types]  # 0 is no type at all
+    roles = {role: _token_id(fields, role, len(tokens)) for role in _ROLES}
+    ends = [roles[role] for role in ("eos", "eot", "eom") if roles[role] is not None]
+    ends = list(dict.fromkeys([*ends, *end_tokens.find(tokens)]))
+    for index in ends:
+        if types[index] not in (UNKNOWN, BYTE):
+            types[index] = CONTROL  # never text, and text never spells it
+    return make(fields, tokens, types, roles, ends)
+
+
+def _token_id(fields: Fields, role: str, size: int) -> int | None:
+    name = f"tokenizer.ggml.{role}_token_id"
+    index = fields.integer(name, None, at_least=_NO_TOKEN[0], at_most=_NO_TOKEN[1])
+    if index is None or index in _NO_TOKEN:
+        return None
+    if index >= size and role in ("padding", "unknown"):  # which any token can stand for
+        return None
+    if index >= size:
+        raise fields.wrong(name, f"the id of one of its {size} tokens")
+    return index
 
 
 def _settings(
-    fields: Mapping[str, Any], tokens: Sequence[str], types: Sequence[int], adds_bos: bool
+    fields: Fields,
+    tokens: Sequence[str],
+    roles: Mapping[str, int | None],
+    ends: Sequence[int],
+    adds_bos: bool,
 ) -> Settings:
-    def field(name: str) -> Any:
-        return fields.get(f"tokenizer.ggml.{name}")
-
-    roles = {role: field(f"{role}_token_id") for role in ("eos", "eot", "eom", "bos")}
-    known = [roles[role] for role in ("eos", "eot", "eom")]
-    ends = [i for i, token in enumerate(tokens) if types[i] == CONTROL and token in _ENDS]
-    eos_ids = tuple(dict.fromkeys(i for i in (*known, *ends) if i is not None))
     bos = () if roles["bos"] is None else (roles["bos"],)
-    wanted = field("add_bos_token")
-    prefix = bos if (adds_bos if wanted is None else wanted) else ()
-    suffix = eos_ids[:1] if field("add_eos_token") else ()
-    pad_id = field("padding_token_id")
+    prefix = bos if fields.boolean("tokenizer.ggml.add_bos_token", adds_bos) else ()
+    suffix = tuple(ends[:1]) if fields.boolean("tokenizer.ggml.add_eos_token", False) else ()
+    pad_id = roles["padding"]
     if pad_id is None:
-        pad_id = eos_ids[0] if eos_ids else 0
-    ids = {**roles, "pad": pad_id, "unk": field("unknown_token_id")}
+        pad_id = ends[0] if ends else 0
+    ids = {**roles, "pad": pad_id, "unk": roles["unknown"]}
     names = {
-        f"{role}_token": tokens[i]
-        for role, i in ids.items()
-        if i is not None and 0 <= i < len(tokens)
+        f"{role}_token": tokens[ids[role]]
+        for role in ("eos", "eot", "eom", "bos", "pad", "unk")
+        if ids[role] is not None
     }
-    template = fields.get("tokenizer.chat_template")
-    return Settings(eos_ids, pad_id, prefix, suffix, template, tuple(sorted(names.items())))
+    template = fields.text("tokenizer.chat_template", None)
+    return Settings(tuple(ends), pad_id, prefix, suffix, template, tuple(sorted(names.items())))
 
 
 def _byte_level(
-    fields: Mapping[str, Any], tokens: Sequence[str], types: Sequence[int], source: str
+    fields: Fields,
+    tokens: Sequence[str],
+    types: Sequence[int],
+    roles: Mapping[str, int | None],
+    ends: Sequence[int],
 ) -> Tokenizer:
-    pre = fields.get("tokenizer.ggml.pre", "default")
+    source = fields.source
+    pre = fields.text("tokenizer.ggml.pre", "")
+    if not pre:
+        pre = "default"
+        print(
+            f"warning: {source} has no tokenizer.ggml.pre; texts are cut as by {pre!r}, as in "
+            "llama.cpp, which may not be how the model learnt them: convert it again, or give its "
+            "tokenizer.json beside its weights",
+            file=sys.stderr,
+        )
     if pre not in SPLITS:
         raise UserError(
             f"{source} has the pre-tokenizer {pre!r}, which is not implemented; known: "
@@ -174,27 +184,37 @@ def _byte_level(
             # Llama 3's merges do not build all of its tokens.
             "ignore_merges": pre in _LLAMA3,
             "vocab": {token: index for index, token in enumerate(tokens)},
-            "merges": list(fields.get("tokenizer.ggml.merges", ())),
+            "merges": fields.texts("tokenizer.ggml.merges", []),
         },
     }
-    settings = _settings(fields, tokens, types, adds_bos=pre in _LLAMA3)
+    settings = _settings(fields, tokens, roles, ends, adds_bos=pre in _LLAMA3)
     return HuggingFaceTokenizer(json.dumps(data), Files(None), settings, source)
 
 
 def _sentence_piece(
-    fields: Mapping[str, Any], tokens: Sequence[str], types: Sequence[int], source: str
+    fields: Fields,
+    tokens: Sequence[str],
+    types: Sequence[int],
+    roles: Mapping[str, int | None],
+    ends: Sequence[int],
 ) -> Tokenizer:
     from speccascade.text.sentence_piece import SentencePieceTokenizer
 
-    scores = fields.get("tokenizer.ggml.scores", ())[: len(tokens)]
+    scores = fields.numbers("tokenizer.ggml.scores", [])[: len(tokens)]
     if len(scores) != len(tokens):
         raise UserError(
-            f"{source} has {len(tokens)} tokens and {len(scores)} scores; copy it again"
+            f"{fields.source} has {len(tokens)} tokens and {len(scores)} scores; copy it again"
         )
-    space = fields.get("tokenizer.ggml.add_space_prefix", True)
-    proto = _model_proto(tokens, scores, types, space)
-    settings = _settings(fields, tokens, types, adds_bos=True)
-    return SentencePieceTokenizer(proto, Files(None), settings, source)
+    # llama.cpp looks for these in the text as it is, and its converter writes them so;
+    # SentencePiece looks for them where spaces are written as its own symbol.
+    pieces = [
+        token.replace(" ", _SPACE) if kind == USER_DEFINED else token
+        for token, kind in zip(tokens, types, strict=True)
+    ]
+    space = fields.boolean("tokenizer.ggml.add_space_prefix", True)
+    proto = _model_proto(pieces, scores, types, space)
+    settings = _settings(fields, tokens, roles, ends, adds_bos=True)
+    return SentencePieceTokenizer(proto, Files(None), settings, fields.source)
 
 
 def _model_proto(

@@ -4,14 +4,15 @@ import jax
 import jax.numpy as jnp
 
 from speccascade import models
-from speccascade.importing.architectures import ARCHITECTURES
-from speccascade.importing.weights import Fields, Plan
+from speccascade.fields import Fields
+from speccascade.importing.architectures import planner
+from speccascade.importing.weights import Plan
 
 
 def plan(config: dict) -> Plan:
     """Plans the import of a config.json, all of whose fields must be known."""
-    fields = Fields(config)
-    found = ARCHITECTURES[config["architectures"][0]](fields)
+    fields = Fields(config, "config.json")
+    found = planner(fields)(fields)
     assert fields.unread() == []
     return found
 

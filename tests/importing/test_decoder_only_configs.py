@@ -4,8 +4,8 @@ import pytest
 
 from speccascade import models
 from speccascade.errors import UserError
+from speccascade.fields import Fields
 from speccascade.importing.architectures import decoder_only
-from speccascade.importing.weights import Fields
 from tests.importing import decoder_only_families as families
 from tests.importing import planned
 
@@ -177,7 +177,7 @@ def test_a_context_that_was_not_scaled_is_the_one_of_the_first_training():
     ("family", "change", "message"),
     [
         ("llama2", {"hidden_size": None}, "lacks hidden_size"),
-        ("llama2", {"vocab_size": "53"}, "vocab_size='53'; it must be an integer"),
+        ("llama2", {"vocab_size": "5x"}, "vocab_size='5x'; it must be a whole number"),
         ("llama2", {"hidden_act": "xielu"}, "hidden_act='xielu': not implemented, only silu, "),
         ("llama2", {"rope_interleaved": True}, "rope_interleaved=True: not implemented"),
         ("llama2", {"partial_rotary_factor": 0.5}, "partial_rotary_factor=0.5: not implemented"),
@@ -185,42 +185,50 @@ def test_a_context_that_was_not_scaled_is_the_one_of_the_first_training():
         (
             "llama2",
             {"rope_scaling": {"type": "dynamic", "factor": 2.0}},
-            "rope_type='dynamic' in rope_scaling: not implemented, only 'default', 'linear', 'll",
+            "rope_scaling.type='dynamic': not implemented, only default, linear, llama3",
         ),
         (
             "qwen3",
             {"rope_parameters": {"rope_type": "yarn", "factor": 4.0, "rope_theta": 1e6}},
-            "rope_type='yarn' in rope_parameters: not implemented",
+            "rope_parameters.rope_type='yarn': not implemented",
         ),
         (
             "llama2",
             {"rope_parameters": {"rope_type": "longrope", "rope_theta": 1e6}},
-            "rope_type='longrope' in rope_parameters: not implemented",
+            "rope_parameters.rope_type='longrope': not implemented",
         ),
         (
             "llama2",
             {"rope_parameters": {"partial_rotary_factor": 0.5}},
-            "partial_rotary_factor in rope_parameters",
+            "rope_parameters.partial_rotary_factor=0.5: not",
         ),
-        ("llama2", {"rope_parameters": {"rope_type": "linear"}}, "lacks factor in rope_parameters"),
+        ("llama2", {"rope_parameters": {"rope_type": "linear"}}, "lacks rope_parameters.factor"),
         ("llama2", {"rope_parameters": None, "rope_theta": "x"}, "rope_theta='x'"),
-        ("qwen2_5", {"layer_types": ["full_attention"]}, "1 layer_types and 3 num_hidden_layers"),
+        (
+            "qwen2_5",
+            {"layer_types": ["full_attention"]},
+            "layer_types=['full_attention']; it must be a list of 3, each one",
+        ),
         (
             "qwen2_5",
             {"layer_types": ["chunked_attention"] * 3},
-            "chunked_attention in layer_types: not implemented",
+            "it must be a list of 3, each one of sliding_attention, full_attention",
         ),
         ("qwen2_5", {"use_sliding_window": False}, "layers that slide and no sliding_window"),
         ("qwen2", {"use_mrope": True}, "use_mrope=True: not implemented"),
         ("gemma", {"hidden_activation": "gelu"}, "hidden_activation='gelu': not implemented"),
         ("gemma2", {"use_bidirectional_attention": True}, "use_bidirectional_attention=True"),
         ("gemma3", {"attn_logit_softcapping": 50.0}, "attn_logit_softcapping=50.0"),
-        ("gemma3", {"rope_scaling": {"type": "linear", "factor": 8.0}}, "calls it rope_type"),
-        ("gemma3", {"rope_parameters": {"rope_theta": 1e6}}, "rope_theta in rope_parameters: not"),
+        (
+            "gemma3",
+            {"rope_scaling": {"type": "linear", "factor": 8.0}},
+            "rope_scaling.type='linear'; it must be called rope_type",
+        ),
+        ("gemma3", {"rope_parameters": {"rope_theta": 1e6}}, "rope_parameters.rope_theta: not"),
         (
             "gemma3",
             {"rope_parameters": {"sliding_attention": {"rope_type": "linear", "factor": 2.0}}},
-            "rope_type='linear' in rope_parameters of sliding_attention: not implemented",
+            "rope_parameters.sliding_attention.rope_type='linear': not implemented, only 'default'",
         ),
     ],
 )
@@ -231,6 +239,7 @@ def test_what_is_not_implemented_is_refused_by_name(family, change, message):
 
 
 def test_a_field_that_nobody_reads_is_left_over():
-    fields = Fields({**CONFIGS["llama2"], "quantization_config": {}, "attention_multiplier": 2.0})
+    further = {"attention_multiplier": 2.0, "new_gate": False, "num_experts": 8}
+    fields = Fields({**CONFIGS["llama2"], **further}, "config.json")
     decoder_only.llama(fields)
-    assert fields.unread() == ["attention_multiplier", "quantization_config"]
+    assert fields.unread() == ["attention_multiplier", "num_experts"]

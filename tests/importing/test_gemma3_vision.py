@@ -9,9 +9,8 @@ from safetensors.numpy import save_file
 
 from speccascade import importing, models, text
 from speccascade.errors import UserError
-from speccascade.importing.architectures.gemma3_vision import gemma3_with_vision
+from speccascade.fields import Fields
 from speccascade.importing.preparation import context_length
-from speccascade.importing.weights import Fields
 from tests.importing import decoder_only_families as families
 from tests.importing import planned
 
@@ -50,7 +49,7 @@ def test_as_it_is_published():
     windows = [config.layer_window(i) for i in range(34)]
     assert windows == [None if i % 6 == 5 else 1024 for i in range(34)]
     assert config.tie_embeddings and config.qk_norm and config.post_norms
-    assert context_length(PUBLISHED) == 131_072
+    assert context_length(Fields(PUBLISHED, "config.json")) == 131_072
 
 
 def write(folder, place, **changes):
@@ -93,7 +92,7 @@ def test_its_logits_are_the_golden_ones(tmp_path, place):
 
 
 def test_what_is_wrong_is_named(tmp_path):
-    with pytest.raises(UserError, match="text_config of config.json has fields .*: new_gate"):
+    with pytest.raises(UserError, match=r"config\.json has fields .*: text_config\.new_gate"):
         importing.load(write(tmp_path / "field", lambda name: f"language_model.{name}", new_gate=1))
     with pytest.raises(UserError, match="missing: language_model.model.norm.weight"):
         importing.load(
@@ -102,8 +101,8 @@ def test_what_is_wrong_is_named(tmp_path):
                 lambda name: f"language_model.{name.replace('l.norm.w', 'l.n.w')}",
             )
         )
-    with pytest.raises(UserError, match="a text_config that is no object"):
-        gemma3_with_vision(Fields({**PUBLISHED, "text_config": 3}))
+    with pytest.raises(UserError, match="has text_config=3; it must be an object"):
+        planned.plan({**PUBLISHED, "text_config": 3})
     # Which head it has is said beside the text_config.
     untied = planned.plan({**PUBLISHED, "tie_word_embeddings": False})
     assert untied.weights["head/weight"].name == "language_model.lm_head.weight"

@@ -342,7 +342,10 @@ BAD = {
         ],
     ),
     "architecture": (config(architectures=["MambaForCausalLM"]), ["'MambaForCausalLM'", "known:"]),
-    "no architecture": (config(architectures=None), ["architecture None", "LlamaForCausalLM"]),
+    "no architecture": (
+        config(architectures=None, model_type=None),
+        ["config.json lacks architectures"],
+    ),
     "field": (config(logit_scale=0.5), ["not implemented: logit_scale"]),
     "field missing": (config(hidden_size=None), ["config.json lacks hidden_size"]),
     "value": (config(hidden_act="quick_gelu"), ["hidden_act='quick_gelu'"]),
@@ -374,7 +377,7 @@ BAD = {
         [f"{SHARD}.safetensors is damaged or cut short"],
     ),
     "index": (edited(INDEX, lambda data: data[:-3], shards=3), [f"{INDEX} is no JSON"]),
-    "index empty": (edited(INDEX, lambda data: b"{}", shards=3), [f"{INDEX} has no weight_map"]),
+    "index empty": (edited(INDEX, lambda data: b"{}", shards=3), [f"{INDEX} lacks weight_map"]),
     "index wrong": (
         edited(INDEX, moved, shards=3),
         ["has model.extra.weight in model-0000", "which does not hold it"],
@@ -470,7 +473,9 @@ def test_the_hub(tmp_path, monkeypatch):
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     with pytest.raises(UserError, match="not implemented: new_gate"):
         importing.load("some-org/some.model-1b")
-    assert asked == [("some-org/some.model-1b", ["config.json"])]  # and no weights in vain
+    assert asked == [
+        ("some-org/some.model-1b", ["config.json", "generation_config.json"])
+    ]  # and no weights in vain
     (made / "config.json").write_text(json.dumps(tiny.CONFIG))
     assert importing.load("some-org/some.model-1b").context_length == 64
 

@@ -10,8 +10,8 @@ import tokenizers
 
 from speccascade import decode, importing, models
 from speccascade.errors import UserError
+from speccascade.fields import Fields
 from speccascade.importing.architectures import t5
-from speccascade.importing.weights import Fields
 from speccascade.models.t5 import bucket_table
 from tests.importing import planned
 from tests.importing import t5_families as families
@@ -282,13 +282,16 @@ def test_missing_fields_are_those_of_t5_small():
         ({"is_encoder_decoder": False}, "is_encoder_decoder=False: not implemented"),
         (
             {"scale_decoder_outputs": True, "tie_word_embeddings": False},
-            "a scaled head is tied",
+            "scale_decoder_outputs=True; it must be false where tie_word_embeddings is false",
         ),
-        ({"decoder_start_token_id": None}, "decoder_start_token_id=None"),
+        (
+            {"decoder_start_token_id": None, "pad_token_id": None},
+            "lacks decoder_start_token_id (it is null)",
+        ),
     ],
 )
 def test_what_is_not_implemented_is_named(change, message):
-    fields = Fields({**golden("flan")[0], **change})
+    fields = Fields({**golden("flan")[0], **change}, "config.json")
     with pytest.raises(UserError, match="^[^\n]+$") as caught:
         t5.t5(fields)
     assert message in str(caught.value)
@@ -296,6 +299,7 @@ def test_what_is_not_implemented_is_named(change, message):
 
 def test_all_versions_are_read_to_the_last_field():
     for version in VERSIONS:
-        fields = Fields({**golden(version)[0], "tie_encoder_decoder": False, "n_positions": 512})
+        further = {"tie_encoder_decoder": False, "n_positions": 512}
+        fields = Fields({**golden(version)[0], **further}, "config.json")
         t5.t5(fields)
         assert fields.unread() == []

@@ -2,9 +2,13 @@
 
 from collections.abc import Callable
 
+from speccascade.errors import UserError
+from speccascade.fields import Fields, show
 from speccascade.importing.architectures import decoder_only, gemma3_vision, t5
 from speccascade.importing.architectures.gemma3_vision import text_config
-from speccascade.importing.weights import Fields, Plan
+from speccascade.importing.weights import Plan
+
+__all__ = ["ARCHITECTURES", "planner", "text_config"]
 
 ARCHITECTURES: dict[str, Callable[[Fields], Plan]] = {
     **decoder_only.ARCHITECTURES,
@@ -12,4 +16,33 @@ ARCHITECTURES: dict[str, Callable[[Fields], Plan]] = {
     **t5.ARCHITECTURES,
 }
 
-__all__ = ["ARCHITECTURES", "text_config"]
+# The architecture of a config.json that has a model_type alone, as `transformers` finds it.
+OF_MODEL_TYPE = {
+    "llama": "LlamaForCausalLM",
+    "qwen2": "Qwen2ForCausalLM",
+    "qwen3": "Qwen3ForCausalLM",
+    "gemma": "GemmaForCausalLM",
+    "gemma2": "Gemma2ForCausalLM",
+    "gemma3_text": "Gemma3ForCausalLM",
+    "gemma3": "Gemma3ForConditionalGeneration",
+    "t5": "T5ForConditionalGeneration",
+}
+
+
+def planner(config: Fields) -> Callable[[Fields], Plan]:
+    """Returns what plans the model of a config.json.
+
+    Raises:
+      UserError: its architecture is unknown.
+    """
+    names = config.texts("architectures", (), alone=True)
+    if not names and not config.has("model_type"):
+        raise config.wrong("architectures", "")
+    if not names:
+        return ARCHITECTURES[config.choice("model_type", OF_MODEL_TYPE)]
+    if names[0] not in ARCHITECTURES:
+        raise UserError(
+            f"architecture {show(names[0])} of {config.source} is unknown; known: "
+            f"{', '.join(ARCHITECTURES)}"
+        )
+    return ARCHITECTURES[names[0]]

@@ -5,13 +5,14 @@ spelling (`rope_parameters`, `layer_types`) or an older one (`rope_theta`, `rope
 `sliding_window_pattern`). SmolLM2 and Llama 2 and 3 are all `llama`; Qwen2.5 is `qwen2`.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from speccascade.errors import UserError
-from speccascade.importing.weights import Fields, Plan, Weight
+from speccascade.fields import Fields
+from speccascade.importing.architectures import known
+from speccascade.importing.weights import Plan, Weight
 
 ACTIVATIONS = {
     "silu": "silu",
@@ -22,47 +23,27 @@ ACTIVATIONS = {
     "relu": "relu",
 }
 
-# What says nothing about the computation of logits.
-SILENT = (
-    "_attn_implementation_autoset",
-    "_name_or_path",
-    "architectures",
-    "attention_dropout",
-    "attn_implementation",
-    "bos_token_id",
-    "cache_implementation",
-    "dtype",
-    "eos_token_id",
-    "initializer_range",
-    "max_position_embeddings",
-    "pad_token_id",
-    "torch_dtype",
-    "transformers.js_config",
-    "transformers_version",
-    "unsloth_fixed",
-    "unsloth_version",
-    "use_cache",
-)
+# The largest sizes that are believed; what is above them is no model but a slip.
+MOST_LAYERS = 4096
+_MOST = 2**24
 
 
 def llama(fields: Fields) -> Plan:
     """Plans Llama 2 and 3 and SmolLM2 (`LlamaForCausalLM`)."""
-    fields.ignore("is_llama_config", "pretraining_tp")
-    fields.expect("rope_interleaved", False)
-    bias = fields.get("attention_bias", False)
+    bias = fields.boolean("attention_bias", False)
     description = {
         **_common(fields, "llama", "hidden_act", "silu", tied=False),
         **_rope(fields),
         "qkv_bias": bias,
         "output_bias": bias,
-        "mlp_bias": fields.get("mlp_bias", False),
+        "mlp_bias": fields.boolean("mlp_bias", False),
     }
+    _no_window(fields, description["num_layers"])
     return _plan(description)
 
 
 def qwen2(fields: Fields) -> Plan:
     """Plans Qwen2 and Qwen2.5 (`Qwen2ForCausalLM`)."""
-    fields.expect("use_mrope", False)
     description = {
         **_common(fields, "qwen2", "hidden_act", "silu", tied=False),
         **_rope(fields),
@@ -73,7 +54,7 @@ def qwen2(fields: Fields) -> Plan:
 
 def qwen3(fields: Fields) -> Plan:
     """Plans Qwen3 (`Qwen3ForCausalLM`)."""
-    bias = fields.get("attention_bias", False)
+    bias = fields.boolean("attention_bias", False)
     description = {
         **_common(fields, "qwen3", "hidden_act", "silu", tied=False, head_dim=128),
         **_rope(fields),
@@ -94,7 +75,7 @@ def gemma(fields: Fields) -> Plan:
     # The first releases say "gelu" and mean its approximation, as later ones say in a second field.
     if description["activation"] == "gelu_exact":
         description["activation"] = "gelu"
-    fields.expect("hidden_activation", None, "gelu_pytorch_tanh")
+    _no_window(fields, description["num_layers"])
     return _plan(description, norm=_plus_one)
 
 
@@ -106,12 +87,11 @@ def gemma2(fields: Fields) -> Plan:
         **_rope(fields),
         **_gemma_common(fields),
         "post_norms": True,
-        "query_pre_attn_scalar": fields.get("query_pre_attn_scalar", 256),
-        "attn_softcap": fields.get("attn_logit_softcapping", 50.0),
-        "logit_softcap": fields.get("final_logit_softcapping", 30.0),
+        "query_pre_attn_scalar": fields.number("query_pre_attn_scalar", 256, above=0),
+        "attn_softcap": fields.number("attn_logit_softcapping", 50.0, above=0, null=None),
+        "logit_softcap": fields.number("final_logit_softcapping", 30.0, above=0, null=None),
     }
-    fields.ignore("hidden_act")  # `hidden_activation` is what counts
-    window = fields.get("sliding_window", 4096)
+    window = _sliding_window(fields)
     fields.expect("sliding_window_size", window)
     slides = [i % 2 == 0 for i in range(description["num_layers"])]
     return _plan({**description, **_window(fields, window, slides)}, norm=_plus_one)
@@ -125,15 +105,12 @@ def gemma3(fields: Fields) -> Plan:
         **_gemma_common(fields),
         "post_norms": True,
         "qk_norm": True,
-        "query_pre_attn_scalar": fields.get("query_pre_attn_scalar", 256),
-        "logit_softcap": fields.get("final_logit_softcapping", None),
+        "query_pre_attn_scalar": fields.number("query_pre_attn_scalar", 256, above=0),
+        "logit_softcap": fields.number("final_logit_softcapping", None, above=0),
     }
-    # The reference has this field and computes nothing with it.
-    fields.expect("attn_logit_softcapping", None)
-    fields.ignore("_sliding_window_pattern")  # a note that `transformers` leaves beside layer_types
-    every = fields.get("sliding_window_pattern", 6)
+    every = fields.integer("sliding_window_pattern", 6, at_least=1)
     slides = [(i + 1) % every != 0 for i in range(description["num_layers"])]
-    window = _window(fields, fields.get("sliding_window", 4096), slides)
+    window = _window(fields, _sliding_window(fields), slides)
     rope = _gemma3_rope(fields)
     if not window:  # no layer slides
         del rope["local_rope_base"]
@@ -160,44 +137,50 @@ def _common(
       head_dim: the width of a head where the config does not say; None for the heads' share of
         the width of the model.
     """
-    fields.ignore(*SILENT)
-    fields.expect("model_type", model_type)
-    name = fields.get(activation_field, activation)
-    if name not in ACTIVATIONS:
-        raise UserError(
-            f"config.json has {activation_field}={name!r}: not implemented, only "
-            f"{', '.join(ACTIVATIONS)}"
-        )
-    heads = _integer(fields, "num_attention_heads")
-    width = _integer(fields, "hidden_size")
-    kv_heads = fields.get("num_key_value_heads", None)
-    head_dim = fields.get("head_dim", head_dim)
+    known.check(fields, model_type)
+    act = fields.choice(activation_field, ACTIVATIONS, ACTIVATIONS[activation])
+    width = size(fields, "hidden_size")
+    heads = size(fields, "num_attention_heads")
+    kv_heads = size(fields, "num_key_value_heads", heads)
+    if heads % kv_heads:
+        raise fields.wrong("num_key_value_heads", f"a divisor of the {heads} num_attention_heads")
     return {
         "family": "decoder_only",
-        "vocab_size": _integer(fields, "vocab_size"),
+        "vocab_size": size(fields, "vocab_size"),
         "d_model": width,
-        "num_layers": _integer(fields, "num_hidden_layers"),
+        "num_layers": size(fields, "num_hidden_layers", most=MOST_LAYERS),
         "num_heads": heads,
-        "num_kv_heads": heads if kv_heads is None else _integer(fields, "num_key_value_heads"),
-        "head_dim": width // heads if head_dim is None else head_dim,
-        "d_ff": _integer(fields, "intermediate_size"),
-        "activation": ACTIVATIONS[name],
-        "tie_embeddings": fields.get("tie_word_embeddings", tied),
-        "norm_eps": fields.get("rms_norm_eps", 1e-6),
+        "num_kv_heads": kv_heads,
+        "head_dim": _head_dim(fields, head_dim, width, heads),
+        "d_ff": size(fields, "intermediate_size"),
+        "activation": act,
+        "tie_embeddings": fields.boolean("tie_word_embeddings", tied),
+        "norm_eps": fields.number("rms_norm_eps", 1e-6, at_least=0),
     }
 
 
-def _integer(fields: Fields, name: str) -> int:
-    value = fields.get(name)
-    if not isinstance(value, int) or value < 1:
-        raise UserError(f"config.json has {name}={value!r}; it must be an integer of at least 1")
-    return value
+def size(fields: Fields, name: str, *default: int | None, most: int = _MOST) -> Any:
+    """Reads a size of a model: a whole number from 1 to `most`."""
+    return fields.integer(name, *default, at_least=1, at_most=most)
+
+
+def _head_dim(fields: Fields, default: int | None, width: int, heads: int) -> int:
+    """Reads the width of a head, by default the heads' share of the width of the model."""
+    head_dim = size(fields, "head_dim", default)
+    if head_dim is None:
+        head_dim = width // heads
+        if head_dim == 0 or head_dim % 2:
+            raise fields.wrong(
+                "hidden_size", f"an even number of times the {heads} num_attention_heads"
+            )
+    elif head_dim % 2:
+        raise fields.wrong("head_dim", "even for rotary positions")
+    return head_dim
 
 
 def _gemma_common(fields: Fields) -> dict[str, Any]:
     """Reads what Gemma 1, 2 and 3 have in common."""
-    fields.expect("use_bidirectional_attention", None, False)
-    bias = fields.get("attention_bias", False)
+    bias = fields.boolean("attention_bias", False)
     return {
         "qkv_bias": bias,
         "output_bias": bias,
@@ -208,51 +191,55 @@ def _gemma_common(fields: Fields) -> dict[str, Any]:
 
 def _rope(fields: Fields) -> dict[str, Any]:
     """Reads rotary positions that are the same in every layer."""
-    fields.expect("partial_rotary_factor", None, 1.0)
-    base = fields.get("rope_theta", 10_000.0)
-    old, new = fields.get("rope_scaling", None), fields.get("rope_parameters", None)
-    name = "rope_scaling" if old else "rope_parameters"
-    base, scaling = _rope_parameters(fields, name, old or new or {}, base)
+    base = fields.number("rope_theta", 10_000.0, above=0)
+    old, new = fields.object("rope_scaling", {}), fields.object("rope_parameters", {})
+    base, scaling = _rope_parameters(fields, old if old.values else new, base)
     return {"rope_base": base, "rope_scaling": scaling}
 
 
 def _gemma3_rope(fields: Fields) -> dict[str, Any]:
     """Reads Gemma 3's two kinds of rotary positions."""
-    base = fields.get("rope_theta", 1_000_000.0)
-    local_base = fields.get("rope_local_base_freq", 10_000.0)
-    given = dict(fields.get("rope_parameters", None) or {})
-    everywhere = dict(given.pop("full_attention", None) or {})
-    local = dict(given.pop("sliding_attention", None) or {})
-    if given:
-        names = ", ".join(sorted(given))
+    base = fields.number("rope_theta", 1_000_000.0, above=0)
+    local_base = fields.number("rope_local_base_freq", 10_000.0, above=0)
+    given, scaling = fields.object("rope_parameters", {}), fields.object("rope_scaling", {})
+    everywhere, local = given.object("full_attention", {}), given.object("sliding_attention", {})
+    if unread := given.unread():
         raise UserError(
-            f"config.json has {names} in rope_parameters: not implemented, only full_attention "
-            "and sliding_attention"
+            f"{fields.source} has {', '.join(unread)}: not implemented, only full_attention and "
+            "sliding_attention"
         )
-    scaling = fields.get("rope_scaling", None) or {}
-    if "type" in scaling and "rope_type" not in scaling:  # the reference would not scale at all
-        raise UserError("config.json has rope_scaling with a type; Gemma 3 calls it rope_type")
-    everywhere.update(scaling)
-    base, scaling = _rope_parameters(fields, "rope_parameters", everywhere, base)
-    name = "rope_parameters of sliding_attention"
-    local_base, local_scaling = _rope_parameters(fields, name, local, local_base)
-    if local_scaling is not None:
-        raise UserError(
-            f"config.json has rope_type={local_scaling['kind']!r} in {name}: not implemented, "
-            "only 'default'"
-        )
-    return {"rope_base": base, "rope_scaling": scaling, "local_rope_base": local_base}
+    # The reference would not scale at all.
+    if not scaling.has("rope_type") and scaling.text("type", "default") != "default":
+        raise scaling.wrong("type", "called rope_type in a Gemma 3")
+    everywhere = everywhere.changed(scaling.values)
+    base, scaled = _rope_parameters(fields, everywhere, base)
+    local.expect("type", "default")
+    local.expect("rope_type", "default")
+    local_base, _ = _rope_parameters(fields, local, local_base)
+    return {"rope_base": base, "rope_scaling": scaled, "local_rope_base": local_base}
+
+
+# Kinds of rotary parameters: their fields here and there.
+_ROPE = {
+    "default": {},
+    "linear": {"factor": "factor"},
+    "llama3": {
+        "factor": "factor",
+        "low_freq_factor": "low_freq_factor",
+        "high_freq_factor": "high_freq_factor",
+        "original_positions": "original_max_position_embeddings",
+    },
+}
 
 
 def _rope_parameters(
-    fields: Fields, name: str, given: Mapping[str, Any], base: float
+    fields: Fields, given: Fields, base: float
 ) -> tuple[float, dict[str, Any] | None]:
     """Reads one set of rotary parameters.
 
     Args:
       fields: the config.json.
-      name: where in it they stand, for messages.
-      given: the parameters.
+      given: the parameters within it.
       base: the base of the frequencies where they do not say.
 
     Returns:
@@ -261,52 +248,53 @@ def _rope_parameters(
     Raises:
       UserError: something in them is not implemented, or is missing.
     """
-    given = dict(given)
-    base = given.pop("rope_theta", base)
-    if not isinstance(base, (int, float)):
-        raise UserError(f"config.json has rope_theta={base!r}; it must be a number")
-    kind = given.pop("type", "default")
-    kind = given.pop("rope_type", kind)
-    names = {
-        "default": {},
-        "linear": {"factor": "factor"},
-        "llama3": {
-            "factor": "factor",
-            "low_freq_factor": "low_freq_factor",
-            "high_freq_factor": "high_freq_factor",
-            "original_max_position_embeddings": "original_positions",
-        },
-    }
-    if kind not in names:
+    kind = given.choice("rope_type", _ROPE.keys(), given.choice("type", _ROPE.keys(), "default"))
+    base = given.number("rope_theta", base, above=0)
+    given.expect("partial_rotary_factor", 1.0)
+    scaling = {"kind": kind}
+    for ours, theirs in _ROPE[kind].items():
+        if ours == "original_positions":
+            scaling[ours] = _original_positions(fields, given)
+        else:
+            scaling[ours] = given.number(theirs, above=0)
+    if kind == "llama3" and not scaling["high_freq_factor"] > scaling["low_freq_factor"]:
+        raise given.wrong("high_freq_factor", f"above low_freq_factor={scaling['low_freq_factor']}")
+    given.ignore(*known.ROPE_HARMLESS)
+    if unread := given.unread():
         raise UserError(
-            f"config.json has rope_type={kind!r} in {name}: not implemented, only "
-            f"{', '.join(map(repr, names))}"
+            f"{given.source} has {', '.join(unread)}: not implemented for rope_type={kind!r}"
         )
-    if kind == "llama3":
-        original = fields.get("original_max_position_embeddings", None)
-        if original is not None:
-            given["original_max_position_embeddings"] = original
-        elif "original_max_position_embeddings" not in given:
-            given["original_max_position_embeddings"] = fields.get("max_position_embeddings")
-    if given.get("partial_rotary_factor") in (None, 1.0):
-        given.pop("partial_rotary_factor", None)
-    if unread := sorted(set(given) - set(names[kind])):
-        raise UserError(
-            f"config.json has {', '.join(unread)} in {name}, which rope_type={kind!r} does not know"
-        )
-    if missing := sorted(set(names[kind]) - set(given)):
-        raise UserError(f"config.json lacks {', '.join(missing)} in {name}")
-    if kind == "default":
-        return base, None
-    return base, {"kind": kind, **{names[kind][key]: value for key, value in given.items()}}
+    return base, None if kind == "default" else scaling
+
+
+def _original_positions(fields: Fields, given: Fields) -> int:
+    """Reads the context of the first training, which is the whole one where none is named."""
+    name = "original_max_position_embeddings"
+    for place in (fields, given):
+        if place.has(name):
+            return place.integer(name, at_least=1)
+    return fields.integer("max_position_embeddings", at_least=1)
 
 
 def _qwen_window(fields: Fields, num_layers: int) -> dict[str, Any]:
     """Reads which of Qwen's layers slide: the last ones, where sliding is in use at all."""
-    window, full = fields.get("sliding_window", 4096), fields.get("max_window_layers", 28)
-    if not fields.get("use_sliding_window", False):
+    window, full = _sliding_window(fields), fields.integer("max_window_layers", 28)
+    if not fields.boolean("use_sliding_window", False):
         window = None
     return _window(fields, window, [window is not None and i >= full for i in range(num_layers)])
+
+
+def _sliding_window(fields: Fields) -> int | None:
+    return fields.integer("sliding_window", 4096, at_least=1, null=None)
+
+
+def _no_window(fields: Fields, num_layers: int) -> None:
+    """Checks that no layer of an architecture slides that has no such layers."""
+    if fields.boolean("use_sliding_window", True):
+        fields.expect("sliding_window", None)
+    fields.ignore("sliding_window", "max_window_layers")
+    if any(_slides(fields, num_layers) or ()):
+        raise fields.wrong("layer_types", "full_attention in every layer")
 
 
 def _window(fields: Fields, window: int | None, slides: list[bool]) -> dict[str, Any]:
@@ -320,23 +308,18 @@ def _window(fields: Fields, window: int | None, slides: list[bool]) -> dict[str,
     Returns:
       The fields `window` and `window_pattern`, nothing where no layer slides.
     """
-    if (types := fields.get("layer_types", None)) is not None:
-        known = {"sliding_attention": True, "full_attention": False}
-        if unknown := sorted({str(kind) for kind in types} - set(known)):
-            raise UserError(
-                f"config.json has {', '.join(unknown)} in layer_types: not implemented, only "
-                f"{', '.join(known)}"
-            )
-        if len(types) != len(slides):
-            raise UserError(
-                f"config.json has {len(types)} layer_types and {len(slides)} num_hidden_layers"
-            )
-        slides = [known[kind] for kind in types]
+    slides = _slides(fields, len(slides)) or slides
     if not any(slides):
         return {}
     if window is None:
-        raise UserError("config.json has layers that slide and no sliding_window")
+        raise UserError(f"{fields.source} has layers that slide and no sliding_window")
     return {"window": window, "window_pattern": slides}
+
+
+def _slides(fields: Fields, num_layers: int) -> list[bool] | None:
+    """Reads which layers slide by `layer_types`, None where it is not there."""
+    kinds = {"sliding_attention": True, "full_attention": False}
+    return fields.choices("layer_types", kinds, None, length=num_layers)
 
 
 def _plus_one(stored: np.ndarray) -> np.ndarray:

@@ -1,12 +1,12 @@
 """The text model of Gemma 3 checkpoints that can also see (4B and up)."""
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
 
 from speccascade.errors import UserError
-from speccascade.importing.architectures.decoder_only import SILENT, gemma3
-from speccascade.importing.weights import Fields, Plan, Weight
+from speccascade.fields import Fields
+from speccascade.importing.architectures import known
+from speccascade.importing.architectures.decoder_only import gemma3
+from speccascade.importing.weights import Plan, Weight
 
 # What `transformers` takes where the text_config of a Gemma 3 that can see does not say.
 GEMMA3_TEXT = {
@@ -17,26 +17,23 @@ GEMMA3_TEXT = {
 }
 
 
-def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
+def text_config(config: Fields) -> Fields:
     """Returns the fields of a config.json that are about text: all of them, or its text_config."""
-    given = config.get("text_config")
-    return {**GEMMA3_TEXT, **given} if isinstance(given, Mapping) else config
+    if not config.has("text_config"):
+        return config
+    given = config.object("text_config")
+    return given.changed({k: v for k, v in GEMMA3_TEXT.items() if not given.has(k)})
 
 
 def gemma3_with_vision(fields: Fields) -> Plan:
     """Plans the text model of a Gemma 3 that can see (`Gemma3ForConditionalGeneration`)."""
-    fields.ignore(*SILENT, "vision_config", "mm_tokens_per_image", "image_token_index")
-    fields.ignore("boi_token_index", "eoi_token_index")
-    fields.expect("model_type", "gemma3")
-    if not isinstance(fields.get("text_config"), Mapping):
-        raise UserError("config.json has a text_config that is no object")
-    tied = {"tie_word_embeddings": fields.get("tie_word_embeddings", True)}  # not the inner one
-    inner = Fields({**text_config(fields.values), **tied}, "text_config of config.json")
+    known.check(fields, "gemma3")
+    fields.object("text_config")
+    tied = fields.boolean("tie_word_embeddings", True)  # not the inner one
+    inner = text_config(fields).changed({"tie_word_embeddings": tied})
     plan = gemma3(inner)
     if unread := inner.unread():
-        raise UserError(
-            f"text_config of config.json has fields that are not implemented: {', '.join(unread)}"
-        )
+        raise UserError(f"{fields.source} has fields that are not implemented: {', '.join(unread)}")
     head = plan.tied_head
     return dataclasses.replace(
         plan,

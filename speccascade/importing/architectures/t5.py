@@ -1,8 +1,9 @@
 """T5 checkpoints, v1.0, v1.1 and Flan, as configurations of one encoder-decoder."""
 
-from speccascade.errors import UserError
-from speccascade.importing.architectures.decoder_only import SILENT
-from speccascade.importing.weights import Fields, Plan, Weight
+from speccascade.fields import Fields
+from speccascade.importing.architectures import known
+from speccascade.importing.architectures.decoder_only import MOST_LAYERS, size
+from speccascade.importing.weights import Plan, Weight
 
 # Feed-forward layers: the activation here, the one there, and whether it is gated.
 MLPS = {
@@ -11,59 +12,54 @@ MLPS = {
     "gated-silu": ("silu", "silu", True),
 }
 
-# What says nothing about the computation of logits, beyond what says so everywhere.
-T5_SILENT = (
-    "classifier_dropout",
-    "dropout_rate",
-    "gradient_checkpointing",
-    "initializer_factor",
-    "n_positions",
-    "output_past",
-    "task_specific_params",
-    "tokenizer_class",
-)
-
 # Our names and theirs; a decoder layer has cross-attention between its two sublayers.
 ATTENTION = {"query": "q", "key": "k", "value": "v", "output": "o"}
 
 
 def t5(fields: Fields) -> Plan:
     """Plans a T5 (`T5ForConditionalGeneration`)."""
-    fields.ignore(*SILENT, *T5_SILENT)
-    fields.expect("model_type", "t5")
-    fields.expect("is_encoder_decoder", True)
-    fields.expect("is_decoder", False)
-    fields.expect("tie_encoder_decoder", False)
-    kind = fields.get("feed_forward_proj", "relu")
-    if kind not in MLPS:
-        raise UserError(
-            f"config.json has feed_forward_proj={kind!r}: not implemented, only {', '.join(MLPS)}"
-        )
+    known.check(fields, "t5")
+    kind = fields.choice("feed_forward_proj", MLPS.keys(), "relu")
     activation, their_activation, gated = MLPS[kind]
     fields.expect("dense_act_fn", their_activation)
     fields.expect("is_gated_act", gated)
-    layers = fields.get("num_layers", 6)
-    decoder_layers = fields.get("num_decoder_layers", None)
-    if (start := fields.get("decoder_start_token_id")) is None:
-        raise UserError("config.json has decoder_start_token_id=None; T5 needs an id to start from")
+    layers = size(fields, "num_layers", 6, most=MOST_LAYERS)
+    vocab_size = size(fields, "vocab_size", 32128)
+    buckets = size(fields, "relative_attention_num_buckets", 32)
+    if buckets < 4 or buckets % 2:
+        raise fields.wrong("relative_attention_num_buckets", "even and at least 4")
+    distance = size(fields, "relative_attention_max_distance", 128)
+    if distance <= buckets // 2:
+        raise fields.wrong(
+            "relative_attention_max_distance",
+            f"above {buckets // 2}, half of relative_attention_num_buckets",
+        )
     description = {
         "family": "encoder_decoder",
-        "vocab_size": fields.get("vocab_size", 32128),
-        "d_model": fields.get("d_model", 512),
+        "vocab_size": vocab_size,
+        "d_model": size(fields, "d_model", 512),
         "num_layers": layers,
-        "num_decoder_layers": layers if decoder_layers is None else decoder_layers,
-        "num_heads": fields.get("num_heads", 8),
-        "head_dim": fields.get("d_kv", 64),
-        "d_ff": fields.get("d_ff", 2048),
+        "num_decoder_layers": size(fields, "num_decoder_layers", layers, most=MOST_LAYERS),
+        "num_heads": size(fields, "num_heads", 8),
+        "head_dim": size(fields, "d_kv", 64),
+        "d_ff": size(fields, "d_ff", 2048),
         "activation": activation,
         "gated_mlp": gated,
         "tie_embeddings": _tied(fields),
-        "num_buckets": fields.get("relative_attention_num_buckets", 32),
-        "max_distance": fields.get("relative_attention_max_distance", 128),
-        "decoder_start_id": start,
-        "norm_eps": fields.get("layer_norm_epsilon", 1e-6),
+        "num_buckets": buckets,
+        "max_distance": distance,
+        "decoder_start_id": _start(fields, vocab_size),
+        "norm_eps": fields.number("layer_norm_epsilon", 1e-6, at_least=0),
     }
     return _plan(description)
+
+
+def _start(fields: Fields, vocab_size: int) -> int:
+    """Reads the id that every answer starts from: T5 takes the padding's where none is named."""
+    for name in ("decoder_start_token_id", "pad_token_id"):
+        if fields.has(name):
+            return fields.integer(name, at_most=vocab_size - 1)
+    return fields.integer("decoder_start_token_id")
 
 
 def _tied(fields: Fields) -> bool:
@@ -72,13 +68,10 @@ def _tied(fields: Fields) -> bool:
     `transformers` 5 writes `tie_word_embeddings=true` for every T5 and tells in
     `scale_decoder_outputs` what the field used to say.
     """
-    tied = fields.get("tie_word_embeddings", True)
-    scaled = fields.get("scale_decoder_outputs", tied)
+    tied = fields.boolean("tie_word_embeddings", True)
+    scaled = fields.boolean("scale_decoder_outputs", tied)
     if scaled and not tied:
-        raise UserError(
-            "config.json has scale_decoder_outputs=True and tie_word_embeddings=False: not "
-            "implemented, a scaled head is tied"
-        )
+        raise fields.wrong("scale_decoder_outputs", "false where tie_word_embeddings is false")
     return scaled
 
 
@@ -128,4 +121,5 @@ def _plan(description: dict) -> Plan:
     return Plan(description, weights, tuple(ignored))
 
 
-ARCHITECTURES = {"T5ForConditionalGeneration": t5}
+# The second is what the first was called until 2020.
+ARCHITECTURES = {"T5ForConditionalGeneration": t5, "T5WithLMHeadModel": t5}
