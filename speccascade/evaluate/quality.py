@@ -1,7 +1,7 @@
 """How good the answers are: settings of one program decode as one stream of mixed batches."""
 
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -40,7 +40,7 @@ class _Tally:
         self.scores: list = [None] * job.num_examples
         self.invalid = 0
         self.seconds = 0.0
-        self.counts: dict[str, float] = dict.fromkeys(decode.Stats._fields, 0.0)
+        self.counts: Counter[str] = Counter()  # sums of floats
 
     @property
     def done(self) -> bool:
@@ -137,5 +137,5 @@ def _count(engine, task, example, tally, index, output, row) -> None:
     text = engine.text(output.tokens[row, : output.num_tokens[row]])
     tally.scores[index] = task.score(text, example)
     tally.invalid += int(output.invalid[row])
-    for field, values in output.stats._asdict().items():
-        tally.counts[field] += float(values[row])
+    for name, values in output.stats.by_name().items():
+        tally.counts[name] += float(values[row])
