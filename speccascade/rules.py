@@ -43,6 +43,8 @@ class Spec:
       drafter_at: knobs at which pi is q; None where there are none.
       expert_at: knobs at which pi is p; None where there are none.
       uses_q: whether pi depends on q or q1; if not, no bonus position needs the drafter.
+      reads_q1: whether pi or the deferral depends on q1; if so, the rule needs a drafter that has a
+        distribution.
       ends_draft: `(q1, knobs, vocab) -> bool [..., 1]`, true where drafting ends before this
         position.
       sequential: whether the rule reads q1 alone, so that a token cascade can ask it before the
@@ -55,6 +57,7 @@ class Spec:
     drafter_at: Mapping[str, float] | None = None
     expert_at: Mapping[str, float] | None = None
     uses_q: bool = True
+    reads_q1: bool = False
     ends_draft: Callable | None = None
     sequential: bool = False
 
@@ -221,19 +224,22 @@ def _at(alpha: float, **more: float) -> dict[str, float]:
 
 
 RULES: dict[str, Spec] = {
-    "chow": Spec(_chow, "eq. 2", _ALPHA, _at(1), _at(-0.01), sequential=True),
-    "chowlog": Spec(_chowlog, "log-loss eq. 2", _ALPHA, _at(1e3), _at(-0.01), sequential=True),
-    "diff": Spec(_diff, "eq. 5", _ALPHA, _at(1), _at(-1)),
-    "opt": Spec(_opt, "eq. 10", _ALPHA, _at(1e9), _at(-1e9)),
-    "optlog": Spec(_optlog, "log-loss eq. 9", _ALPHA, _at(1e9), _at(-1e9)),
+    "chow": Spec(_chow, "eq. 2", _ALPHA, _at(1), _at(-0.01), reads_q1=True, sequential=True),
+    "chowlog": Spec(
+        _chowlog, "log-loss eq. 2", _ALPHA, _at(1e3), _at(-0.01), reads_q1=True, sequential=True
+    ),
+    "diff": Spec(_diff, "eq. 5", _ALPHA, _at(1), _at(-1), reads_q1=True),
+    "opt": Spec(_opt, "eq. 10", _ALPHA, _at(1e9), _at(-1e9), reads_q1=True),
+    "optlog": Spec(_optlog, "log-loss eq. 9", _ALPHA, _at(1e9), _at(-1e9), reads_q1=True),
     "learned": Spec(
         _learned,
         "eq. 10, its plug-in estimate learned",
         {"alpha": Knob(), "head": HeadKnob()},
         {"alpha": 1e9},
         {"alpha": -1e9},
+        reads_q1=True,
     ),
-    "token_v1": Spec(_token_v1, "eq. 11, 13", _ALPHA, _at(1), _at(-1)),
+    "token_v1": Spec(_token_v1, "eq. 11, 13", _ALPHA, _at(1), _at(-1), reads_q1=True),
     "token_v2": Spec(_token_v2, "eq. 11, 14", _ALPHA, _at(1), _at(-0.01)),
     "token_v3": Spec(_token_v3, "eq. 11, 15", _ALPHA, _at(1), _at(-0.01)),
     "spec": Spec(_expert, "Leviathan et al. 2023", expert_at={}, uses_q=False),
@@ -247,6 +253,7 @@ RULES: dict[str, Spec] = {
         {"alpha": Knob(), "fallback": Knob(0, default=0.6)},
         _at(1e3, fallback=0),
         _at(-0.01),
+        reads_q1=True,
         ends_draft=_bild_ends_draft,
     ),
     "mixture": Spec(_mixture, "collaborative decoding", _SHARE, _at(1), _at(0)),
@@ -330,6 +337,23 @@ def target(
 def uses_q(rule: Rule) -> bool:
     """Returns whether pi depends on the drafter, so that the bonus position needs its q."""
     return RULES[rule.name].uses_q
+
+
+def check_without_distribution(name: str) -> None:
+    """Raises UserError where a rule cannot follow a drafter that has tokens and no distribution.
+
+    Those are the rules that read q1, and the one that is the drafter's own law.
+    """
+
+    def works(row: Spec) -> bool:
+        return not row.reads_q1 and row.target is not _drafter
+
+    if not works(spec(name)):
+        known = ", ".join(other for other, row in RULES.items() if works(row))
+        raise UserError(
+            f"rule {name} needs the drafter's distribution and a lookup has none; take one of "
+            f"{known}, or a model to draft"
+        )
 
 
 def can_end_draft(rule: Rule) -> bool:

@@ -67,7 +67,7 @@ def prepare(subject: Subject, case: Case, batch: int, num_prompts: int) -> list[
         timed = Timed(
             prepare=lambda: loop.prefill(decoder, params, rows),
             run=lambda state: loop.run(decoder, params, (rule,), rows, state),
-            keep=lambda state: {k: np.asarray(v) for k, v in state.stats._asdict().items()},
+            keep=lambda state: {k: np.asarray(v) for k, v in state.stats.by_name().items()},
         )
         return Decoding(timed, rule, decoder.draft_length, scorer, batch)
 
@@ -116,7 +116,7 @@ def speed(
     """
     first = decodings[0]
     seconds = sum(m.seconds for m in measured)
-    total = {key: sum(float(m.result[key].sum()) for m in measured) for key in decode.Stats._fields}
+    total = {key: sum(float(m.result[key].sum()) for m in measured) for key in measured[0].result}
     # A batch goes on until its last row is done.
     passes = sum(float(m.result["expert_calls"].max()) for m in measured)
     block, busy = seconds / passes, total["expert_calls"] / (first.batch * passes)

@@ -1,7 +1,13 @@
 """The decode engine: blocks of draft tokens, scored in one pass, kept by a rule, without flax."""
 
-from speccascade.decode.cascade_drafter import CascadeDrafter
-from speccascade.decode.drafters import Draft, Drafter, ModelDrafter, NoDrafter
+from speccascade.decode.drafters import (
+    CascadeDrafter,
+    Draft,
+    Drafter,
+    LookupDrafter,
+    ModelDrafter,
+    NoDrafter,
+)
 from speccascade.decode.loop import autoregressive, generate, trace
 from speccascade.decode.rows import Rows, make_rows
 from speccascade.decode.sequential import sequence_cascade, token_cascade
@@ -14,6 +20,7 @@ __all__ = [
     "Decoder",
     "Draft",
     "Drafter",
+    "LookupDrafter",
     "ModelDrafter",
     "NoDrafter",
     "Output",

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from speccascade import rules as rules_lib
-from speccascade.decode.drafters import AT_POSITIONS, ROWS, Draft, by_row
+from speccascade.decode.drafters.interface import AT_POSITIONS, ROWS, Draft, by_row
 from speccascade.decode.rows import Rows
 from speccascade.rules import Distributions, Rule, Target
 from speccascade.sampling import Truncation, confidence, distribution
@@ -77,10 +77,9 @@ def decide(
       uniforms: the verifier's randomness.
     """
     asked = _Asked(rows.temperature, rows.expert_truncation, rows.rule_index)
-    by_draft = Draft(ROWS, AT_POSITIONS, AT_POSITIONS, *(ROWS,) * 4)
     run = over_vocabulary(
         partial(_decide, method, logprobs),
-        (ROWS, ROWS, by_draft, AT_POSITIONS, ROWS),
+        (ROWS, ROWS, draft.axes(), AT_POSITIONS, ROWS),
         _DECISION,
     )
     return run(rules, asked, draft, pad_vocabulary(logits), uniforms)
@@ -90,8 +89,9 @@ def _decide(method, logprobs, vocab: Vocab, rules, asked, draft: Draft, logits, 
     size = draft.tokens.shape[1]
     p = distribution(logits, asked.temperature, asked.truncation, vocab)
     p1 = confidence(logits, vocab)
-    target = _target(rules, asked.rule_index, draft, p, p1, vocab)
-    q = draft.q[:, :size]
+    q, q1 = draft.q.spread(p, vocab)
+    target = _target(rules, asked.rule_index, draft, Distributions(q, p, q1, p1), vocab)
+    q = q[:, :size]
     verdict = verify(
         None,
         draft.tokens,
@@ -122,15 +122,13 @@ def _decide(method, logprobs, vocab: Vocab, rules, asked, draft: Draft, logits, 
     )
 
 
-def padded(q: jax.Array, p: jax.Array) -> jax.Array:
-    """Returns q in p's shape: without the bonus position no rule reads q there."""
-    missing = p.shape[1] - q.shape[1]
-    return jnp.pad(q, ((0, 0), (0, missing), (0, p.shape[2] - q.shape[2])))
-
-
-def _target(rules: tuple[Rule, ...], rule_index, draft: Draft, p, p1, vocab: Vocab) -> Target:
+def _target(rules: tuple[Rule, ...], rule_index, draft: Draft, d: Distributions, vocab) -> Target:
     """Returns each row's target under its own rule, at all N + 1 positions at once."""
-    d = Distributions(padded(draft.q, p), p, padded(draft.q1, p), p1)
     targets = [rules_lib.apply(rule, d, vocab) for rule in rules]
     pi = by_row([t.pi for t in targets], rule_index)
-    return Target(pi, by_row([t.deferral for t in targets], rule_index))
+    deferral = by_row([t.deferral for t in targets], rule_index)
+    if draft.q.has_gaps:  # the expert writes what is not drafted; no position hangs on its block
+        known = draft.q.known(d.p.shape[1])
+        pi = jnp.where(known[..., None], pi, d.p)
+        deferral = jnp.where(known | jnp.isnan(deferral), deferral, 1.0)
+    return Target(pi, deferral)

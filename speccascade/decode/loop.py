@@ -10,8 +10,7 @@ import numpy as np
 from speccascade import rules as rules_lib
 from speccascade.decode import placing
 from speccascade.decode import state as state_lib
-from speccascade.decode.cascade_drafter import CascadeDrafter
-from speccascade.decode.drafters import NoDrafter
+from speccascade.decode.drafters.none import NoDrafter
 from speccascade.decode.rows import Rows
 from speccascade.decode.state import Output, State
 from speccascade.decode.step import Decoder, Record, step
@@ -38,7 +37,8 @@ def prefill(decoder: Decoder, params: dict[str, Any], rows: Rows) -> State:
         cache = decoder.expert.init_cache(batch, slots)
         read = decoder.expert.prefill(params["expert"], rows.prompt, rows.prompt_length, cache)
     width = decoder.max_new_tokens + decoder.overhang
-    state = state_lib.initial(rows, width, read.last, read.position, drafter, read.cache)
+    roles = decoder.drafter.roles
+    state = state_lib.initial(rows, width, read.last, read.position, drafter, read.cache, roles)
     return placing.constrain(decoder, state)
 
 
@@ -61,31 +61,18 @@ def _one_step(decoder: Decoder, params, rules, rows: Rows, state: State):
     return placing.constrain(decoder, state), record
 
 
-def check(decoder: Decoder, rules: tuple[Rule, ...]) -> None:
-    """Raises UserError where decoder and rules do not fit together."""
+def check(decoder: Decoder, rules: tuple[Rule, ...], drafting: Any = None) -> None:
+    """Raises UserError where decoder, rules and what rows ask of the drafter do not fit together.
+
+    Args:
+      decoder: the program.
+      rules: the run's.
+      drafting: of the rows.
+    """
     if not rules:
         raise UserError("no rule was given; decoding needs at least one")
-    if isinstance(decoder.drafter, NoDrafter):
-        if decoder.draft_length != 0 or any(rules_lib.uses_q(rule) for rule in rules):
-            raise UserError("without a drafter the draft length is 0 and the rule is spec")
-    elif decoder.draft_length < 1:
-        raise UserError(f"draft_length={decoder.draft_length} must be at least 1")
-    if isinstance(decoder.drafter, CascadeDrafter):
-        if decoder.layout is not None:
-            raise UserError("a cascade of three models decodes on one device; leave out the mesh")
-        check_pair(decoder.drafter.middle, decoder.expert, "middle model")
-        check_pair(decoder.drafter.drafter, decoder.expert)
-    else:
-        check_pair(getattr(decoder.drafter, "model", decoder.expert), decoder.expert)
-
-
-def check_pair(drafter: Model, expert: Model, name: str = "drafter") -> None:
-    """Raises UserError where two models, the first called `name`, share no vocabulary."""
-    if drafter.vocab_size != expert.vocab_size:
-        raise UserError(
-            f"the {name} has {drafter.vocab_size} token ids and the expert "
-            f"{expert.vocab_size}; a pair must share one vocabulary"
-        )
+    decoder.drafter.check(decoder.expert, decoder.draft_length, rules, drafting)
+    decoder.placement("drafter")
 
 
 def check_rows(rows: Rows, max_new_tokens: int, num_rules: int | None = None) -> None:
@@ -107,12 +94,6 @@ def check_rows(rows: Rows, max_new_tokens: int, num_rules: int | None = None) ->
         raise UserError(f"a row follows rule {bad[0]} and the run has {num_rules}, from 0 on")
 
 
-def check_middle_rule(decoder: Decoder, rows: Rows) -> None:
-    """Raises UserError where rows name a rule of the middle model and there is none, or not."""
-    if isinstance(decoder.drafter, CascadeDrafter) != (rows.middle_rule is not None):
-        raise UserError("rows have a middle_rule where the drafter is a cascade, and only there")
-
-
 def generate(
     decoder: Decoder, params: dict[str, Any], rules: tuple[Rule, ...], rows: Rows
 ) -> Output:
@@ -127,9 +108,8 @@ def generate(
     Raises:
       UserError: decoder, rules and rows do not fit together.
     """
-    check(decoder, rules)
+    check(decoder, rules, rows.drafting)
     check_rows(rows, decoder.max_new_tokens, len(rules))
-    check_middle_rule(decoder, rows)
     rules, rows = placing.place(decoder, rules, rows)
     state = prefill(decoder, params, rows)
     return state_lib.output(run(decoder, params, rules, rows, state))
@@ -143,9 +123,8 @@ def trace(
     Yields:
       The state after each block and the block's record.
     """
-    check(decoder, rules)
+    check(decoder, rules, rows.drafting)
     check_rows(rows, decoder.max_new_tokens, len(rules))
-    check_middle_rule(decoder, rows)
     rules, rows = placing.place(decoder, rules, rows)
     state = prefill(decoder, params, rows)
     while not state.done.all():

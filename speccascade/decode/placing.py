@@ -14,8 +14,7 @@ from speccascade.sharding import hosts
 def param_shardings(decoder: Decoder) -> dict[str, Any]:
     """Returns the shardings of both models' parameters, `{"drafter": ..., "expert": ...}`."""
     expert = decoder.placement("expert").params(decoder.expert)
-    model = getattr(decoder.drafter, "model", None)
-    drafter = () if model is None else decoder.placement("drafter").params(model)
+    drafter = decoder.drafter.param_shardings(decoder.placement("drafter"))
     return {"drafter": drafter, "expert": expert}
 
 
@@ -34,8 +33,7 @@ def state_shardings(decoder: Decoder, state: State) -> State:
     """Returns the shardings of a state, or of its shapes."""
     common = state._replace(drafter=(), expert=())
     made = decoder.layout.rows.shardings(P("batch"), common)
-    model = getattr(decoder.drafter, "model", None)
-    drafter = P() if model is None else model.cache_axes(state.drafter)
+    drafter = decoder.drafter.state_axes(state.drafter)
     expert = decoder.expert.cache_axes(state.expert)
     return made._replace(
         drafter=decoder.placement("drafter").shardings(drafter, state.drafter),

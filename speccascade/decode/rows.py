@@ -1,13 +1,12 @@
 """What a batch asks for, row by row."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from speccascade.errors import UserError
-from speccascade.rules import Rule
 from speccascade.sampling import Truncation
 
 
@@ -25,7 +24,8 @@ class Rows(NamedTuple):
       stop_table: int32 [S, V], from `stopping.stop_table`.
       drafter_truncation: limits on the drafter's distribution, or None.
       expert_truncation: limits on the expert's distribution, or None.
-      middle_rule: what a `CascadeDrafter` drafts by, knobs [B]; None for other drafters.
+      drafting: what the drafter asks of its rows, a pytree of arrays [B]: the middle rule of a
+        `CascadeDrafter`; None for the others.
     """
 
     prompt: jax.Array
@@ -38,7 +38,7 @@ class Rows(NamedTuple):
     stop_table: jax.Array
     drafter_truncation: Truncation | None = None
     expert_truncation: Truncation | None = None
-    middle_rule: Rule | None = None
+    drafting: Any = None
 
 
 def make_rows(
@@ -53,7 +53,7 @@ def make_rows(
     rule_index: int | Sequence[int] = 0,
     drafter_truncation: Truncation | None = None,
     expert_truncation: Truncation | None = None,
-    middle_rule: Rule | None = None,
+    drafting: Any = None,
 ) -> Rows:
     """Pads prompts into a batch.
 
@@ -68,7 +68,7 @@ def make_rows(
       rule_index: per row or for all.
       drafter_truncation: fields per row or scalars.
       expert_truncation: fields per row or scalars.
-      middle_rule: the rule of a `CascadeDrafter`, knobs per row or scalars.
+      drafting: what the drafter asks of its rows, per row or scalars; see `Rows`.
 
     Raises:
       UserError: a prompt is empty or longer than `prompt_slots`, or a value is out of range.
@@ -105,7 +105,7 @@ def make_rows(
         stop_table=np.asarray(stop_table),
         drafter_truncation=_truncation(drafter_truncation, per_row),
         expert_truncation=_truncation(expert_truncation, per_row),
-        middle_rule=jax.tree.map(lambda knob: per_row(knob, np.float32), middle_rule),
+        drafting=jax.tree.map(lambda knob: per_row(knob, np.float32), drafting),
     )
 
 

@@ -15,8 +15,9 @@ import numpy as np
 from speccascade import rules as rules_lib
 from speccascade.decode import placing
 from speccascade.decode import state as state_lib
-from speccascade.decode.drafters import AT_ROWS, ROWS, ModelDrafter
-from speccascade.decode.loop import autoregressive, check_pair, check_rows
+from speccascade.decode.drafters.interface import AT_ROWS, ROWS, check_vocabulary
+from speccascade.decode.drafters.model import ModelDrafter
+from speccascade.decode.loop import autoregressive, check_rows
 from speccascade.decode.rows import Rows
 from speccascade.decode.state import Emission, Output, State
 from speccascade.decode.step import Decoder
@@ -74,7 +75,7 @@ def token_cascade(
         more tokens than `max_new_tokens`.
     """
     rules_lib.check_sequential(rule)
-    check_pair(drafter, expert)
+    check_vocabulary(drafter, expert)
     check_rows(rows, max_new_tokens)
     decoder = Decoder(expert, ModelDrafter(drafter), 1, max_new_tokens, layout=layout)
     rule, rows = placing.place(decoder, rule, rows)
@@ -105,6 +106,7 @@ def _prefill(decoder: Decoder, params, rows) -> _Cascade:
         by_expert.position,
         by_drafter.cache,
         by_expert.cache,
+        decoder.drafter.roles,
     )
     state = placing.constrain(decoder, state)
     return _Cascade(state, by_expert.last, jnp.zeros((batch,), jnp.int32))
@@ -154,7 +156,7 @@ def _token(decoder: Decoder, params, rule, rows, cascade: _Cascade) -> _Cascade:
     stats = old._replace(
         emitted=old.emitted + active,
         expert_calls=old.expert_calls + active * calls,
-        drafter_calls=old.drafter_calls + active,
+        drafter_calls={"drafter": old.drafter_calls["drafter"] + active},
         rejected=jnp.full_like(old.rejected, jnp.nan),
         tv_sum=jnp.full_like(old.tv_sum, jnp.nan),
         deferral_sum=old.deferral_sum + active * defers,
@@ -247,7 +249,7 @@ def sequence_cascade(
       UserError: the threshold is not finite, the vocabularies differ, or a row asks for more
         tokens than `max_new_tokens`.
     """
-    check_pair(drafter, expert)
+    check_vocabulary(drafter, expert)
     if not np.all(np.isfinite(threshold)):
         raise UserError(
             f"threshold={threshold} must be finite; it is a mean log-probability in nats"
@@ -284,7 +286,7 @@ def sequence_cascade(
     merged = jax.tree.map(merge, draft, again)
     none = jnp.full_like(draft.stats.emitted, jnp.nan)
     stats = merged.stats._replace(
-        drafter_calls=draft.stats.expert_calls,
+        drafter_calls={"drafter": draft.stats.expert_calls},
         expert_calls=again.stats.expert_calls,
         rejected=none,
         tv_sum=none,

@@ -1,5 +1,7 @@
 """The state of a batch that is being decoded, and how a block of tokens is committed to it."""
 
+from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -18,8 +20,7 @@ class Stats(NamedTuple):
     Attributes:
       emitted: tokens generated, replacement and bonus tokens included.
       expert_calls: expert passes after the prefill.
-      drafter_calls: drafter passes after the prefill.
-      middle_calls: passes of a middle model after the prefill; 0 where there is none.
+      drafter_calls: passes after the prefill of each of the drafter's models, by its role.
       drafted: tokens drafted.
       accepted: draft tokens kept.
       tested: positions tested.
@@ -30,8 +31,7 @@ class Stats(NamedTuple):
 
     emitted: jax.Array
     expert_calls: jax.Array
-    drafter_calls: jax.Array
-    middle_calls: jax.Array
+    drafter_calls: dict[str, jax.Array]
     drafted: jax.Array
     accepted: jax.Array
     tested: jax.Array
@@ -39,14 +39,21 @@ class Stats(NamedTuple):
     tv_sum: jax.Array
     deferral_sum: jax.Array
 
+    def by_name(self) -> dict[str, jax.Array]:
+        """Returns all counts side by side, those of a drafter's model as `ROLE_calls`."""
+        counts = self._asdict()
+        calls = counts.pop("drafter_calls")
+        return {**counts, **{f"{role}_calls": count for role, count in calls.items()}}
+
 
 class State(NamedTuple):
     """Everything that changes from block to block.
 
     Attributes:
-      tokens: int32 [B, W], what each row generated; W has room for one whole block past the
-        maximum.
-      logprob: float32 [B, W], log pi of each token.
+      text: int32 [B, T + W], each row's prompt and behind it what the row generated; W has room
+        for one whole block past the maximum.
+      length: int32 [B], tokens of `text`.
+      logprob: float32 [B, W], log pi of each token generated.
       expert_logprob: float32 [B, W], log p1 of each token.
       count: int32 [B], tokens generated.
       previous: int32 [B], the token before `last`.
@@ -60,7 +67,8 @@ class State(NamedTuple):
       expert: the expert's cache.
     """
 
-    tokens: jax.Array
+    text: jax.Array
+    length: jax.Array
     logprob: jax.Array
     expert_logprob: jax.Array
     count: jax.Array
@@ -73,6 +81,17 @@ class State(NamedTuple):
     stats: Stats
     drafter: Any
     expert: Any
+
+    @property
+    def tokens(self) -> jax.Array:
+        """What each row generated, int32 [B, W]."""
+        return _cut(self.text, self.length - self.count, self.logprob.shape[1])
+
+
+@partial(jax.jit, static_argnums=2)
+def _cut(text: jax.Array, start: jax.Array, width: int) -> jax.Array:
+    """Returns `width` entries of each row from `start` on."""
+    return jnp.take_along_axis(text, start[:, None] + jnp.arange(width), axis=1)
 
 
 class Output(NamedTuple):
@@ -98,7 +117,9 @@ class Output(NamedTuple):
     stats: Stats
 
 
-def initial(rows: Rows, width: int, last, position, drafter: Any, expert: Any) -> State:
+def initial(
+    rows: Rows, width: int, last, position, drafter: Any, expert: Any, roles: Sequence[str]
+) -> State:
     """Returns the state after the prompts were read.
 
     Args:
@@ -108,15 +129,20 @@ def initial(rows: Rows, width: int, last, position, drafter: Any, expert: Any) -
       position: int32 [B], likewise.
       drafter: the drafter's state.
       expert: the expert's cache.
+      roles: of the drafter's models.
     """
-    batch = rows.prompt.shape[0]
+    batch, slots = rows.prompt.shape
 
     def full(value, dtype, *shape):
         return jnp.full((batch, *shape), value, dtype)
 
     before = jnp.maximum(rows.prompt_length - 2, 0)[:, None]
+    own = jnp.arange(slots) < rows.prompt_length[:, None]
+    zero = full(0, jnp.float32)
+    counts = dict.fromkeys(Stats._fields, zero)
     return State(
-        tokens=full(0, jnp.int32, width),
+        text=jnp.pad(jnp.where(own, rows.prompt, 0), ((0, 0), (0, width))),
+        length=jnp.asarray(rows.prompt_length),
         logprob=full(0, jnp.float32, width),
         expert_logprob=full(0, jnp.float32, width),
         count=full(0, jnp.int32),
@@ -126,7 +152,7 @@ def initial(rows: Rows, width: int, last, position, drafter: Any, expert: Any) -
         stop_state=full(0, jnp.int32),
         done=rows.max_new_tokens <= 0,
         invalid=full(False, bool),
-        stats=Stats(*(full(0, jnp.float32) for _ in Stats._fields)),
+        stats=Stats(**{**counts, "drafter_calls": dict.fromkeys(roles, zero)}),
         drafter=drafter,
         expert=expert,
     )
@@ -168,10 +194,10 @@ def commit(state: State, rows: Rows, block: Emission) -> tuple[State, jax.Array]
     count = jnp.where(state.done | ~block.valid, 0, count).astype(jnp.int32)
     moved = count > 0
 
-    def append(buffer, values):
+    def append(buffer, values, end):
         # What a row does not emit now lies behind its end and is overwritten by its next block.
         return jax.vmap(lambda b, v, at: jax.lax.dynamic_update_slice(b, v, (at,)))(
-            buffer, values.astype(buffer.dtype), state.count
+            buffer, values.astype(buffer.dtype), end
         )
 
     def at(values, i):
@@ -180,9 +206,10 @@ def commit(state: State, rows: Rows, block: Emission) -> tuple[State, jax.Array]
     last = jnp.where(moved, at(block.tokens, count - 1), state.last)
     before = jnp.where(count > 1, at(block.tokens, count - 2), state.last)
     new = state._replace(
-        tokens=append(state.tokens, block.tokens),
-        logprob=append(state.logprob, block.logprob),
-        expert_logprob=append(state.expert_logprob, block.expert_logprob),
+        text=append(state.text, block.tokens, state.length),
+        length=state.length + count,
+        logprob=append(state.logprob, block.logprob, state.count),
+        expert_logprob=append(state.expert_logprob, block.expert_logprob, state.count),
         count=state.count + count,
         previous=jnp.where(moved, before, state.previous),
         last=last,

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from speccascade import rules as rules_lib
 from speccascade.decode import state as state_lib
 from speccascade.decode.decide import Decision, decide
-from speccascade.decode.drafters import Draft, Drafter, EndsDraft, Request
+from speccascade.decode.drafters.interface import Draft, Drafter, EndsDraft, Request
 from speccascade.decode.rows import Rows
 from speccascade.decode.state import Emission, State, Stats
 from speccascade.errors import UserError
@@ -61,11 +61,12 @@ class Decoder:
         return self.draft_length + 1
 
     def placement(self, role: str) -> Placement | None:
-        """Returns how a model lies on the mesh, "drafter" or "expert"; None for one device."""
+        """Returns how "drafter" or "expert" lies on the mesh; None for one device."""
         if self.layout is None:
             return None
-        model = self.expert if role == "expert" else getattr(self.drafter, "model", None)
-        return self.layout.of(role, model)
+        if role == "drafter":
+            return self.drafter.placement(self.layout)
+        return self.layout.of(role, self.expert)
 
 
 class Record(NamedTuple):
@@ -111,6 +112,8 @@ def step(
 
     # Draft.
     request = Request(
+        state.text,
+        state.length,
         state.previous,
         state.last,
         state.position,
@@ -118,7 +121,7 @@ def step(
         rows.temperature,
         rows.drafter_truncation,
         size,
-        rows.middle_rule,
+        rows.drafting,
     )
     bonus = any(rules_lib.uses_q(rule) for rule in rules)
     with use(decoder.placement("drafter")):
@@ -171,7 +174,6 @@ def _count(state: State, draft: Draft, decision: Decision, kept, emitted) -> Sta
         emitted=emitted,
         expert_calls=active,
         drafter_calls=draft.calls,
-        middle_calls=draft.middle_calls,
         drafted=draft.length,
         accepted=jnp.minimum(kept, emitted),
         tested=tested,

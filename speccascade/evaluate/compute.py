@@ -23,9 +23,9 @@ def scored(setting: Setting, counts: Mapping[str, float]) -> dict[str, float]:
 
     Args:
       setting: how it was decoded.
-      counts: `drafter_calls`, `middle_calls` and `expert_calls`, see `decode.Stats`.
+      counts: of the models' passes, see `decode.Stats.by_name`; a model without any may lack.
     """
-    drafter, expert = counts["drafter_calls"], counts["expert_calls"]
+    drafter, expert = counts.get("drafter_calls", 0.0), counts["expert_calls"]
     if setting.method == "token_cascade":
         return {"drafter": drafter, "expert": expert * CATCH_UP}
     if setting.method != "speculative":
@@ -34,6 +34,8 @@ def scored(setting: Setting, counts: Mapping[str, float]) -> dict[str, float]:
     # at the bonus position, the first pass of the next block reads two tokens.
     block = expert * (setting.draft_length + 1)
     reads_two = not rules.spec(setting.rule).uses_q
+    if setting.drafter is not None:
+        return {"expert": block}
     if setting.middle_rule is None:
         return {"drafter": drafter + expert * reads_two, "expert": block}
     rounds = counts["middle_calls"]
@@ -60,7 +62,7 @@ def per_token(pair: Pair, setting: Setting, counts: Mapping[str, float]) -> floa
     Args:
       pair: the models.
       setting: how they decoded.
-      counts: the fields of `decode.Stats`, summed over examples.
+      counts: of `decode.Stats.by_name`, summed over examples.
     """
     if not counts["emitted"] > 0:
         return None

@@ -72,7 +72,8 @@ def teacher_forced(settings: Iterable[Setting]) -> list[Setting]:
     """Returns the settings that are measured on reference answers, the oracles before the rules.
 
     There is one oracle for each temperature at which a rule decides. A rule over a middle model is
-    left out: its drafter's distribution comes of whole rounds.
+    left out: its drafter's distribution comes of whole rounds. So is one over a lookup, which has
+    none.
     """
     rules = [
         Setting(
@@ -84,7 +85,9 @@ def teacher_forced(settings: Iterable[Setting]) -> list[Setting]:
             expert_truncation=s.expert_truncation,
         )
         for s in settings
-        if s.method in ("speculative", "token_cascade") and s.middle_rule is None
+        if s.method in ("speculative", "token_cascade")
+        and s.middle_rule is None
+        and s.drafter is None
     ]
     oracles = [Setting(ORACLE, temperature=s.temperature) for s in rules]
     return list(dict.fromkeys(oracles + rules))

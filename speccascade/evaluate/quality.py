@@ -40,7 +40,7 @@ class Tally:
 
     An answer is `{"id", "prompt", "tokens", "text", "seconds", "counts"}`, JSON-ready: the
     example's id and a digest of its prompt, the answer's token ids and text, the seconds that it
-    took of its batch, the fields of `decode.Stats`.
+    took of its batch, the counts of `decode.Stats.by_name`.
     """
 
     def __init__(self, job: Job, task: Task, examples: Sequence[Example]):
@@ -70,7 +70,7 @@ class Tally:
         setting = self.job.setting
         counts = {
             name: math.fsum(_number(answer["counts"][name]) for answer in self.answers)
-            for name in decode.Stats._fields
+            for name in self.answers[0]["counts"]
         }
         return {
             **scored(self._scores, self._task),
@@ -225,7 +225,7 @@ def _decode(engine, prompts, kinds, part, batch_size) -> decode.Output:
 
 def _answer(engine, example, output, row, seconds) -> Answer:
     tokens = output.tokens[row, : output.num_tokens[row]].tolist()
-    counts = output.stats._asdict()
+    counts = output.stats.by_name()
     return {
         **asked(example),
         "tokens": tokens,

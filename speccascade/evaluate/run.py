@@ -251,7 +251,7 @@ def _mesh(pair: pairs.Pair) -> list[str]:
     shape = ", ".join(f"{axis}={size}" for axis, size in pair.layout.mesh.shape.items())
     unequal = [
         f"{role}: {line}"
-        for role in pairs.ROLES
+        for role in pair.roles
         for line in pair.layout.of(role, getattr(pair, role)).unequal(getattr(pair, role))
     ]
     return [f"mesh: {shape}", *unequal]

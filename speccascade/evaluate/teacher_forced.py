@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from speccascade import rules as rules_lib
-from speccascade.decode.drafters import AT_POSITIONS, ROWS
+from speccascade.decode.drafters.interface import AT_POSITIONS, ROWS
 from speccascade.evaluate import reference_rows
 from speccascade.evaluate.jobs import ORACLE, Job
 from speccascade.evaluate.quality import Prompts

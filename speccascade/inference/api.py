@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from speccascade import decode
 from speccascade.errors import UserError
 from speccascade.inference import metrics
 from speccascade.inference.engine import Engine
@@ -64,13 +63,13 @@ def generate_text(
         raise UserError("the models' logits are not finite; look at the checkpoints and the dtype")
     lengths = np.asarray(output.num_tokens)
     tokens = [row[:n].tolist() for row, n in zip(np.asarray(output.tokens), lengths, strict=True)]
-    stats = {name: np.asarray(values) for name, values in output.stats._asdict().items()}
+    stats = {name: np.asarray(values) for name, values in output.stats.by_name().items()}
     return [
         Completion(
             text=engine.text(own),
             tokens=own,
             statistics=metrics.rates(
-                {name: float(stats[name][i]) for name in decode.Stats._fields},
+                {name: float(values[i]) for name, values in stats.items()},
                 chosen.method,
                 chosen.verifier,
             ),

@@ -10,7 +10,7 @@ from speccascade import decode, rules
 from speccascade.decode.stopping import cut
 from speccascade.errors import UserError
 from speccascade.inference.padding import padded
-from speccascade.inference.setting import TRUNCATIONS, Pairs, Setting
+from speccascade.inference.setting import DRAFTERS, TRUNCATIONS, Pairs, Setting
 from speccascade.pairs import Pair
 from speccascade.sampling import Truncation
 from speccascade.sharding import hosts
@@ -42,7 +42,8 @@ def program(setting: Setting) -> tuple:
     )
     rule = None
     if setting.method == "speculative":
-        rule = rules.spec(setting.rule).uses_q, *_middle_kind(setting)
+        drafter = setting.drafter, setting.drafter_knobs, *_middle_kind(setting)
+        rule = rules.spec(setting.rule).uses_q, *drafter
     elif setting.method == "token_cascade":
         rule = setting.rule
     return setting.method, rule, setting.draft_length, setting.verifier, limits
@@ -124,7 +125,13 @@ class Engine:
         return Request(prompt, example_id, min(self.max_new_tokens, room))
 
     def check(self, setting: Setting) -> None:
-        """Raises UserError where a setting needs a middle model and the pair has none."""
+        """Raises UserError where a setting needs a model that the pair has not."""
+        if self.pair.drafter is None and setting.needs_drafting_model:
+            raise UserError(
+                f"setting {setting} needs a model that drafts and pair {self.pair.name} is an "
+                "expert alone; give the pair one, {drafter: ..., expert: ...}, or let the setting "
+                f"draft without: drafter={' or '.join(DRAFTERS)}"
+            )
         if setting.middle_rule is not None and self.pair.middle is None:
             raise UserError(
                 f"setting {setting} names a middle_rule and pair {self.pair.name} has no middle "
@@ -159,7 +166,7 @@ class Engine:
             rule_index=_rule_index(settings, kinds),
             drafter_truncation=_truncation([s.drafter_truncation for s in settings]),
             expert_truncation=_truncation([s.expert_truncation for s in settings]),
-            middle_rule=_middle_rule(settings),
+            drafting=_middle_rule(settings),
         )
         rows = hosts.ready(rows)
         method, pair, room = settings[0].method, self.pair, self.max_new_tokens
@@ -227,6 +234,9 @@ def _middle_rule(settings: Sequence[Setting]) -> rules.Rule | None:
 
 def _drafter(pair: Pair, setting: Setting) -> tuple[decode.Drafter, dict[str, Any]]:
     """Returns the drafter of a speculative setting, and parameters as its decoder takes them."""
+    if setting.drafter is not None:
+        made = DRAFTERS[setting.drafter](**dict(setting.drafter_knobs))
+        return made, {"drafter": (), "expert": pair.params["expert"]}
     if setting.middle_rule is None:
         return decode.ModelDrafter(pair.drafter), pair.params
     small = {role: pair.params[role] for role in ("drafter", "middle")}
@@ -244,5 +254,6 @@ def _truncation(limits: Sequence[Pairs]) -> Truncation | None:
 def _as_drafter(output: decode.Output) -> decode.Output:
     """Books the passes of a drafter that decoded in the expert's place as its own."""
     stats = output.stats
-    stats = stats._replace(drafter_calls=stats.expert_calls, expert_calls=stats.expert_calls * 0)
+    calls = {"drafter": stats.expert_calls}
+    stats = stats._replace(drafter_calls=calls, expert_calls=stats.expert_calls * 0)
     return output._replace(stats=stats)

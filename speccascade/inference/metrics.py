@@ -61,7 +61,7 @@ def rates(counts: Mapping[str, float], method: str, verifier: str | None) -> dic
     decode with the expert alone.
 
     Args:
-      counts: the fields of `decode.Stats`, summed.
+      counts: of `decode.Stats.by_name`, summed.
       method: of the setting.
       verifier: of the setting.
     """
@@ -77,8 +77,7 @@ def rates(counts: Mapping[str, float], method: str, verifier: str | None) -> dic
         "rejection_rate": ratio("rejected", "tested", by_token),
         "tv_mean": ratio("tv_sum", "tested", by_token),
         "deferral_rate": ratio("deferral_sum", "emitted", True),
-        "drafter_calls": round(counts["drafter_calls"]),
-        "middle_calls": round(counts["middle_calls"]),
+        **{name: round(counts.get(name, 0)) for name in ("drafter_calls", "middle_calls")},
         "expert_calls": round(counts["expert_calls"]),
         "tokens": round(counts["emitted"]),
     }

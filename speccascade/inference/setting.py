@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from speccascade import head, rules, verify
+from speccascade.decode import LookupDrafter
 from speccascade.errors import UserError
 from speccascade.knobs import HeadKnob
 
@@ -20,6 +21,7 @@ _FIELDS = {
         "rule",
         "draft_length",
         "verifier",
+        "drafter",
         "middle_rule",
         "middle_draft_length",
         *_BOTH,
@@ -30,6 +32,7 @@ _FIELDS = {
     "sequence_cascade": ("threshold", *_BOTH),
 }
 METHODS = tuple(_FIELDS)
+DRAFTERS = {"lookup": LookupDrafter}  # what drafts without a model, by the names that settings use
 
 Pairs = tuple[tuple[str, float | head.Reference], ...]
 
@@ -52,6 +55,8 @@ class Setting:
         drafts alone.
       middle_knobs: that rule's knobs.
       middle_draft_length: tokens that the drafter writes between two passes of the middle model.
+      drafter: what drafts, one of `DRAFTERS`; None for the pair's models.
+      drafter_knobs: its parameters.
     """
 
     method: str
@@ -66,25 +71,31 @@ class Setting:
     middle_rule: str | None = None
     middle_knobs: Pairs = ()
     middle_draft_length: int | None = None
+    drafter: str | None = None
+    drafter_knobs: Pairs = ()
 
     def fields(self) -> dict[str, Any]:
         """Returns the JSON-ready fields; `from_fields` reads them back.
 
-        Those of a middle model only where one drafts.
+        Those of a middle model or of a drafter without a model only where that drafts.
         """
         return {
             name: dict(value) if isinstance(value, tuple) else value
             for name, value in vars(self).items()
-            if self.middle_rule is not None or not name.startswith("middle_")
+            if name not in _unused(vars(self))
         }
 
     @classmethod
     def from_fields(cls, row: Mapping[str, Any]) -> "Setting":
         """Reads `fields` back, from a row that may hold more."""
-        names = [f.name for f in dataclasses.fields(cls)]
-        if row.get("middle_rule") is None:
-            names = [name for name in names if not name.startswith("middle_")]
+        unused = _unused(row)
+        names = [f.name for f in dataclasses.fields(cls) if f.name not in unused]
         return cls(**{n: _pairs(row[n]) if isinstance(row[n], dict) else row[n] for n in names})
+
+    @property
+    def needs_drafting_model(self) -> bool:
+        """Whether a model of the pair beside the expert decodes."""
+        return self.method != "autoregressive_expert" and self.drafter is None
 
     @property
     def label(self) -> str:
@@ -94,6 +105,8 @@ class Setting:
             name += f" {self.rule}"
         if self.middle_rule is not None:
             name += f" over {self.middle_rule}"
+        if self.drafter is not None:
+            name += f" over {self.drafter}"
         limits = [f"drafter {k}" for k, _ in self.drafter_truncation]
         limits += [f"expert {k}" for k, _ in self.expert_truncation]
         return ", ".join([name, *limits])
@@ -108,6 +121,7 @@ class Setting:
         parts += [f"middle_{k}={v:g}" for k, v in self.middle_knobs]
         if self.middle_draft_length is not None:
             parts.append(f"n={self.middle_draft_length}")
+        parts += [f"{k}={v:g}" for k, v in self.drafter_knobs]
         if self.verifier is not None:
             parts.append(self.verifier)
         return " ".join(parts)
@@ -115,6 +129,16 @@ class Setting:
     def __str__(self) -> str:
         tail = [f"T={self.temperature:g}"] + ([f"seed={self.seed}"] if self.seed else [])
         return " ".join(part for part in (self.label, self.choices, *tail) if part)
+
+
+def _unused(fields: Mapping[str, Any]) -> set[str]:
+    """Returns the names of the fields that say nothing, and that rows leave out."""
+    unused = set()
+    if fields.get("middle_rule") is None:
+        unused |= {"middle_rule", "middle_knobs", "middle_draft_length"}
+    if fields.get("drafter") is None:
+        unused |= {"drafter", "drafter_knobs"}
+    return unused
 
 
 def _pairs(mapping: Mapping[str, float | str]) -> Pairs:
@@ -132,7 +156,8 @@ def expand(entries: Iterable[Mapping[str, Any]]) -> list[Setting]:
         and its knobs, `draft_length`, `verifier` ("token" by default), `temperature`, `seed`,
         `threshold`, and `drafter_` or `expert_` `top_k`, `top_p`, `min_p`. Where a middle model
         drafts: `middle_rule` with its knobs, each named `middle_` and the knob, such as
-        `middle_alpha`, and `middle_draft_length`.
+        `middle_alpha`, and `middle_draft_length`. Where no model drafts: `drafter`, one of
+        `DRAFTERS`, with its parameters, such as `max_ngram` and `min_ngram`.
 
     Raises:
       UserError: an entry has an unknown field or a value outside its domain, or there is none.
@@ -158,13 +183,16 @@ def _setting(given: dict[str, Any]) -> Setting:
         raise UserError(f"method {method!r} is unknown; choose one of: {', '.join(METHODS)}")
     takes = _FIELDS[method]
     known = {"temperature", "seed", *takes}
-    rule, knobs, middle, middle_knobs = None, {}, None, {}
+    rule, knobs, middle, middle_knobs, drafter_knobs = None, {}, None, {}, {}
     if "rule" in takes:
         rule, knobs = _rule(given, method)
         known |= set(knobs)
         if "middle_rule" in takes and given.get("middle_rule") is not None:
             middle, middle_knobs = _rule(given, method, "middle_")
             known |= {f"middle_{key}" for key in middle_knobs}
+        if "drafter" in takes and given.get("drafter") is not None:
+            drafter_knobs = _drafter(given, rule)
+            known |= set(drafter_knobs)
     elif "threshold" in takes:
         knobs = {"threshold": _number(given, "threshold", required=True)}
     if unknown := sorted(set(given) - known):
@@ -185,6 +213,8 @@ def _setting(given: dict[str, Any]) -> Setting:
         middle_rule=middle,
         middle_knobs=_pairs(middle_knobs),
         middle_draft_length=_middle_draft_length(given, middle),
+        drafter=given.get("drafter"),
+        drafter_knobs=_pairs(drafter_knobs),
     )
 
 
@@ -211,6 +241,25 @@ def _rule(
         values[key] = read(given, field, knob.default)
     rules.make(name, **values)  # checks the domains
     return name, values
+
+
+def _drafter(given: Mapping[str, Any], rule: str) -> dict[str, int]:
+    """Returns the parameters of a drafter without a model."""
+    name = given["drafter"]
+    if name not in DRAFTERS:
+        raise UserError(
+            f"drafter {name!r} is unknown; choose one of: {', '.join(DRAFTERS)}, or leave it out: "
+            "the pair's model drafts then"
+        )
+    rules.check_without_distribution(rule)
+    if given.get("middle_rule") is not None:
+        raise UserError(f"a middle_rule needs models that draft; leave it out, or drafter={name}")
+    if limits := [f"drafter_{kind}" for kind in TRUNCATIONS if f"drafter_{kind}" in given]:
+        raise UserError(f"{', '.join(limits)} does nothing to drafter={name}; leave it out")
+    fields = dataclasses.fields(DRAFTERS[name])
+    knobs = {f.name: _integer(given, f.name, f.default) for f in fields}
+    DRAFTERS[name](**knobs)  # checks the domains
+    return knobs
 
 
 def _draft_length(given: Mapping[str, Any], field: str) -> int:

@@ -41,24 +41,32 @@ def load_model(
 def combine(source: Mapping[str, Any], layout: Layout | None) -> Pair:
     """Loads the models of `{"drafter": SOURCE, ...}` and fits them together; see `pairs.load`."""
     unknown = sorted(set(source) - {*ROLES, MIDDLE, *_OPTIONS})
-    if unknown or not set(ROLES) <= set(source):
+    if unknown or source.get("expert") is None:
         named = f", not {', '.join(unknown)}" if unknown else ""
         raise UserError(
             f"a pair is {{drafter: SOURCE, expert: SOURCE}}, give these two{named}; beside them "
-            f"may stand {', '.join((*_OPTIONS, MIDDLE))}"
+            f"may stand {', '.join((*_OPTIONS, MIDDLE))}; where no model drafts, leave out drafter"
         )
-    roles = ROLES if source.get(MIDDLE) is None else (*ROLES, MIDDLE)
+    roles = tuple(role for role in (*ROLES, MIDDLE) if source.get(role) is not None)
+    if MIDDLE in roles and "drafter" not in roles:
+        raise UserError("a pair with a middle model needs a drafter; give it both or neither")
     if layout is not None and MIDDLE in roles:
         raise UserError(ONE_DEVICE)
     # A model may be larger than one device: its shards are read where they belong.
     where = {role: layout and loading(layout, role, param_axes) for role in ROLES}
     load_as = partial(load_model, dtype=source.get("dtype"), weights=source.get("weights"))
     expert = load_as(source["expert"], shardings=where["expert"])
-    drafter = load_as(source["drafter"], shardings=where["drafter"], expert=expert.params)
-    found = {"drafter": drafter, "expert": expert}
+    found = {"expert": expert}
+    if "drafter" in roles:
+        found["drafter"] = load_as(
+            source["drafter"], shardings=where["drafter"], expert=expert.params
+        )
     if MIDDLE in roles:
         found[MIDDLE] = load_as(source[MIDDLE], expert=expert.params)
-    size = max(_shared_ids(found, role, source) for role in roles if role != "expert")
+    size = max(
+        (_shared_ids(found, role, source) for role in roles if role != "expert"),
+        default=min(expert.model.vocab_size, len(expert.tokenizer.tokens())),
+    )
     trimmed = {role: trim.to_vocabulary(*found[role][:2], size) for role in roles}
     return Pair(
         name=" + ".join(
@@ -66,7 +74,7 @@ def combine(source: Mapping[str, Any], layout: Layout | None) -> Pair:
             for role in ("drafter", MIDDLE, "expert")
             if role in roles
         ),
-        **{role: trimmed[role][0] for role in roles},
+        **{"drafter": None, **{role: trimmed[role][0] for role in roles}},
         params={role: parameter_files.cast(*trimmed[role]) for role in roles},
         tokenizer=found["expert"][2].trimmed(size),
         context_length=_context_length(source, (m.context_length for m in found.values())),

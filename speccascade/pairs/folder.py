@@ -78,7 +78,7 @@ def _described(directory: str) -> _Described:
         raise UserError(f"{where} is damaged; export the pair again") from None
     try:
         described = {
-            role: found[role] for role in (*ROLES, MIDDLE) if role in ROLES or role in found
+            role: found[role] for role in (*ROLES, MIDDLE) if role == "expert" or role in found
         }
         return _Described(
             found["name"], found["context_length"], described, found.get("chat", False)
@@ -99,7 +99,7 @@ def read(directory: str) -> Pair:
     built = {role: _read(directory, role, described) for role in described.models}
     return Pair(
         name=described.name,
-        **{role: model for role, (model, _) in built.items()},
+        **{"drafter": None, **{role: model for role, (model, _) in built.items()}},
         params={role: params for role, (_, params) in built.items()},
         tokenizer=text.load(directory),
         context_length=described.context_length,

@@ -23,10 +23,10 @@ class Pair:
 
     Attributes:
       name: for people.
-      drafter: the drafter's model.
+      drafter: the drafter's model; None where the expert is alone, and what drafts has no model.
       expert: the expert's model.
-      params: `{"drafter": ..., "expert": ...}`, in the dtype in which each model computes; beside
-        them "middle", where there is one.
+      params: `{"drafter": ..., "expert": ...}`, in the dtype in which each model computes, one for
+        each of the roles.
       tokenizer: of both.
       context_length: the most tokens, prompt and answer together, that the models were trained on.
       chat: whether a prompt is a user's message, to be put into the tokenizer's chat template.
@@ -35,7 +35,7 @@ class Pair:
     """
 
     name: str
-    drafter: Model
+    drafter: Model | None
     expert: Model
     params: dict[str, Params]
     tokenizer: Tokenizer
@@ -63,7 +63,7 @@ class Pair:
     @property
     def roles(self) -> tuple[str, ...]:
         """The roles of its models."""
-        return ROLES if self.middle is None else (*ROLES, MIDDLE)
+        return tuple(r for r in (*ROLES, MIDDLE) if getattr(self, r) is not None)
 
     def encode_prompts(self, prompts: Sequence[str]) -> list[list[int]]:
         """Returns the ids that the models read of each prompt."""
@@ -75,7 +75,7 @@ class Pair:
             return self
         if self.middle is not None:
             raise UserError(ONE_DEVICE)
-        models_of = {role: getattr(self, role) for role in ROLES}
+        models_of = {role: getattr(self, role) for role in self.roles}
         where = {role: layout.of(role, model).params(model) for role, model in models_of.items()}
         return dataclasses.replace(self, params=hosts.put(self.params, where), layout=layout)
 

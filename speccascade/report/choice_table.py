@@ -94,6 +94,8 @@ def chosen(setting: Setting | None) -> dict[str, Any]:
         "middle_rule": setting and setting.middle_rule,
         "middle_knobs": setting and _pairs(setting.middle_knobs),
         "middle_draft_length": setting and setting.middle_draft_length,
+        "drafter": setting and setting.drafter,
+        "drafter_knobs": setting and _pairs(setting.drafter_knobs),
     }
 
 

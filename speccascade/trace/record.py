@@ -196,14 +196,15 @@ def numbers(record: Record, uniforms: Uniforms, method: str) -> Numbers:
     """
     draft, (kept, next_token) = record.draft, record.verdict
     size = draft.tokens.shape[1]
-    q = draft.q[:, :size]
+    every_q = draft.q.spread(record.p).q
+    q = every_q[:, :size]
     drafted = [_at(x[:, :size], draft.tokens) for x in (q, record.p, record.pi)]
     q_at, p_at, pi_at = drafted
-    # Where no bonus position was asked for, the drafter has no q there.
-    unknown = jnp.full((*q.shape[:1], 1 + size - draft.q.shape[1], q.shape[2]), jnp.nan)
+    # Where no bonus position was asked for, or no draft was found, the drafter has no q.
+    known = draft.q.known(size + 1)[..., None]
     following = [
         _at(jnp.take_along_axis(x, kept[:, None, None], axis=1), next_token[:, None])[:, 0]
-        for x in (jnp.concatenate([draft.q, unknown], axis=1), record.p, record.pi)
+        for x in (jnp.where(known, every_q, jnp.nan), record.p, record.pi)
     ]
     options = {"length": draft.length, "method": method}
     strict = verify(None, draft.tokens, q, record.p, uniforms=uniforms, **options)

@@ -121,7 +121,7 @@ def _trace(engine: Engine, request: Request, setting: Setting) -> Trace:
         blocks.append(writer.block(numbers, 0, setting.verifier, bool(state.done[0])))
         start = state.count
     output = decode.state.output(state)
-    counts = {name: float(x[0]) for name, x in jax.device_get(output.stats)._asdict().items()}
+    counts = {name: float(x[0]) for name, x in jax.device_get(output.stats).by_name().items()}
     return Trace(
         setting=setting,
         blocks=tuple(blocks),

@@ -106,6 +106,7 @@ def _kind(setting: Setting) -> tuple:
         setting.verifier,
         names,
         middle,
+        (setting.drafter, setting.drafter_knobs),
     )
 
 

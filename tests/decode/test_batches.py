@@ -39,8 +39,8 @@ def test_the_place_in_the_batch_does_not_matter(decode, endless):
             np.asarray(getattr(out, name))[order, : toys.ROOM],
             err_msg=name,
         )
-    for found, whole in zip(again.stats, out.stats, strict=True):
-        np.testing.assert_array_equal(found, np.asarray(whole)[order])
+    for name, whole in out.stats.by_name().items():
+        np.testing.assert_array_equal(again.stats.by_name()[name], np.asarray(whole)[order])
 
 
 def test_neighbours_do_not_matter(decode, endless):
@@ -82,7 +82,7 @@ def test_a_limit_cuts_a_text_short_and_changes_nothing_else(decode, endless):
     for b, n in enumerate(limits):
         assert toys.texts(out)[b] == expected[b][:n]
     idle = limits == 0
-    assert all(np.all(np.asarray(values)[idle] == 0) for values in out.stats)
+    assert all(np.all(np.asarray(x)[idle] == 0) for x in out.stats.by_name().values())
     assert not np.asarray(out.finished).any()
 
 

@@ -19,13 +19,12 @@ from speccascade.decode import (
     Decoder,
     ModelDrafter,
     autoregressive,
-    cascade_drafter,
     generate,
     make_rows,
     step,
     trace,
 )
-from speccascade.decode.drafters import Request
+from speccascade.decode.drafters import Request, cascade
 from speccascade.errors import UserError
 from speccascade.randomness import Role
 from tests.decode import path_law, toys
@@ -47,13 +46,13 @@ PARAMS = random_tables(seed=3)
 
 def mutant(old: str, new: str) -> type[CascadeDrafter]:
     """Returns a cascade drafter with a piece of its module's source replaced."""
-    copy = edited(cascade_drafter, old, new).CascadeDrafter
+    copy = edited(cascade, old, new).CascadeDrafter
     own = {name: value for name, value in vars(copy).items() if callable(value)}
     methods = {name: own[name] for name in ("prefill", "draft", "_round", "_score")}
     return type("Mutant", (CascadeDrafter,), methods)
 
 
-SMALLEST_Q = "q=append(block.q, made.pi),", "q=append(block.q, padded(draft.q, made.pi)),"
+SMALLEST_Q = "q=append(block.q, made.pi),", "q=append(block.q, draft.q.spread(made.pi).q),"
 KEEPS_REJECTED_TAIL = (
     "count=verdict.num_accepted + 1,",
     "count=0 * verdict.num_accepted + size + 1,",
@@ -103,6 +102,8 @@ def draft_all(kind, rule, tables: dict, size: int, n: int, bonus: bool):
     def run(noise):
         state = drafter.prefill(params, prompt, length, 2 + size + 1)
         request = Request(
+            text=prompt,
+            length=length,
             previous=prompt[:, 0],
             last=prompt[:, 1],
             position=length - 1,
@@ -110,7 +111,7 @@ def draft_all(kind, rule, tables: dict, size: int, n: int, bonus: bool):
             temperature=jnp.ones(len(noise)),
             truncation=None,
             size=size,
-            middle_rule=rule,
+            drafting=rule,
         )
         return drafter.draft(params, state, request, None, bonus)[0]
 
@@ -130,7 +131,7 @@ def check_every_outcome(kind, rule, size: int, n: int, bonus: bool) -> None:
         own = np.all(draft.tokens == tokens, axis=1)
         assert own.mean() == pytest.approx(expected, abs=1e-12), tokens
         for place in range(size + bonus):
-            assert np.abs(draft.q[own, place] - pi[contexts[place]]).max(initial=0) < 1e-6
+            assert np.abs(draft.q.q[own, place] - pi[contexts[place]]).max(initial=0) < 1e-6
     assert draft.valid.all() and np.all(draft.length == size)
 
 
@@ -180,7 +181,7 @@ def some_rows(rule):
         max_new_tokens=ROOM,
         prompt_slots=4,
         temperature=1.0,
-        middle_rule=rule,
+        drafting=rule,
     )
 
 
@@ -202,10 +203,10 @@ def check_each_q(kind, outer, rule, size: int, n: int) -> None:
             text = [0, *rows.prompt[b, : rows.prompt_length[b]]]
             text += [*np.asarray(state.tokens)[b, : before[b]], *record.draft.tokens[b]]
             start = len(text) - size
-            for i in range(record.draft.q.shape[1]):
+            for i in range(record.draft.q.q.shape[1]):
                 context = text[start + i - 2] * VOCAB + text[start + i - 1]
-                np.testing.assert_allclose(record.draft.q[b, i], pi[context], atol=1e-5)
-                np.testing.assert_allclose(record.draft.q1[b, i], pi1[context], atol=1e-5)
+                np.testing.assert_allclose(record.draft.q.q[b, i], pi[context], atol=1e-5)
+                np.testing.assert_allclose(record.draft.q.q1[b, i], pi1[context], atol=1e-5)
         before = np.asarray(state.count)
         whole += np.sum(on & (np.asarray(record.verdict.num_accepted) == size))
     assert whole > BATCH / 2, "too few blocks were kept whole to show what that does to caches"
@@ -249,7 +250,7 @@ def check_law(
 
     def decode(batch, rows):
         outer = path_law.make_rules(batch)[0]
-        return generate(made, params, outer, rows._replace(middle_rule=rule))
+        return generate(made, params, outer, rows._replace(drafting=rule))
 
     path_law.check(decode, params, chosen, draws, batches, law=functools.partial(law, rule))
 
@@ -328,7 +329,8 @@ def test_neither_place_nor_neighbours_matter():
     some = jax.tree.map(lambda x: x[order], names)._replace(stop_table=NEVER)
     again = run(some)
     np.testing.assert_array_equal(again.tokens[:, :ROOM], np.asarray(out.tokens)[order, :ROOM])
-    for name, found, whole in zip(out.stats._fields, again.stats, out.stats, strict=True):
+    for name, whole in out.stats.by_name().items():
+        found = again.stats.by_name()[name]
         np.testing.assert_allclose(found, np.asarray(whole)[order], atol=1e-5, err_msg=name)
 
 
@@ -341,8 +343,8 @@ def test_models_that_agree_take_the_fewest_passes(size, n):
     stats = generate(decoder, params, (SPEC,), rows).stats
     rounds = -(-size // (n + 1))
     np.testing.assert_array_equal(stats.expert_calls, 4)
-    np.testing.assert_array_equal(stats.middle_calls, 4 * rounds)
-    np.testing.assert_array_equal(stats.drafter_calls, 4 * rounds * n)
+    np.testing.assert_array_equal(stats.drafter_calls["middle"], 4 * rounds)
+    np.testing.assert_array_equal(stats.drafter_calls["drafter"], 4 * rounds * n)
     np.testing.assert_array_equal(stats.rejected, 0)
 
 
@@ -356,18 +358,19 @@ def test_greedy_spec_over_spec_is_the_experts_own_text(pair):
     }
     drafter = CascadeDrafter(pair.drafter, pair.expert, 2)
     decoder = Decoder(pair.expert, drafter, toys.SIZE, toys.ROOM)
-    out = generate(decoder, params, toys.SPEC, rows._replace(middle_rule=SPEC))
+    out = generate(decoder, params, toys.SPEC, rows._replace(drafting=SPEC))
     alone = autoregressive(pair.expert, params["expert"], rows, toys.ROOM)
     assert toys.texts(out) == toys.texts(alone)
     assert out.stats.expert_calls.mean() < 0.8 * toys.ROOM  # the middle model agrees often
-    assert np.all(out.stats.middle_calls <= out.stats.drafter_calls)
+    calls = out.stats.drafter_calls
+    assert np.all(calls["middle"] <= calls["drafter"])
 
 
 def test_two_models_take_no_pass_of_a_middle_one():
     params = toys.tables(VOCAB, 3)
     rows = some_rows(None)
     out = generate(Decoder(TABLE, ModelDrafter(TABLE), 2, ROOM), params, (SPEC,), rows)
-    np.testing.assert_array_equal(out.stats.middle_calls, 0)
+    assert list(out.stats.drafter_calls) == ["drafter"]
 
 
 # ---- bad input ----
@@ -389,5 +392,8 @@ def test_what_does_not_fit_is_refused():
     with pytest.raises(UserError, match="the middle model has 4 token ids and the expert 3"):
         generate(decoder, PARAMS, (SPEC,), some_rows(SPEC))
     decoder = Decoder(TABLE, CascadeDrafter(TABLE, TABLE, 1), 2, ROOM)
-    with pytest.raises(UserError, match="middle_rule"):
+    with pytest.raises(UserError, match="say by which rule to draft"):
         generate(decoder, PARAMS, (SPEC,), some_rows(None))
+    two = Decoder(TABLE, ModelDrafter(TABLE), 2, ROOM)
+    with pytest.raises(UserError, match="this drafter asks nothing of them"):
+        generate(two, toys.tables(VOCAB, 3), (SPEC,), some_rows(SPEC))

@@ -20,12 +20,12 @@ from speccascade.decode import (
     Decoder,
     ModelDrafter,
     decide,
-    drafters,
     make_rows,
     state,
     step,
     trace,
 )
+from speccascade.decode.drafters import model
 from tests.decode import path_law, reference, toys
 from tests.decode.path_law import Setting
 
@@ -58,15 +58,15 @@ def draws_colder(patch):
     def colder(weights, uniform, vocab):
         return sampling.draw(weights**1.3, uniform, vocab)
 
-    patch(drafters, "draw", colder)
+    patch(model, "draw", colder)
 
 
 def bonus_from_p(patch):
     real = decide._target
 
-    def target(rules, rule_index, draft, p, p1, vocab):
-        made = real(rules, rule_index, draft, p, p1, vocab)
-        return made._replace(pi=made.pi.at[:, -1].set(p[:, -1]))
+    def target(rules, rule_index, draft, d, vocab):
+        made = real(rules, rule_index, draft, d, vocab)
+        return made._replace(pi=made.pi.at[:, -1].set(d.p[:, -1]))
 
     patch(decide, "_target", target)
 

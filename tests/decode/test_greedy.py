@@ -20,7 +20,7 @@ def own(pair):
         made[role] = toys.texts(out)
         assert np.all(np.asarray(out.num_tokens) == toys.ROOM)
         np.testing.assert_array_equal(out.stats.expert_calls, toys.ROOM)
-        np.testing.assert_array_equal(out.stats.drafter_calls, 0)
+        np.testing.assert_array_equal(out.stats.by_name().get("drafter_calls", 0), 0)
         np.testing.assert_array_equal(np.asarray(out.logprob)[:, : toys.ROOM], 0)
     return rows, made
 

@@ -69,7 +69,7 @@ def test_decoding_alone_costs_one_position_a_token(pair):
     request = engine.request([5, 6, 7], 100, "it")
     for role in tiny_pair.WIDTHS:
         alone = setting({"method": f"autoregressive_{role}"})
-        stats = engine.prepare([alone] * 8, [request] * 8, [alone])().stats._asdict()
+        stats = engine.prepare([alone] * 8, [request] * 8, [alone])().stats.by_name()
         counts = {name: float(np.sum(values)) for name, values in stats.items()}
         model = getattr(pair, role)
         expected = compute.multiply_adds(model, pair.params[role])
@@ -83,10 +83,10 @@ def test_drafter_passes_are_counted_as_they_were_run(pair):
     for rule, passes in (("spec", 2), ("token_v3", 3)):
         knobs = {"alpha": 0.2} if rule == "token_v3" else {}
         chosen = setting({"rule": rule, "draft_length": 2, **knobs})
-        stats = engine.prepare([chosen] * 8, [request] * 8, [chosen])().stats
-        blocks = stats.expert_calls[0]
-        assert stats.drafter_calls[0] == passes * blocks
-        counts = {"drafter_calls": stats.drafter_calls[0], "expert_calls": blocks}
+        stats = engine.prepare([chosen] * 8, [request] * 8, [chosen])().stats.by_name()
+        blocks = stats["expert_calls"][0]
+        assert stats["drafter_calls"][0] == passes * blocks
+        counts = {"drafter_calls": stats["drafter_calls"][0], "expert_calls": blocks}
         assert compute.scored(chosen, counts) == {"drafter": 3 * blocks, "expert": 3 * blocks}
 
 

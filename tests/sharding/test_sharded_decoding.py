@@ -45,7 +45,8 @@ def check_same(found, expected):
     for name in ("logprob", "expert_logprob"):
         a, b = (np.where(own, np.asarray(getattr(x, name)), 0.0) for x in (found, expected))
         np.testing.assert_allclose(a, b, atol=2e-4, err_msg=name)
-    for name, a, b in zip(found.stats._fields, found.stats, expected.stats, strict=True):
+    for name, b in expected.stats.by_name().items():
+        a = found.stats.by_name()[name]
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4, err_msg=name)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from speccascade import rules
-from speccascade.decode.drafters import Draft
+from speccascade.decode.drafters import Dense, Draft
 from speccascade.decode.step import Record
 from speccascade.rules import Distributions
 from speccascade.trace import record as record_lib
@@ -23,7 +23,8 @@ def record_of(draft, q, p, pi, deferral, kept, next_token, emitted, length=None)
     batch = len(draft)
     length = np.full(batch, SIZE) if length is None else length
     ones = np.ones(batch, bool)
-    drafted = Draft(*map(jnp.asarray, (draft, q, q, length, length, 0 * length, ones)))
+    draft, q, length, ones = map(jnp.asarray, (draft, q, length, ones))
+    drafted = Draft(draft, Dense(q, q), length, {"drafter": length}, ones)
     verdict = Verdict(jnp.asarray(kept), jnp.asarray(next_token))
     return Record(drafted, *map(jnp.asarray, (p, pi, deferral)), verdict, jnp.asarray(emitted))
 
@@ -176,14 +177,12 @@ def test_random_blocks(rule, method):
     record, uniforms, r = random_case(rule, method, seed=len(rule.name))
     numbers = record_lib.numbers(record, uniforms, method)
     draft, q, p, pi, u = map(
-        np.asarray, (record.draft.tokens, record.draft.q, record.p, record.pi, uniforms.accept)
+        np.asarray, (record.draft.tokens, record.draft.q.q, record.p, record.pi, uniforms.accept)
     )
     # Strict verification, asked apart.
     options = {"length": record.draft.length, "method": method}
-    strict = verify(
-        None, record.draft.tokens, record.draft.q[:, :SIZE], record.p, uniforms=uniforms, **options
-    )
-    chances, _ = law(record.draft.tokens, record.draft.q[:, :SIZE], record.pi, **options)
+    strict = verify(None, record.draft.tokens, q[:, :SIZE], record.p, uniforms=uniforms, **options)
+    chances, _ = law(record.draft.tokens, q[:, :SIZE], record.pi, **options)
     seen = set()
     for b in range(BATCH):
         block = Writer(lambda i: b"x", ()).block(numbers, b, method, False)

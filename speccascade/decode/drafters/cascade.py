@@ -18,15 +18,17 @@ import jax
 import jax.numpy as jnp
 
 from speccascade import rules as rules_lib
-from speccascade.decode.decide import padded
-from speccascade.decode.drafters import (
+from speccascade.decode.drafters.interface import (
     AT_POSITIONS,
     ROWS,
+    Dense,
     Draft,
     EndsDraft,
-    ModelDrafter,
     Request,
+    check_size,
+    check_vocabulary,
 )
+from speccascade.decode.drafters.model import ModelDrafter
 from speccascade.errors import UserError
 from speccascade.models.interface import Model
 from speccascade.rules import Distributions, Rule
@@ -74,8 +76,7 @@ class _Block(NamedTuple):
       q: float32 [B, M + n + 1, V].
       q1: float32 [B, M + n + 1, V].
       count: int32 [B] in 0..M.
-      calls: int32 [B].
-      middle_calls: int32 [B].
+      calls: int32 [B] each, by role.
       valid: bool [B].
       caches: both models'.
     """
@@ -84,8 +85,7 @@ class _Block(NamedTuple):
     q: jax.Array
     q1: jax.Array
     count: jax.Array
-    calls: jax.Array
-    middle_calls: jax.Array
+    calls: dict[str, jax.Array]
     valid: jax.Array
     caches: Caches
 
@@ -94,10 +94,11 @@ class _Block(NamedTuple):
 class CascadeDrafter:
     """Two models and a rule that draft for a third.
 
-    Its parameters are `{"drafter": ..., "middle": ...}`. The rule comes with the request, so that
-    its knobs are traced and go by row. The limits on what may be drafted hold for both models.
+    Its parameters are `{"drafter": ..., "middle": ...}`. The middle rule is what it asks of the
+    rows (`drafting`), so that its knobs are traced and go by row. The limits on what may be drafted
+    hold for both models.
 
-    `Draft.q1`, from which the expert's rule reads the drafter's confidence, is the middle rule's
+    `Dense.q1`, from which the expert's rule reads the drafter's confidence, is the middle rule's
     target of the two models' distributions at temperature 1.
 
     Attributes:
@@ -110,9 +111,31 @@ class CascadeDrafter:
     middle: Model
     draft_length: int
 
+    roles = ("drafter", "middle")
+
     def __post_init__(self):
         if self.draft_length < 1:
             raise UserError(f"middle_draft_length={self.draft_length} must be at least 1")
+
+    def check(self, expert, size, rules, drafting):
+        """Raises UserError where models or rows do not fit; see `Drafter.check`."""
+        check_size(size)
+        if not isinstance(drafting, Rule):
+            raise UserError("rows of a cascade drafter say by which rule to draft (drafting)")
+        check_vocabulary(self.middle, expert, "middle model")
+        check_vocabulary(self.drafter, expert)
+
+    def placement(self, layout):
+        """Refuses a mesh."""
+        raise UserError("a cascade of three models decodes on one device; leave out the mesh")
+
+    def param_shardings(self, placement):
+        """Has none: there is no placement."""
+        raise NotImplementedError
+
+    def state_axes(self, state):
+        """Has none: there is no placement."""
+        raise NotImplementedError
 
     def uniforms(self, size):
         """Takes, for every offset at which a round may begin, 2 n + 1."""
@@ -142,8 +165,7 @@ class CascadeDrafter:
             q=jnp.zeros((batch, width, vocab), jnp.float32),
             q1=jnp.zeros((batch, width, vocab), jnp.float32),
             count=none,
-            calls=none,
-            middle_calls=none,
+            calls=dict.fromkeys(self.roles, none),
             valid=none == 0,
             caches=state,
         )
@@ -167,11 +189,9 @@ class CascadeDrafter:
             length = jnp.sum(jnp.cumprod(goes_on.astype(jnp.int32), axis=1), axis=1)
         made = Draft(
             tokens=block.tokens[:, :size],
-            q=q,
-            q1=q1,
+            q=Dense(q, q1),
             length=length.astype(jnp.int32),
             calls=block.calls,
-            middle_calls=block.middle_calls,
             valid=block.valid,
         )
         return made, block.caches
@@ -190,20 +210,19 @@ class CascadeDrafter:
           rereads: whether the token before the newest may be missing from the caches: without the
             bonus position, the last one of a block that the expert kept whole is.
         """
-        n, rule = self.draft_length, request.middle_rule
+        n, rule = self.draft_length, request.drafting
         active = block.count < wanted
         text = jnp.concatenate([request.previous[:, None], request.last[:, None], block.tokens], 1)
         # A round's noise goes by where in its block it begins: no two of a row begin at one place.
         noise = request.uniforms.reshape(active.shape[0], request.size + 1, 2 * n + 1)
         noise = _at(noise, jnp.minimum(block.count, request.size))
-        own = Request(
+        own = request._replace(
             previous=_at(text, block.count),
             last=_at(text, block.count + 1),
             position=request.position + block.count,
             uniforms=noise[:, :n],
-            temperature=request.temperature,
-            truncation=request.truncation,
             size=n,
+            drafting=None,
         )
 
         # Draft.
@@ -225,7 +244,7 @@ class CascadeDrafter:
             (
                 ROWS,
                 (ROWS, ROWS),
-                Draft(ROWS, AT_POSITIONS, AT_POSITIONS, *(ROWS,) * 4),
+                draft.axes(),
                 AT_POSITIONS,
                 ROWS,
             ),
@@ -250,8 +269,10 @@ class CascadeDrafter:
             q=append(block.q, made.pi),
             q1=append(block.q1, made.pi1),
             count=jnp.where(active, jnp.minimum(block.count + made.count, wanted), block.count),
-            calls=block.calls + jnp.where(active, draft.calls, 0),
-            middle_calls=block.middle_calls + active,
+            calls={
+                "drafter": block.calls["drafter"] + jnp.where(active, draft.calls["drafter"], 0),
+                "middle": block.calls["middle"] + active,
+            },
             valid=block.valid & (~active | (draft.valid & made.valid)),
             caches=Caches(drafter_cache, middle_cache),
         )
@@ -293,7 +314,7 @@ def _decide(
     """Decides on a round: one pure function of the models' logits, on shards of the vocabulary."""
     size = draft.tokens.shape[1]
     p, p1 = distribution(logits, *limits, vocab), confidence(logits, vocab)
-    q, q1 = padded(draft.q, p), padded(draft.q1, p)
+    q, q1 = draft.q.spread(p, vocab)
     pi = rules_lib.apply(rule, Distributions(q, p, q1, p1), vocab).pi
     pi1 = rules_lib.apply(rule, Distributions(q1, p1, q1, p1), vocab).pi
     verdict = verify(

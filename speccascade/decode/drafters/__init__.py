@@ -1,0 +1,19 @@
+"""Who writes the block: a model, a cascade of two, a lookup in the text, or nobody."""
+
+from speccascade.decode.drafters.cascade import CascadeDrafter
+from speccascade.decode.drafters.interface import Dense, Draft, Drafter, OneHot, Request
+from speccascade.decode.drafters.lookup import LookupDrafter
+from speccascade.decode.drafters.model import ModelDrafter
+from speccascade.decode.drafters.none import NoDrafter
+
+__all__ = [
+    "CascadeDrafter",
+    "Dense",
+    "Draft",
+    "Drafter",
+    "LookupDrafter",
+    "ModelDrafter",
+    "NoDrafter",
+    "OneHot",
+    "Request",
+]
