@@ -11,7 +11,7 @@ ROOT = pathlib.Path("speccascade")
 # What each folder, or file at the top, may import beside itself. The method stands alone.
 _BASE = ("errors", "vocab")
 _METHOD = (*_BASE, "head", "knobs", "rules", "sampling", "verify", "randomness")
-_MODELS = (*_BASE, "sharding", "models")
+_MODELS = (*_BASE, "formats", "sharding", "models")
 _FILES = (*_MODELS, "text", "workdir")
 _PAIRS = (*_FILES, "importing", "pairs")
 _ANSWERS = (*_METHOD, *_PAIRS, "tasks", "decode", "inference")
@@ -24,10 +24,11 @@ ALLOWED = {
     "sampling": _BASE,
     "verify": (*_BASE, "sampling"),
     "randomness": _BASE,
+    "formats": _BASE,
     "sharding": _BASE,
     "models": _MODELS,
-    "text": _BASE,
-    "tasks": _BASE,
+    "text": (*_BASE, "formats"),
+    "tasks": (*_BASE, "formats"),
     "workdir": _FILES,
     "decode": (*_METHOD, *_MODELS),
     "importing": (*_FILES, "importing"),

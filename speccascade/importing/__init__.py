@@ -17,7 +17,7 @@ from typing import NamedTuple
 from etils import epath
 
 from speccascade import models
-from speccascade.fields import Fields
+from speccascade.formats.fields import Fields
 from speccascade.importing.arrays import read_params
 from speccascade.importing.preparation import context_length, prepare
 from speccascade.importing.sources import locate

@@ -14,10 +14,10 @@ from typing import Any
 import gguf
 import numpy as np
 
-from speccascade import gguf_header
 from speccascade.errors import UserError
-from speccascade.fields import Fields
-from speccascade.gguf_header import TensorInfo
+from speccascade.formats import gguf_header
+from speccascade.formats.fields import Fields
+from speccascade.formats.gguf_header import TensorInfo
 from speccascade.importing import gguf_metadata
 from speccascade.importing.checkpoint import Checkpoint, Tensor
 from speccascade.text import Tokenizer, gguf_vocabulary

@@ -12,7 +12,7 @@ import numpy as np
 
 from speccascade import models, text
 from speccascade.errors import UserError
-from speccascade.fields import Fields
+from speccascade.formats.fields import Fields
 from speccascade.importing import gguf_files, safetensors_files, sources
 from speccascade.importing.architectures import planner, text_config
 from speccascade.importing.checkpoint import Checkpoint, Tensor

@@ -7,7 +7,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from speccascade.errors import UserError
-from speccascade.fields import Fields
+from speccascade.formats.fields import Fields
 from speccascade.importing.checkpoint import Checkpoint, Tensor
 
 READABLE = ("F32", "F16", "BF16")

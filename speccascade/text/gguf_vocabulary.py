@@ -11,9 +11,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from speccascade import gguf_header
 from speccascade.errors import UserError
-from speccascade.fields import Fields
+from speccascade.formats import gguf_header
+from speccascade.formats.fields import Fields
 from speccascade.text import end_tokens
 from speccascade.text.hugging_face import HuggingFaceTokenizer
 from speccascade.text.interface import Tokenizer

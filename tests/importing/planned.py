@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from speccascade import models
-from speccascade.fields import Fields
+from speccascade.formats.fields import Fields
 from speccascade.importing.architectures import planner
 from speccascade.importing.weights import Plan
 

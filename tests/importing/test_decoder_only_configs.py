@@ -4,7 +4,7 @@ import pytest
 
 from speccascade import models
 from speccascade.errors import UserError
-from speccascade.fields import Fields
+from speccascade.formats.fields import Fields
 from speccascade.importing.architectures import decoder_only
 from tests.importing import decoder_only_families as families
 from tests.importing import planned

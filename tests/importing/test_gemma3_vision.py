@@ -9,7 +9,7 @@ from safetensors.numpy import save_file
 
 from speccascade import importing, models, text
 from speccascade.errors import UserError
-from speccascade.fields import Fields
+from speccascade.formats.fields import Fields
 from speccascade.importing.preparation import context_length
 from tests.importing import decoder_only_families as families
 from tests.importing import planned

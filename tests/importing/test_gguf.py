@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import tiny_checkpoint as tiny
 
-from speccascade import gguf_header, importing, models
+from speccascade import importing, models
 from speccascade.errors import UserError
-from speccascade.fields import Fields
+from speccascade.formats import gguf_header
+from speccascade.formats.fields import Fields
 from speccascade.importing import gguf_files, gguf_metadata, preparation
 from speccascade.importing.checkpoint import Tensor
 from tests.importing import planned

@@ -10,7 +10,7 @@ import tokenizers
 
 from speccascade import decode, importing, models
 from speccascade.errors import UserError
-from speccascade.fields import Fields
+from speccascade.formats.fields import Fields
 from speccascade.importing.architectures import t5
 from speccascade.models.t5 import bucket_table
 from tests.importing import planned

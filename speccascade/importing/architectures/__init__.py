@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from speccascade.errors import UserError
-from speccascade.fields import Fields, show
+from speccascade.formats.fields import Fields, show
 from speccascade.importing.architectures import decoder_only, gemma3_vision, t5
 from speccascade.importing.architectures.gemma3_vision import text_config
 from speccascade.importing.weights import Plan

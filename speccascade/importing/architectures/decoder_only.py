@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from speccascade.errors import UserError
-from speccascade.fields import Fields
+from speccascade.formats.fields import Fields
 from speccascade.importing.architectures import known
 from speccascade.importing.weights import Plan, Weight
 

@@ -3,7 +3,7 @@
 import dataclasses
 
 from speccascade.errors import UserError
-from speccascade.fields import Fields
+from speccascade.formats.fields import Fields
 from speccascade.importing.architectures import known
 from speccascade.importing.architectures.decoder_only import gemma3
 from speccascade.importing.weights import Plan, Weight

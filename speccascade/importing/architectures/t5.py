@@ -1,6 +1,6 @@
 """T5 checkpoints, v1.0, v1.1 and Flan, as configurations of one encoder-decoder."""
 
-from speccascade.fields import Fields
+from speccascade.formats.fields import Fields
 from speccascade.importing.architectures import known
 from speccascade.importing.architectures.decoder_only import MOST_LAYERS, size
 from speccascade.importing.weights import Plan, Weight

@@ -17,9 +17,9 @@ from typing import Any, Self
 
 from etils import epath
 
-from speccascade import field_types
 from speccascade.errors import UserError
-from speccascade.field_types import LARGEST_INTEGER, Kind, show
+from speccascade.formats import field_types
+from speccascade.formats.field_types import LARGEST_INTEGER, Kind, show
 
 _ABSENT: Any = object()
 

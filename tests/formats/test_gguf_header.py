@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from speccascade import gguf_header
 from speccascade.errors import UserError
+from speccascade.formats import gguf_header
 
 Type = gguf.GGUFValueType
 BOUNDS = {
