@@ -50,7 +50,8 @@ _LATEX_REST = re.compile(r"\\(?:[a-zA-Z]+|[()\[\]\s,;:])?")
 # Scripts that put no spaces between words, or write particles onto them.
 _SPACELESS = (
     (0x0E00, 0x0EFF),  # Thai, Lao
-    (0x1000, 0x11FF),  # Burmese, Georgian (but see below), Hangul letters
+    (0x1000, 0x109F),  # Burmese
+    (0x1100, 0x11FF),  # Hangul letters
     (0x1780, 0x17FF),  # Khmer
     (0x3005, 0x3007),
     (0x3040, 0x309F),  # Hiragana
@@ -62,7 +63,6 @@ _SPACELESS = (
     (0xF900, 0xFAFF),
     (0x20000, 0x323AF),
 )
-_GEORGIAN = range(0x10A0, 0x1100)
 _KATAKANA = range(0x30A0, 0x3100)
 _MEANING_THEMSELVES = frozenset("+-–.,:/'_^*×·$%#&<)]")
 
@@ -137,6 +137,5 @@ def _kind(character: str) -> str:
     if category[0] in "LN":
         if code in _KATAKANA:
             return "k"
-        spaceless = any(first <= code <= last for first, last in _SPACELESS)
-        return "c" if spaceless and code not in _GEORGIAN else "w"
+        return "c" if any(first <= code <= last for first, last in _SPACELESS) else "w"
     return "o" if category in ("So", "Sm") and code > 0x7F else " "

@@ -8,6 +8,8 @@ from speccascade.tasks.numbers import Piece, number, pieces
 
 _MARK = re.compile("#{4,}")
 _CLAUSE_END = re.compile(r"[.;!?,]+(?=\s|$)|\s[(\[]")
+_TAG = re.compile(r"<[/|]?[a-zA-Z][^<>]*>")
+_SQUARE_OR_CUBIC = re.compile(r"(?<=[^\W\d_])\^?[23](?![\w.,])")
 _EQUALS = re.compile("[=≈≃→⇒]")
 _SCALES = {
     "dozen": 12,
@@ -51,15 +53,17 @@ def final_number(text: str) -> int | float | None:
 
 
 def _of_line(line: str) -> Fraction | None:
+    line = _TAG.sub(" ", line)
     if (value := number(line)) is not None:
         return value
     text = canonical(line).lstrip("*_`([{\"' \t")
-    clause = _CLAUSE_END.split(text)[0].strip()
+    clause = _SQUARE_OR_CUBIC.sub("", _CLAUSE_END.split(text)[0].strip())
     sides = [side for side in _EQUALS.split(clause) if any(map(str.isdigit, side))]
     if not sides:
         return None
     if (value := number(sides[-1])) is not None:
         return value
+    # A word that ends in a digit, such as A-5, is no number, and leaves open which is meant.
     found = [piece for piece in pieces(sides[-1]) if piece.is_number or piece.text[-1].isdigit()]
     return _in_context(found[0], sides[-1]) if len(found) == 1 else None
 

@@ -49,6 +49,8 @@ def test_a_plain_number_is_read_as_the_official_extraction_reads_it(value, group
         (" x = 5", 5), (" 18 apples", 18), (" about 18", 18), (" USD 18", 18), (" US$18", 18),
         (" The answer is 18.", 18), (" **Answer: 18**", 18), (" Answer = **18**", 18),
         (r" \boxed{18 \text{ apples}}", 18), (r" \text{Answer: } 18", 18), (" 18kg", 18),
+        (" 18 m²", 18), (" 18 cm^3.", 18),
+        (" <b>18</b>", 18), (" 18<|im_end|>", 18), (" x2", None),
         (" $18/hour", 18), (" 18 km/h", 18), (" 2 million", 2_000_000), (" 1.5 million dollars",
         1_500_000),
         (" 3 dozen", 36), (" 18 (6 each)", 18), (" 18, because 3 * 6 = 18", 18),
