@@ -314,6 +314,11 @@ def test_chat(tmp_path):
     assert chat.encode_prompts(["Hi"]) == [tokenizer.encode_chat([message])]
     pairs.export(chat, tmp_path / "exported", {})
     assert pairs.load(str(tmp_path / "exported")).chat
+    assert pairs.chats({**sources, "chat": True}) and pairs.chats(str(tmp_path / "exported"))
+    pairs.export(plain, tmp_path / "plain", {})
+    assert not pairs.chats(sources) and not pairs.chats(str(tmp_path / "plain"))
+    with pytest.raises(UserError, match="no pair at "):
+        pairs.chats(str(tmp_path / "nowhere"))
     assert (
         len(generate_text(chat, ["Hi<|im_end|>"], max_new_tokens=3, rule="spec", draft_length=2))
         == 1

@@ -76,7 +76,8 @@ def run(
     """
     if num_examples < 1:
         raise UserError(f"--num_examples={num_examples} must be at least 1")
-    examples = tasks.make(config.task).examples("validation", num_examples)
+    chat = source is None and pairs.chats(config.pair)
+    examples = tasks.make(config.task, chat).examples("validation", num_examples)
     rows = [row for subject in _subjects(config, source, examples) for row in _rows(subject)]
     show(table.markdown(_COLUMNS, rows))
 

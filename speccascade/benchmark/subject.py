@@ -73,7 +73,7 @@ def load(config: ml_collections.ConfigDict, num_prompts: int) -> Subject:
         return _synthetic(config.synthetic, room, num_prompts)
     source = config.pair
     pair = pairs.load(source if isinstance(source, str) else source.to_dict())
-    task = tasks.make(config.task)
+    task = tasks.make(config.task, pair.chat)
     examples = task.examples("test", num_prompts)
     if len(examples) < num_prompts:
         raise UserError(

@@ -125,7 +125,7 @@ def _held_out(config: ml_collections.ConfigDict) -> list[str]:
     """Returns the prompts that the drafter will be measured on."""
     if "task" not in config:
         return []
-    task = tasks.make(config.task)
+    task = tasks.make(config.task, config.texts.chat)
     return [e.prompt for split in ("validation", "test") for e in task.examples(split)]
 
 

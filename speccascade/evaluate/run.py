@@ -94,7 +94,7 @@ def prepare(config: ml_collections.ConfigDict) -> Sweep:
             f"{jax.process_count()} processes share no mesh: give the config one, such as "
             "--config.mesh='{\"data\": -1}'"
         )
-    task = tasks.make(config.task)
+    task = tasks.make(config.task, pairs.chats(plain["pair"]))
     examples = {}
     for split, count in section["splits"].items():
         examples[split] = task.examples(split, count)
@@ -107,7 +107,7 @@ def prepare(config: ml_collections.ConfigDict) -> Sweep:
     engine, prompts = _tokenize(pair, task, examples, section["max_new_tokens"])
     for setting in settings:
         engine.check(setting)
-        _check_heads(setting, task, section["splits"])
+        _check_heads(setting, config.task.name, section["splits"])
     return Sweep(
         plain,
         engine,
@@ -137,14 +137,14 @@ def _check(section: Mapping[str, Any]) -> None:
             raise UserError(f"{name}={value} must be a whole number, at least {least}")
 
 
-def _check_heads(setting: Setting, task: tasks.Task, splits: Mapping[str, int]) -> None:
+def _check_heads(setting: Setting, task: str, splits: Mapping[str, int]) -> None:
     """Raises UserError where a head would be measured by examples that it was trained on."""
     for name, value in (*setting.knobs, *setting.middle_knobs):
         if name != "head":
             continue
         notes = heads.notes(value)
         split, first = notes.get("split", "train"), notes.get("first", 0)
-        if notes.get("task") == task.name and splits.get(split, 0) > first:
+        if notes.get("task") == task and splits.get(split, 0) > first:
             change = (
                 f"lower evaluate.splits.{split} (now {splits[split]}) to that"
                 if first

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import ml_collections
 
-from speccascade import tasks
+from speccascade import pairs, tasks
 from speccascade.errors import UserError
 from speccascade.evaluate import origin, quality
 from speccascade.evaluate.jobs import QUALITY, Job
@@ -57,7 +57,7 @@ def score(workdir: str, task_options: Mapping[str, Any] | None = None) -> Scored
             f"{workdir} has answers of the task {config['task']['name']}, which {options['name']} "
             "cannot score"
         )
-    task = tasks.make(ml_collections.ConfigDict(options))
+    task = tasks.make(ml_collections.ConfigDict(options), pairs.chats(config["pair"]))
     with contextlib.ExitStack() as held:
         check = held.enter_context(claim.claim(workdir))
         store = results.Results(workdir, check)

@@ -43,7 +43,7 @@ def from_flags(
         given = {"rule": "spec", "draft_length": 5, **given}
     texts, stop_strings = _prompts(prompt, prompts_file), ()
     if "task" in config:
-        task = tasks.make(config.task)
+        task = tasks.make(config.task, pairs.chats(config.pair))
         texts, stop_strings = [task.prompt(text) for text in texts], task.stop_strings
     pair = config.pair if isinstance(config.pair, str) else config.pair.to_dict()
     return generate_text(

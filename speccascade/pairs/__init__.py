@@ -13,7 +13,7 @@ from speccascade.sharding import Layout
 from speccascade.workdir import notes as training_notes
 from speccascade.workdir import sharing
 
-__all__ = ["MIDDLE", "ROLES", "Pair", "export", "export_workdirs", "load", "load_model"]
+__all__ = ["MIDDLE", "ROLES", "Pair", "export", "chats", "export_workdirs", "load", "load_model"]
 
 
 def load(source: str | Mapping[str, Any], layout: Layout | None = None) -> Pair:
@@ -34,6 +34,19 @@ def load(source: str | Mapping[str, Any], layout: Layout | None = None) -> Pair:
     if not isinstance(source, str):
         return combined.combine(source, layout).laid_out(layout)
     return folder.read(folder.path(source)).laid_out(layout)
+
+
+def chats(source: str | Mapping[str, Any]) -> bool:
+    """Returns whether prompts of the pair that `load` would load go into a chat template.
+
+    Nothing but a description is read.
+
+    Raises:
+      UserError: there is no such pair.
+    """
+    if isinstance(source, str):
+        return folder.chats(folder.path(source))
+    return bool(source.get("chat", False))
 
 
 def export_workdirs(

@@ -87,6 +87,11 @@ def _described(directory: str) -> _Described:
         raise UserError(f"{where} describes no pair; export the pair again") from None
 
 
+def chats(directory: str) -> bool:
+    """Returns whether the prompts of a pair go into a chat template."""
+    return _described(directory).chat
+
+
 def read(directory: str) -> Pair:
     """Reads a whole pair.
 

@@ -8,7 +8,7 @@ from typing import Any
 import ml_collections
 import numpy as np
 
-from speccascade import tasks
+from speccascade import pairs, tasks
 from speccascade.errors import UserError
 from speccascade.evaluate.jobs import QUALITY
 from speccascade.evaluate.quality import asked
@@ -46,12 +46,13 @@ def differing(
     chosen = [_find(text, list(rows)) for text in (left, right)]
     own = [rows[setting] for setting in chosen]
     count = min(row["num_examples"] for row in own)
-    examples = tasks.make(ml_collections.ConfigDict(config["task"])).examples(split, count)
+    task = tasks.make(ml_collections.ConfigDict(config["task"]), pairs.chats(config["pair"]))
+    examples = task.examples(split, count)
     found = []
     for row in own:
         kept = {(a["id"], a["prompt"]): a for a in answers.read(workdir, row["answers"])}
         found.append([kept.get(tuple(asked(e).values())) for e in examples])
-    pairs = [
+    others = [
         (i, a, b)
         for i, (a, b) in enumerate(zip(*found, strict=True))
         if a is not None and b is not None and a["text"] != b["text"]
@@ -59,10 +60,10 @@ def differing(
     lines = [
         f"left   {chosen[0]}",
         f"right  {chosen[1]}",
-        f"{len(pairs)} of {count} answers of split {split} differ"
-        + (f"; the first {limit}:" if limit < len(pairs) else ""),
+        f"{len(others)} of {count} answers of split {split} differ"
+        + (f"; the first {limit}:" if limit < len(others) else ""),
     ]
-    for i, a, b in pairs[:limit]:
+    for i, a, b in others[:limit]:
         scores = (_score(row["scores"][i]) for row in own)
         lines += ["", f"== example {examples[i].id}, scores {' and '.join(scores)}"]
         lines += [f"   {line}" for line in _wrapped(examples[i].prompt, 2 * WIDTH)[-_SHOWN:]]
@@ -101,5 +102,5 @@ def _wrapped(text: str, width: int) -> list[str]:
 
 
 def _beside(left: Sequence[str], right: Sequence[str]) -> list[str]:
-    pairs = zip_longest(left, right, fillvalue="")
-    return [f"{a:{WIDTH}} | {b}".rstrip() for a, b in pairs]
+    both = zip_longest(left, right, fillvalue="")
+    return [f"{a:{WIDTH}} | {b}".rstrip() for a, b in both]

@@ -60,12 +60,19 @@ _TASKS = {
 }
 
 
-def make(config: ml_collections.ConfigDict) -> Task:
-    """The task that `config.name` names, built from the rest of `config`."""
+def make(config: ml_collections.ConfigDict, chat: bool = False) -> Task:
+    """The task that `config.name` names, built from the rest of `config`.
+
+    With `chat`, whether its prompts go into a chat template, a task that has a format for that
+    ("instruct") takes it where `config.format` does not say which.
+    """
     if config.name not in _TASKS:
         raise UserError(f"unknown task {config.name!r}; known: {', '.join(sorted(_TASKS))}")
     module, name = _TASKS[config.name].split(".")
-    return getattr(importlib.import_module(f"{__name__}.{module}"), name)(config)
+    kind = getattr(importlib.import_module(f"{__name__}.{module}"), name)
+    if chat and "instruct" in getattr(kind, "formats", ()) and "format" not in config:
+        config = ml_collections.ConfigDict({**config.to_dict(), "format": "instruct"})
+    return kind(config)
 
 
 __all__ = ["SPLITS", "Example", "Task", "make"]

@@ -15,7 +15,6 @@ from speccascade.tasks import columns
 from speccascade.tasks.example import Example
 
 _FIELDS = ("format", "path", "revision", "seed", "shots")
-_FORMATS = ("few_shot", "t5")
 _WORD = re.compile(r"\S+")
 _SPLIT_IDS = 10**8  # more than any split has rows
 
@@ -51,10 +50,10 @@ class BenchmarkTask:
     """A task whose problems are rows; see `speccascade.tasks.Task` for what its methods promise.
 
     Config fields, none of them needed: `path`, a directory to read in place of the hub, see
-    `columns.read`; `revision` of the hub's data set; `format`, "few_shot" (the default) or "t5",
-    the bare question behind T5's prefix for it; `shots`, how many worked examples come first,
-    drawn from the training rows by `seed` (0); where the task has it, `max_words`, after which a
-    text to be summarised is cut off.
+    `columns.read`; `revision` of the hub's data set; `format`, "few_shot" (the default), "t5", the
+    bare question behind T5's prefix for it, or a further one of the task; `shots`, how many worked
+    examples come first, drawn from the training rows by `seed` (0); where the task has it,
+    `max_words`, after which a text to be summarised is cut off.
 
     A task is a class that sets the attributes and defines `problem` and `score`.
 
@@ -70,6 +69,7 @@ class BenchmarkTask:
       separator: between a worked example and what follows it.
       stops: where an answer to a few-shot prompt ends.
       prefix: T5's, None where it has none.
+      formats: that it has.
       max_words: if the config does not say; None where a question must stay whole.
     """
 
@@ -85,6 +85,7 @@ class BenchmarkTask:
     separator = "\n\n"
     stops: tuple[str, ...] = ("\n",)
     prefix: str | None = None
+    formats: tuple[str, ...] = ("few_shot", "t5")
     max_words: int | None = None
 
     def __init__(self, config: ml_collections.ConfigDict):
@@ -97,11 +98,11 @@ class BenchmarkTask:
         self._revision = config.get("revision")
         self._seed = config.get("seed", 0)
         self._format = config.get("format", "few_shot")
-        if self._format not in _FORMATS:
-            raise UserError(f"task.format={self._format!r} must be {' or '.join(_FORMATS)}")
+        if self._format not in self.formats:
+            raise UserError(f"task.format={self._format!r} must be {' or '.join(self.formats)}")
         if self._format == "t5" and self.prefix is None:
             raise UserError(f"{self.name} has no T5 prefix; set task.format='few_shot'")
-        default = self.shots if self._format == "few_shot" else 0
+        default = 0 if self._format == "t5" else self.shots
         self._num_shots = config.get("shots", default)
         if type(self._num_shots) is not int or self._num_shots < 0:
             raise UserError(f"task.shots={self._num_shots} must be a whole number, at least 0")
@@ -133,7 +134,7 @@ class BenchmarkTask:
         for number, problem in self._problems(part.of):
             if _sixteenth(problem.question) not in part.share:
                 continue
-            prompt, answer = self.prompt(problem.question), self._lead() + problem.answer
+            prompt, answer = self.prompt(problem.question), self._shown(problem)
             found.append(Example(self._id(part.of, number), prompt, answer, problem.reference))
             if len(found) == limit:
                 break
@@ -155,10 +156,16 @@ class BenchmarkTask:
     def _head(self) -> str:
         """All of a few-shot prompt that comes before the question."""
         shots = [
-            self.template.format(self._cut(question)) + self._lead() + answer + self.separator
-            for question, answer, _ in self._shots()
+            self.template.format(self._cut(problem.question))
+            + self._shown(problem)
+            + self.separator
+            for problem in self._shots()
         ]
         return self.instruction + "".join(shots)
+
+    def _shown(self, problem: Problem) -> str:
+        """The answer to a problem as it stands behind the prompt."""
+        return self._lead() + problem.answer
 
     def _lead(self) -> str:
         """What parts the answer from a prompt that does not end in white space."""

@@ -11,7 +11,7 @@ from typing import Any
 from speccascade.tasks.benchmark_task import BenchmarkTask, Part, Problem
 from speccascade.tasks.columns import Hub
 from speccascade.tasks.example import Example
-from speccascade.tasks.gsm_symbolic import final_number
+from speccascade.tasks.final_number import final_number
 
 _CALCULATOR = re.compile(r"<<[^>]*>>")
 

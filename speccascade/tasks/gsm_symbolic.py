@@ -14,22 +14,13 @@ import ml_collections
 
 from speccascade.errors import UserError
 from speccascade.tasks.example import Example
+from speccascade.tasks.final_number import final_number
+from speccascade.tasks.numbers import number
 
 # Parts in sixteen of all problems, and the first id of each split.
 _SPLITS = {"train": (range(0, 14), 0), "validation": ((14,), 10**8), "test": ((15,), 2 * 10**8)}
-_NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
-_FINAL = re.compile(r"####\s*[^\d\s-]?(" + _NUMBER.pattern + ")")
-
-
-def parse_number(text: str) -> float:
-    """The value of "36", "36.0" or "1,200"."""
-    return float(text.replace(",", ""))
-
-
-def final_number(text: str) -> float | None:
-    """The number after the last "####" of a worked answer, or None without one."""
-    found = _FINAL.findall(text)
-    return parse_number(found[-1]) if found else None
+# Every one that a problem shows, in whatever it is a part of.
+_SHOWN = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
 
 
 class GsmSymbolic:
@@ -82,7 +73,7 @@ class GsmSymbolic:
         """1.0 if the number after the last "####" equals the reference as a number."""
         return float(final_number(text) == example.reference)
 
-    def _problems(self, split: str) -> Iterator[tuple[str, str, float]]:
+    def _problems(self, split: str) -> Iterator[tuple[str, str, int | float]]:
         """Endless stream of (question, worked answer, final number), the templates in turn."""
         generators = _generators()
         rejected_in_a_row = 0
@@ -109,20 +100,21 @@ def _part(question: str) -> int:
     return hashlib.blake2b(question.encode(), digest_size=1).digest()[0] % 16
 
 
-def _largest(problem: tuple[str, str, float]) -> float:
-    return max(parse_number(n) for n in _NUMBER.findall(problem[0] + " " + problem[1]))
+def _largest(problem: tuple[str, str, int | float]) -> float:
+    shown = _SHOWN.findall(problem[0] + " " + problem[1])
+    return max(float(text.replace(",", "")) for text in shown)
 
 
-def _read(item: dict) -> tuple[str, str, float] | None:
+def _read(item: dict) -> tuple[str, str, int | float] | None:
     """(question, worked answer, final number); None where the two answers disagree."""
     metadata = item["metadata"]
     nested = [m for m in metadata.values() if isinstance(m, dict)]
     answers = [m["answer_cot"] for m in (metadata, *nested) if "answer_cot" in m]
     answer = answers[0].strip() if answers else ""
-    number = final_number(answer)
-    if number is None or number != parse_number(str(item["answer"])):
+    final = final_number(answer)
+    if final is None or final != number(str(item["answer"])):
         return None
-    return item["question"].strip(), answer, number
+    return item["question"].strip(), answer, final
 
 
 def _working_templates() -> frozenset[int]:

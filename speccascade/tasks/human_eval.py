@@ -8,6 +8,7 @@ The programs that a model writes are run, in `speccascade.tasks.sandbox`.
 """
 
 import importlib.util
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,15 +16,17 @@ import ml_collections
 from etils import epath
 
 from speccascade.errors import UserError
-from speccascade.tasks import columns, sandbox
-from speccascade.tasks.benchmark_task import BenchmarkTask, Part, Problem
+from speccascade.tasks import columns
+from speccascade.tasks.benchmark_task import Part, Problem
+from speccascade.tasks.code_task import CodeTask, passes
 from speccascade.tasks.example import Example
 
 _FILE = "data/HumanEval.jsonl.gz"
+_CALLED = re.compile(r"^check\((\w+)\)\s*\Z", re.MULTILINE)
 
 
-class HumanEval(BenchmarkTask):
-    """No shots; 1.0 if the tests pass, else 0.0. With `path`, a directory that has test.jsonl."""
+class HumanEval(CodeTask):
+    """No shots. With `path`, a directory that has test.jsonl."""
 
     name = "human_eval"
     hub = columns.Hub("openai/openai_humaneval")
@@ -33,13 +36,16 @@ class HumanEval(BenchmarkTask):
     }
     shots = 0
     template = "{}"
+    request = (
+        "Write a solution to the following problem and make sure that it passes the tests:\n"
+        "```python\n{}```"
+    )
     stops = ("\nclass ", "\ndef ", "\n#", "\nif ", "\nprint(")
 
     def __init__(self, config: ml_collections.ConfigDict):
         super().__init__(config)
         if self._num_shots:
             raise UserError("task.shots must be 0: human_eval has no problems to spare")
-        sandbox.require()
 
     def problem(self, row: Mapping[str, Any]) -> Problem | None:
         test = f"{row['test']}\ncheck({row['entry_point']})"
@@ -47,7 +53,10 @@ class HumanEval(BenchmarkTask):
 
     def score(self, text: str, example: Example) -> float:
         prompt, test = example.reference
-        return float(sandbox.passes(f"{prompt}{text}\n\n{test}"))
+        return passes(prompt, text, _CALLED.findall(test), test)
+
+    def program(self, problem: Problem) -> str:
+        return problem.question + problem.answer
 
     def _lead(self) -> str:
         return ""

@@ -3,19 +3,20 @@
 The programs that a model writes are run, in `speccascade.tasks.sandbox`.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
-import ml_collections
-
-from speccascade.tasks import sandbox
-from speccascade.tasks.benchmark_task import BenchmarkTask, Part, Problem
+from speccascade.tasks.benchmark_task import Part, Problem
+from speccascade.tasks.code_task import CodeTask, passes
 from speccascade.tasks.columns import Hub
 from speccascade.tasks.example import Example
 
+_CALLED = re.compile(r"\b([^\W\d]\w*)\s*\(")
 
-class Mbpp(BenchmarkTask):
-    """3 shots in the paper's wording; 1.0 if the tests pass, else 0.0."""
+
+class Mbpp(CodeTask):
+    """3 shots in the paper's wording."""
 
     name = "mbpp"
     hub = Hub("google-research-datasets/mbpp", "full")
@@ -26,12 +27,9 @@ class Mbpp(BenchmarkTask):
     }
     shots = 3
     template = "You are an expert Python programmer, and here is your task: {}\n[BEGIN]\n"
+    request = "You are an expert Python programmer, and here is your task: {}\n"
     separator = "\n[DONE]\n\n"
     stops = ("[DONE]",)
-
-    def __init__(self, config: ml_collections.ConfigDict):
-        super().__init__(config)
-        sandbox.require()
 
     def problem(self, row: Mapping[str, Any]) -> Problem | None:
         tests = "\n".join(row["test_list"])
@@ -40,4 +38,7 @@ class Mbpp(BenchmarkTask):
         return Problem(question, code, f"{row['test_setup_code']}\n{tests}")
 
     def score(self, text: str, example: Example) -> float:
-        return float(sandbox.passes(f"{text}\n{example.reference}"))
+        return passes("", text, _CALLED.findall(example.reference), example.reference)
+
+    def program(self, problem: Problem) -> str:
+        return problem.answer

@@ -9,8 +9,6 @@ A question without `split` belongs to the split that a hash of its prompt names.
 
 import hashlib
 import json
-import string
-import unicodedata
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -19,24 +17,10 @@ from etils import epath
 
 from speccascade.errors import UserError
 from speccascade.tasks.example import Example
+from speccascade.tasks.mentions import contains, terms
 
 SPLITS = ("validation", "test")
-_ARTICLES = frozenset(("a", "an", "the"))
 _FIELDS = {"name", "path", "stop_strings"}
-
-
-def normalise(text: str) -> list[str]:
-    """The words of `text` as SQuAD compares them (Rajpurkar et al. 2016).
-
-    Lower case, punctuation deleted (what it joined becomes one word), articles left out.
-    """
-    kept = (c for c in text.lower() if not _is_punctuation(c))
-    return [word for word in "".join(kept).split() if word not in _ARTICLES]
-
-
-def contains(text: str, answer: str) -> bool:
-    """Whether the words of `answer` occur in `text` one after another, both normalised."""
-    return f" {' '.join(normalise(answer))} " in f" {' '.join(normalise(text))} "
 
 
 class Questions:
@@ -71,12 +55,8 @@ class Questions:
         return question
 
     def score(self, text: str, example: Example) -> float:
-        """1.0 if any accepted answer occurs in the text as whole words, else 0.0."""
+        """1.0 if the text gives any accepted answer, see `mentions.contains`, else 0.0."""
         return float(any(contains(text, answer) for answer in example.reference))
-
-
-def _is_punctuation(character: str) -> bool:
-    return character in string.punctuation or unicodedata.category(character).startswith("P")
 
 
 def _read(path: str) -> dict[str, list[Example]]:
@@ -133,7 +113,7 @@ def _question(line: str) -> tuple[str, tuple[str, ...], str]:
 
 def _are_answers(answers: Any) -> bool:
     given = isinstance(answers, Sequence) and not isinstance(answers, str) and len(answers) > 0
-    return given and all(isinstance(a, str) and normalise(a) for a in answers)
+    return given and all(isinstance(a, str) and terms(a) for a in answers)
 
 
 def _half(prompt: str) -> int:

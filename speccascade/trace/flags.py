@@ -52,7 +52,7 @@ def from_flags(
         _check_writable(html)
     stop_strings = ()
     if "task" in config:
-        task = tasks.make(config.task)
+        task = tasks.make(config.task, pairs.chats(config.pair))
         prompt, stop_strings = task.prompt(prompt), task.stop_strings
     pair = config.pair if isinstance(config.pair, str) else config.pair.to_dict()
     comparison = trace_prompt(

@@ -90,7 +90,7 @@ def learn(
         missing = ["evaluate.splits"]
     if missing:
         raise UserError(f"the config lacks {', '.join(missing)}; see configs/quickstart.py")
-    task = tasks.make(config.task)
+    task = tasks.make(config.task, pairs.chats(config.pair))
     if unseen:
         whole = task.examples("validation")
         split = "validation"

@@ -12,17 +12,21 @@ import sys
 import time
 
 import jax
+import ml_collections
 import numpy as np
 import pytest
 
-from speccascade import head, pairs, tasks
+from speccascade import head, models, pairs, tasks, text
 from speccascade.errors import UserError
 from speccascade.evaluate import origin, quality, run
 from speccascade.evaluate.jobs import QUALITY, TEACHER_FORCED, TIMING
 from speccascade.inference.setting import Setting, setting
 from speccascade.report import compare_answers, report, report_beside
+from speccascade.tasks import sandbox
 from speccascade.workdir import answers, results
 from tests import tiny_pair, toy_head
+from tests.tasks.rows import ROWS, numbered
+from tests.text import makers
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -291,6 +295,32 @@ def test_a_head_is_not_measured_by_what_it_was_trained_on(exported, tmp_path):
     config.evaluate.splits.train = 3
     with pytest.raises(UserError, match="leave evaluate.splits.train out"):
         run.prepare(config)
+
+
+@pytest.mark.skipif(sandbox._trouble() is not None, reason="no isolation here")
+@pytest.mark.parametrize("chat", [False, True])
+def test_rows_tell_in_which_form_code_was_asked_for(tmp_path, chat):
+    tokenizer = text.load(makers.byte_level(tmp_path / "tokenizer"))
+    built = {
+        role: models.build({**tiny_pair.description(role), "vocab_size": tokenizer.vocab_size})
+        for role in pairs.ROLES
+    }
+    params = {role: jax.jit(model.init)(jax.random.key(0)) for role, model in built.items()}
+    pair = pairs.Pair(
+        "p", **built, params=params, tokenizer=tokenizer, context_length=900, chat=chat
+    )
+    pairs.export(pair, tmp_path / "pair", {})
+    for split in ("train", "test"):
+        rows = [numbered(ROWS["mbpp"], i) for i in range(2)]
+        (tmp_path / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    config = tiny_pair.get_config(str(tmp_path / "pair"))
+    config.task = ml_collections.ConfigDict({"name": "mbpp", "path": str(tmp_path), "shots": 1})
+    config.evaluate.splits = ml_collections.ConfigDict({"test": 2})
+    config.evaluate.settings = ({"method": "autoregressive_expert"},)
+    config.evaluate.timing.num_examples = 0
+    sweep = run.prepare(config)
+    assert sweep.provenance["task"] == ("mbpp_instruct" if chat else "mbpp")  # goes into each row
+    assert sweep.task.stop_strings == (() if chat else ("[DONE]",))
 
 
 def test_prompts_longer_than_the_context_are_refused(exported, tmp_path):

@@ -53,25 +53,6 @@ def test_numbers_stay_below_the_bound_and_answers_score(splits):
         assert task.score(example.answer + "1", example) == 0.0
 
 
-@pytest.mark.parametrize(
-    ("text", "number"),
-    [
-        ("so\n#### 36", 36),
-        ("#### 36.0", 36),
-        ("####36.", 36),
-        ("#### £1,200", 1200),
-        ("#### -4", -4),
-        ("#### 3\n#### 5", 5),
-        ("36", None),
-        ("####", None),
-        ("#### none, 36", None),
-        ("", None),
-    ],
-)
-def test_final_number(text, number):
-    assert gsm_symbolic.final_number(text) == number
-
-
 def test_answers_in_nested_metadata_and_disagreeing_ones():
     item = {"question": "q", "answer": "36", "metadata": {"a": {"answer_cot": "x\n#### 36.0"}}}
     assert gsm_symbolic._read(item) == ("q", "x\n#### 36.0", 36.0)

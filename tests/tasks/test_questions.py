@@ -6,7 +6,6 @@ import pytest
 
 from speccascade import tasks
 from speccascade.errors import UserError
-from speccascade.tasks import questions
 
 SHIPPED = pathlib.Path(__file__).parents[2] / "configs" / "questions.jsonl"
 
@@ -26,36 +25,6 @@ def written(tmp_path):
         return path
 
     return write
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("The  Cat, an\nowl!", ["cat", "owl"]),
-        ("U.S. won't 1,000", ["us", "wont", "1000"]),
-        ("“Æther” – it’s", ["æther", "its"]),
-        ("theatre another", ["theatre", "another"]),
-        ("A the an ...", []),
-    ],
-)
-def test_normalise(text, words):
-    assert questions.normalise(text) == words
-
-
-@pytest.mark.parametrize(
-    ("text", "answer", "found"),
-    [
-        ("It is Paris.", "paris", True),
-        ("Comparisons", "paris", False),
-        ("New York, the city", "york city", True),
-        ("York is a new city", "New York", False),
-        ("about 1,000 of them", "1000", True),
-        ("10000", "1000", False),
-        ("", "paris", False),
-    ],
-)
-def test_contains_whole_words(text, answer, found):
-    assert questions.contains(text, answer) == found
 
 
 def test_examples_by_field_and_by_hash(written):

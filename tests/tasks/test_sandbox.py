@@ -71,6 +71,9 @@ def command_lines():
 def test_nothing_outlives_the_program():
     stay = "import os, time\nif os.fork() == 0:\n    os.setsid()\n    while True: time.sleep(1)\n"
     assert sandbox.passes(stay, LIMITS)
+    thread = "import threading, time\nthreading.Thread(target=time.sleep, args=(60,)).start()"
+    began = time.monotonic()
+    assert sandbox.passes(thread, LIMITS) and time.monotonic() - began < 15
     assert not sandbox.passes(stay + "time.sleep(60)", sandbox.Limits(seconds=1.5))
     for _ in range(100):
         left = [c for c in command_lines() if b"\0program.py\0" in c or b"jail.py\0" in c]

@@ -127,7 +127,7 @@ class Watched:
 def test_only_the_training_split_is_read(exported, tmp_path, monkeypatch):
     config = tiny_pair.get_config(exported)
     watched = Watched(tasks.make(config.task))
-    monkeypatch.setattr(tasks, "make", lambda _: watched)
+    monkeypatch.setattr(tasks, "make", lambda *_: watched)
     out = str(tmp_path / "new" / "head.json")
     text = learning.learn(config, out, 20, seed=0)
     assert watched.splits == ["train"]

@@ -44,13 +44,14 @@ class Unavailable(UserError):
 def passes(program: str, limits: Limits = Limits()) -> bool:
     """Returns whether a Python program comes to its end within the limits without an error.
 
-    Leaving early with status 0 is not the end. What it prints is dropped.
+    Leaving early with status 0 is not the end. What it prints is dropped, and threads and processes
+    that it leaves behind end with it.
 
     Raises:
       Unavailable: the program could not be isolated and has not run.
     """
     token = secrets.token_hex(16)
-    end = f"\n\nimport os as _os\n_os.write({jail.REPORT_FD}, b'{token}')\n"
+    end = f"\n\nimport os as _os\n_os.write({jail.REPORT_FD}, b'{token}'); _os._exit(0)\n"
     return _run(program + end, limits) == token
 
 
