@@ -8,9 +8,8 @@ from typing import Any
 
 import ml_collections
 
-from speccascade.tasks import sandbox
+from speccascade.tasks import columns, sandbox
 from speccascade.tasks.benchmark_task import BenchmarkTask, Part, Problem
-from speccascade.tasks.columns import Hub
 from speccascade.tasks.example import Example
 
 
@@ -18,7 +17,7 @@ class Mbpp(BenchmarkTask):
     """3 shots in the paper's wording; 1.0 if the tests pass, else 0.0."""
 
     name = "mbpp"
-    hub = Hub("google-research-datasets/mbpp", "full")
+    hub = columns.Hub("google-research-datasets/mbpp", "full")
     parts = {
         "train": Part("train"),
         "validation": Part("validation"),
@@ -34,10 +33,12 @@ class Mbpp(BenchmarkTask):
         sandbox.require()
 
     def problem(self, row: Mapping[str, Any]) -> Problem | None:
-        tests = "\n".join(row["test_list"])
-        question = f"{row['text'].strip()} Your code should pass these tests:\n\n{tests}"
-        code = row["code"].replace("\r\n", "\n").strip()
-        return Problem(question, code, f"{row['test_setup_code']}\n{tests}")
+        if not (tests := "\n".join(columns.texts(row, "test_list"))):
+            return None  # any program would pass
+        asked = columns.text(row, "text").strip()
+        question = f"{asked} Your code should pass these tests:\n\n{tests}"
+        code = columns.text(row, "code").replace("\r\n", "\n").strip()
+        return Problem(question, code, f"{columns.text(row, 'test_setup_code')}\n{tests}")
 
     def score(self, text: str, example: Example) -> float:
         return float(sandbox.passes(f"{text}\n{example.reference}"))
