@@ -34,7 +34,7 @@ def from_flags(
       UserError: there is no prompt, or something is not as it must be.
     """
     given = {name: value for name, value in fields.items() if value is not None}
-    given |= text_files.parse_object(knobs, "--knobs")
+    given |= text_files.parse_object(knobs, f"--knobs={knobs}")
     if "method" not in given:
         given = {"rule": "spec", "draft_length": 5, **given}
     texts, stop_strings = _prompts(prompt, prompts_file), ()

@@ -1,7 +1,6 @@
 """What a file format is to the importer: a config and tensors that are read piece by piece."""
 
 import dataclasses
-import json
 import os
 from collections.abc import Callable
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
+from speccascade import text_files
 from speccascade.errors import UserError
 
 
@@ -58,12 +58,6 @@ def load_json(path: os.PathLike) -> dict[str, Any]:
     Raises:
       UserError: it is missing or no JSON object.
     """
-    try:
-        value = json.loads(epath.Path(path).read_text())
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} is no JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise UserError(f"{path} holds no JSON object")
-    return value
+    if not epath.Path(path).exists():
+        raise UserError(f"{path} is missing")
+    return text_files.parse_object(text_files.read(path), f"{path}")

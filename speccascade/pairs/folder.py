@@ -17,7 +17,7 @@ import os
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from speccascade import importing, models, parameter_files, text
+from speccascade import importing, models, parameter_files, text, text_files
 from speccascade.errors import UserError
 from speccascade.models import trim
 from speccascade.models.interface import Model, Params
@@ -65,16 +65,15 @@ class _Described(NamedTuple):
 
 def _described(directory: str) -> _Described:
     where = _description(directory)
-    try:
-        with open(where) as file:
-            found = json.load(file)
-    except FileNotFoundError:
+    if not os.path.exists(where):
         raise UserError(
             f"no pair at {directory}: {where} is missing; give shipped:NAME, a directory that "
             "scripts/export_pair.py wrote, or the workdirs of a drafter and an expert"
-        ) from None
-    except ValueError:
-        raise UserError(f"{where} is damaged; export the pair again") from None
+        )
+    try:
+        found = text_files.read_json(where)
+    except UserError as error:
+        raise UserError(f"{where} is damaged ({error}); export the pair again") from None
     try:
         described = {
             role: found[role] for role in (*ROLES, MIDDLE) if role in ROLES or role in found
@@ -147,8 +146,7 @@ def _beside(described: _Described, directory: str) -> Pair:
 
 def told(directory: str, role: str) -> dict[str, Any]:
     """Returns what a pair's file says of a model's training."""
-    with open(_description(directory)) as file:
-        return json.load(file)["training"].get(role, {})
+    return text_files.read_json(_description(directory))["training"].get(role, {})
 
 
 def write(

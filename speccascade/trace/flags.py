@@ -102,7 +102,7 @@ def settings(
             "for all, or one for each of these in the order of --rules"
         )
     alpha_of = dict(zip(takers, values * len(takers) if len(values) == 1 else values, strict=False))
-    more = text_files.parse_object(knobs, "--knobs")
+    more = text_files.parse_object(knobs, f"--knobs={knobs}")
     every = {"draft_length": 5, **{k: v for k, v in fields.items() if v is not None}}
     own = {key for name in names for key in rules.spec(name).knobs}
     found = []

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from speccascade import decode
+from speccascade import decode, plain_text
 from speccascade.errors import UserError
 from speccascade.evaluate import metrics
 from speccascade.evaluate.decoding import Engine, Request
@@ -80,7 +80,7 @@ def trace_prompt(
     settings: Sequence[Setting],
     *,
     max_new_tokens: int = 64,
-    stop_strings: Sequence[str] = (),
+    stop_strings: str | Sequence[str] = (),
 ) -> Comparison:
     """Decodes a prompt under each setting, through the step that `generate` runs.
 
@@ -93,8 +93,9 @@ def trace_prompt(
       stop_strings: an answer ends before the first of these.
 
     Raises:
-      UserError: the prompt is empty or too long, or the models' logits are not finite.
+      UserError: the prompt is no text, empty or too long, or the models' logits are not finite.
     """
+    prompt = plain_text.one(prompt, "the prompt")
     ids = pair.encode_prompts([prompt])[0]
     engine = Engine.build(pair, [ids], max_new_tokens, stop_strings)
     request = engine.request(ids, 0, "the prompt")

@@ -3,7 +3,7 @@
 config.json      task, tokenizer, model and train sections of the config it was made from
 tokenizer.json   the tokenizer (an imported one: its own files)
 model.json       the model's description, as `speccascade.models.build` takes it
-checkpoints/     Orbax: params, optimiser state and step, the last two kept
+checkpoints/     Orbax: params, their checksums, optimiser state and step, the last two kept
 metrics.jsonl    losses and validation figures; the same as TensorBoard events in tb/
 data/            tokenised problems; may be deleted
 
@@ -21,10 +21,11 @@ import jax
 import orbax.checkpoint as ocp
 from etils import epath
 
-from speccascade import models, text
+from speccascade import checksums, models, text, text_files
 from speccascade.errors import UserError
 from speccascade.models.interface import Model, Params
 from speccascade.models.loading import Shardings, default_sharding
+from speccascade.parameter_files import flat
 from speccascade.text import Tokenizer
 
 # Orbax reports every save at INFO, which would tear the progress bar apart.
@@ -41,12 +42,14 @@ def write_json(path: str, value: Any) -> None:
 
 
 def read_json(path: str) -> Any:
+    if not epath.Path(path).exists():
+        raise UserError(f"{path} is missing; give the workdir of a trained model")
     try:
-        return json.loads(epath.Path(path).read_text())
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing; give the workdir of a trained model") from None
-    except json.JSONDecodeError:
-        raise UserError(f"{path} is damaged; restore it or train in a new workdir") from None
+        return text_files.read_json(path)
+    except UserError as error:
+        raise UserError(
+            f"{path} is damaged ({error}); restore it or train in a new workdir"
+        ) from None
 
 
 def claim_workdir(workdir: str, config: dict[str, Any]) -> None:
@@ -105,7 +108,9 @@ def _directory(workdir: str) -> epath.Path:
 def save(checkpoints: ocp.CheckpointManager, step: int, params: Params, rest: Any) -> None:
     """Stores `params` and `rest` (optimiser state) as the state after `step` steps."""
     items = ocp.args.Composite(
-        params=ocp.args.StandardSave(params), rest=ocp.args.StandardSave(rest)
+        params=ocp.args.StandardSave(params),
+        rest=ocp.args.StandardSave(rest),
+        checksums=ocp.args.JsonSave(checksums.of(flat(params))),
     )
     checkpoints.save(step, args=items)
 
@@ -121,16 +126,22 @@ def save_params(workdir: str, params: Params) -> None:
     with ocp.CheckpointManager(
         _directory(workdir),
         options=ocp.CheckpointManagerOptions(enable_async_checkpointing=False),
-        item_handlers={"params": ocp.PyTreeCheckpointHandler(use_compression=False)},
+        item_handlers={
+            "params": ocp.PyTreeCheckpointHandler(use_compression=False),
+            "checksums": ocp.JsonCheckpointHandler(),
+        },
     ) as checkpoints:
         saved = ocp.args.PyTreeSave(params, arguments, ocdbt_target_data_file_size=piece)
-        checkpoints.save(0, args=ocp.args.Composite(params=saved))
+        known = ocp.args.JsonSave(checksums.of(flat(params)))
+        checkpoints.save(0, args=ocp.args.Composite(params=saved, checksums=known))
 
 
 def restore(
     checkpoints: ocp.CheckpointManager, params_like: Params, rest_like: Any = None
 ) -> tuple[int, Params, Any]:
     """The newest state: (step, params, rest); rest is None if `rest_like` is.
+
+    The parameters are compared with their checksums, which older checkpoints lack.
 
     Args:
       checkpoints: From `manager`; must hold a checkpoint.
@@ -139,6 +150,8 @@ def restore(
     """
     step = checkpoints.latest_step()
     items = {"params": ocp.args.StandardRestore(params_like)}
+    if has_checksums := (checkpoints.directory / str(step) / "checksums").exists():
+        items["checksums"] = ocp.args.JsonRestore()
     if rest_like is not None:
         items["rest"] = ocp.args.StandardRestore(rest_like)
     try:
@@ -148,6 +161,10 @@ def restore(
             f"checkpoint {checkpoints.directory}/{step} cannot be read, perhaps truncated: delete "
             f"that directory to go on from the one before ({type(error).__name__})"
         ) from error
+    if has_checksums:
+        where = f"checkpoint {checkpoints.directory}/{step}"
+        advice = "delete that directory to go on from the one before, or import the model again"
+        checksums.check(flat(found["params"]), found["checksums"], where, advice)
     return step, found["params"], found["rest"] if rest_like is not None else None
 
 
