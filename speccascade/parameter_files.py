@@ -4,6 +4,7 @@ Keys are those of the parameters, joined by "/", in bfloat16. A matrix KEY in in
 KEY/values and KEY/scale. The file's metadata are checksums of the arrays.
 """
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -74,6 +75,17 @@ def read(path: str, model: Model, given: Mapping[str, Any] | None = None) -> Par
         raise UserError(f"{path} holds other arrays than pair.json says; export the pair again")
     leaves = [found[key] for key in shapes]
     return cast(model, jax.tree.unflatten(jax.tree.structure(wanted), leaves))
+
+
+def origin(path: str) -> Any:
+    """Returns what tells a file's parameters apart, JSON-ready; see `importing.Loaded`.
+
+    Those are its checksums or, of a file that was written without, its size and time of change.
+    """
+    with safetensors.safe_open(path, "flax") as file:
+        known = file.metadata()
+    stat = os.stat(path)
+    return known or [os.path.realpath(path), stat.st_size, stat.st_mtime_ns]
 
 
 def cast(model: Model, params: Params) -> Params:

@@ -11,7 +11,7 @@ arrays.py             weights into device arrays
 writing.py            a checkpoint as a workdir
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from etils import epath
 
@@ -19,7 +19,7 @@ from speccascade import models
 from speccascade.importing.arrays import read_params
 from speccascade.importing.checkpoint import load_json
 from speccascade.importing.preparation import context_length, prepare
-from speccascade.importing.sources import locate, storage
+from speccascade.importing.sources import locate, stamps, storage
 from speccascade.importing.writing import Imported, import_checkpoint
 from speccascade.models.interface import Model, Params
 from speccascade.models.loading import Shardings
@@ -37,12 +37,15 @@ class Loaded(NamedTuple):
       params: its parameters.
       tokenizer: its own.
       context_length: the most tokens that it was made for.
+      origin: what its parameters were made of, JSON-ready: a checkpoint's checksums or, where it
+        has none, its files' sizes and times; and in which way. None where that is not known.
     """
 
     model: Model
     params: Params
     tokenizer: Tokenizer
     context_length: int
+    origin: Any = None
 
 
 def load(
@@ -72,20 +75,22 @@ def load(
         prepared = prepare(found, dtype, weights)
         params = read_params(prepared, shardings)
         length = context_length(prepared.config)
-        return Loaded(prepared.model, params, prepared.tokenizer, length)
+        origin = None if found.remote else [stamps(found.fetch()), dtype, weights]
+        return Loaded(prepared.model, params, prepared.tokenizer, length, origin)
 
 
 def _load_workdir(source, dtype, shardings, weights, expert) -> Loaded:
     from speccascade.training import checkpoints, sharing
 
-    model, params, tokenizer = checkpoints.load_model(source, shardings, expert)
+    model, params, tokenizer, known = checkpoints.load(source, shardings, expert)
     model, params = changed(model, params, dtype, weights)
     if noted := sharing.read(source):
         length = noted["context_length"]
     else:
         config = load_json(epath.Path(source) / "config.json")
         length = config.get("train", {}).get("row_length") or context_length(config)
-    return Loaded(model, params, tokenizer, length)
+    origin = None if known is None else [known, dtype, weights]
+    return Loaded(model, params, tokenizer, length, origin)
 
 
 def changed(

@@ -102,7 +102,7 @@ def read(directory: str) -> Pair:
         tokenizer=text.load(directory),
         context_length=described.context_length,
         chat=described.chat,
-    )
+    ).made_of({role: parameter_files.origin(_file(directory, role)) for role in built})
 
 
 def read_model(directory: str, role: str) -> importing.Loaded:
@@ -113,9 +113,11 @@ def read_model(directory: str, role: str) -> importing.Loaded:
     if described.shares:
         pair = _beside(described, directory)
         model, params, tokenizer = getattr(pair, role), pair.params[role], pair.tokenizer
+        origin = None  # of two files; such a drafter is small
     else:
         (model, params), tokenizer = _read(directory, role, described), text.load(directory)
-    return importing.Loaded(model, params, tokenizer, described.context_length)
+        origin = parameter_files.origin(_file(directory, role))
+    return importing.Loaded(model, params, tokenizer, described.context_length, origin)
 
 
 def _read(directory: str, role: str, described: _Described) -> tuple[Model, Params]:
@@ -141,6 +143,11 @@ def _beside(described: _Described, directory: str) -> Pair:
         tokenizer=found.tokenizer,
         context_length=described.context_length,
         chat=described.chat,
+    ).made_of(
+        {
+            "drafter": parameter_files.origin(_file(directory, "drafter")),
+            "expert": found.origin,
+        }
     )
 
 

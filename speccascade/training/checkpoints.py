@@ -150,8 +150,6 @@ def restore(
     """
     step = checkpoints.latest_step()
     items = {"params": ocp.args.StandardRestore(params_like)}
-    if has_checksums := (checkpoints.directory / str(step) / "checksums").exists():
-        items["checksums"] = ocp.args.JsonRestore()
     if rest_like is not None:
         items["rest"] = ocp.args.StandardRestore(rest_like)
     try:
@@ -161,17 +159,37 @@ def restore(
             f"checkpoint {checkpoints.directory}/{step} cannot be read, perhaps truncated: delete "
             f"that directory to go on from the one before ({type(error).__name__})"
         ) from error
-    if has_checksums:
+    if (known := _checksums(checkpoints, step)) is not None:
         where = f"checkpoint {checkpoints.directory}/{step}"
         advice = "delete that directory to go on from the one before, or import the model again"
-        checksums.check(flat(found["params"]), found["checksums"], where, advice)
+        checksums.check(flat(found["params"]), known, where, advice)
     return step, found["params"], found["rest"] if rest_like is not None else None
+
+
+def _checksums(checkpoints: ocp.CheckpointManager, step: int) -> dict[str, str] | None:
+    """Returns the checksums of a checkpoint's parameters, None where it has none."""
+    path = checkpoints.directory / str(step) / "checksums" / "metadata"  # as Orbax writes JSON
+    if not path.exists():
+        return None
+    try:
+        return text_files.parse_object(text_files.read(path), f"{path}")
+    except UserError as error:
+        raise UserError(f"{path} is damaged ({error}); delete it to do without") from None
 
 
 def load_model(
     workdir: str, shardings: Shardings | None = None, expert: Params | None = None
 ) -> tuple[Model, Params, Tokenizer]:
-    """The model of `workdir`, with its newest parameters and its tokenizer.
+    """Returns the first three of `load`."""
+    return load(workdir, shardings, expert)[:3]
+
+
+def load(
+    workdir: str, shardings: Shardings | None = None, expert: Params | None = None
+) -> tuple[Model, Params, Tokenizer, dict[str, str] | None]:
+    """The model of `workdir`, with its newest parameters, its tokenizer and the checksums.
+
+    The checksums are None of a checkpoint that was written without.
 
     Args:
       workdir: of a trained or an imported model.
@@ -201,5 +219,6 @@ def load_model(
             raise UserError(f"{workdir} has no complete checkpoint; train there first")
         shapes = jax.eval_shape(model.init, jax.random.key(0))
         shapes = {key: value for key, value in shapes.items() if key not in shared}
-        _, params, _ = restore(checkpoints, jax.tree_util.tree_map_with_path(like, shapes))
-    return model, {**params, **shared}, tokenizer
+        step, params, _ = restore(checkpoints, jax.tree_util.tree_map_with_path(like, shapes))
+        known = _checksums(checkpoints, step)
+    return model, {**params, **shared}, tokenizer, known
