@@ -58,7 +58,7 @@ def test_a_flipped_bit_of_an_imported_checkpoint_is_found(imported):
         for key, leaf in wanted.items():  # what is not a parameter's byte changes none
             np.testing.assert_array_equal(found[key], leaf, err_msg=key)
     largest.write_bytes(whole)
-    assert len(refused) > 8 and all("\n" not in message for message in refused)
+    assert len(refused) > 4 and all("\n" not in message for message in refused)
     assert any("is damaged: " in m and "is not what was written" in m for m in refused)
 
 
