@@ -18,6 +18,9 @@ _DRY_RUN = flags.DEFINE_bool(
     "dry_run", False, "Check everything, say what is to do and about how long it takes."
 )
 _PROFILE = flags.DEFINE_bool("profile", False, "Write a profiler trace to WORKDIR/profile.")
+_READ_WEIGHTS = flags.DEFINE_bool(
+    "read_weights", False, "Make the pair's hash of all bytes again, not trusting the one kept."
+)
 app.define_distributed()
 flags.mark_flags_as_required(["config", "workdir"])
 
@@ -25,8 +28,11 @@ flags.mark_flags_as_required(["config", "workdir"])
 def main(argv):
     del argv
     from speccascade.evaluate import run
+    from speccascade.pairs import kept_hashes
     from speccascade.sharding import hosts
 
+    if _READ_WEIGHTS.value:
+        kept_hashes.forget()
     if _DRY_RUN.value:
         sweep = run.prepare(_CONFIG.value)
         for line in (run.describe(sweep, _WORKDIR.value), run.estimate(sweep, _WORKDIR.value)):

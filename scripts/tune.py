@@ -34,15 +34,21 @@ _TEMPERATURE = flags.DEFINE_float(
     "temperature", None, "Which of the sweep's settings may be chosen; needed if it has several."
 )
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Check everything and say what is to do.")
+_READ_WEIGHTS = flags.DEFINE_bool(
+    "read_weights", False, "Make the pair's hash of all bytes again, not trusting the one kept."
+)
 app.define_distributed()
 flags.mark_flags_as_required(["config", "workdir"])
 
 
 def main(argv):
     del argv
+    from speccascade.pairs import kept_hashes
     from speccascade.sharding import hosts
     from speccascade.tuning import run
 
+    if _READ_WEIGHTS.value:
+        kept_hashes.forget()
     if _DRY_RUN.value:
         described = run.describe(_CONFIG.value, _WORKDIR.value, _TEMPERATURE.value)
         if hosts.is_first():

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from speccascade.errors import UserError
+from speccascade.formats import text_files
 from speccascade.vocab import WHOLE, Vocab, entropy, total_variation
 
 FEATURES = (
@@ -175,8 +176,7 @@ def notes(name: str) -> dict[str, Any]:
     """Returns how the head of a reference or of a config's name was trained; see `save`."""
     load(name)
     named = _REFERENCE.fullmatch(name)
-    with open(_path(named[1] if named else name), encoding="utf-8") as file:
-        return json.load(file).get("notes", {})
+    return text_files.read_json(_path(named[1] if named else name)).get("notes", {})
 
 
 def save(head: Head, path: str, notes: dict[str, Any]) -> None:
@@ -202,15 +202,12 @@ def _path(source: str) -> str:
 
 def _read(source: str) -> Head:
     path = _path(source)
+    if not os.path.exists(path):
+        raise UserError(f"no head at {path}; train one with scripts/learn_rule.py --out={path}")
     try:
-        with open(path, encoding="utf-8") as file:
-            fields = json.load(file)
-    except OSError:
-        raise UserError(
-            f"no head at {path}; train one with scripts/learn_rule.py --out={path}"
-        ) from None
-    except ValueError:
-        raise UserError(f"head {path} is damaged; train it again") from None
+        fields = text_files.read_json(path)
+    except UserError as error:
+        raise UserError(f"head {path} is damaged ({error}); train it again") from None
     names = [field.name for field in dataclasses.fields(Head)]
     try:
         head = Head(**{name: _frozen(fields[name]) for name in names})

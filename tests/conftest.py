@@ -6,6 +6,8 @@ import hypothesis
 import jax
 import pytest
 
+from speccascade.pairs import kept_hashes
+
 # For meshes of two axes. Set in this process alone: scripts that tests
 # start see the machine as it is.
 jax.config.update("jax_num_cpu_devices", 8)
@@ -32,3 +34,12 @@ def _let_go_of_programs():
     """
     yield
     jax.clear_caches()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _hashes_of_their_own(tmp_path_factory):
+    """Keeps hashes of tests' pairs out of the user's cache."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kept_hashes, "folder", lambda: folder)
+        yield

@@ -42,7 +42,7 @@ ALLOWED = {
     "report": (*_ANSWERS, "evaluate"),
     "tuning": (*_ANSWERS, "evaluate", "report"),
     "distillation": (*_ANSWERS, "training"),
-    "runtime": (*_BASE, "sharding"),
+    "runtime": (*_FILES,),
     "__init__": ("inference",),  # lazily: the library face
 }
 

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from speccascade.errors import UserError
+from speccascade.formats import plain_text
 
 STOP = -1
 
@@ -36,11 +37,12 @@ def stop_table(
       Rows begin in state 0.
 
     Raises:
-      UserError: an id outside the vocabulary, or an empty stop string.
+      UserError: an id outside the vocabulary, or a stop string that is empty or no text.
     """
     eos_ids = list(eos_ids)
     if bad := [i for i in eos_ids if not 0 <= i < vocab_size]:
         raise UserError(f"eos ids {bad} are outside the vocabulary of {vocab_size} tokens")
+    stop_strings = plain_text.several(stop_strings, "stop_strings")
     if any(not s for s in stop_strings):
         raise UserError("a stop string is empty; leave it out or give it text")
     moves = _byte_automaton([s.encode() for s in stop_strings])

@@ -12,7 +12,6 @@ and every file of it appears whole or not at all.
 """
 
 import dataclasses
-import json
 import os
 from collections.abc import Collection, Sequence
 from functools import partial
@@ -27,6 +26,7 @@ from etils import epath
 
 from speccascade import decode
 from speccascade.errors import UserError
+from speccascade.formats import text_files
 from speccascade.importing import Loaded
 from speccascade.workdir import files
 
@@ -139,7 +139,7 @@ def _write_prompts(writer: "_Writer", count: int, path: epath.Path, exclude: Col
 
 
 def _read_prompts(path: epath.Path) -> dict[str, Any]:
-    return json.loads(path.read_text()) if path.exists() else {"prompts": [], "batches": 0}
+    return text_files.read_json(path) if path.exists() else {"prompts": [], "batches": 0}
 
 
 def _save(path: epath.Path, arrays: dict[str, np.ndarray]) -> None:
@@ -273,11 +273,7 @@ def _read(model, params, tokens, prompt_length):
 
 
 def _read_lines(path: str) -> list[str]:
-    try:
-        lines = epath.Path(path).read_text().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read texts.prompts={path}: {error}") from None
-    lines = [line.strip() for line in lines if line.strip()]
+    lines = [line.strip() for line in text_files.read_lines(path) if line.strip()]
     if not lines:
         raise UserError(f"texts.prompts={path} has no prompts; give it one a line")
     return lines

@@ -86,6 +86,11 @@ def prepare(config: ml_collections.ConfigDict) -> Sweep:
     given = {*section, *(f"timing.{k}" for k in section.get("timing", ()))}
     if absent := [f"evaluate.{k}" for k in _NEEDED if k not in given]:
         raise UserError(f"the config lacks {', '.join(absent)}; see configs/quickstart.py")
+    if not isinstance(section["splits"], Mapping):
+        raise UserError(
+            f"evaluate.splits={section['splits']!r} must say how many examples of each, such as "
+            "{'test': 96}"
+        )
     settings = expand(section["settings"])
     _check(section)
     layout = sharding.from_config(plain.get("mesh"))

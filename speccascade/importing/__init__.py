@@ -12,7 +12,7 @@ arrays.py             weights into device arrays
 writing.py            a checkpoint as a workdir
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from etils import epath
 
@@ -20,7 +20,7 @@ from speccascade import models
 from speccascade.formats.fields import Fields
 from speccascade.importing.arrays import read_params
 from speccascade.importing.preparation import context_length, prepare
-from speccascade.importing.sources import locate
+from speccascade.importing.sources import locate, stamps
 from speccascade.importing.writing import Imported, import_checkpoint
 from speccascade.models.interface import Model, Params
 from speccascade.models.loading import Shardings
@@ -40,12 +40,15 @@ class Loaded(NamedTuple):
       params: its parameters.
       tokenizer: its own.
       context_length: the most tokens that it was made for.
+      origin: what its parameters were made of, JSON-ready: a checkpoint's checksums or, where it
+        has none, its files' sizes and times; and in which way. None where that is not known.
     """
 
     model: Model
     params: Params
     tokenizer: Tokenizer
     context_length: int
+    origin: Any = None
 
 
 def load(
@@ -75,11 +78,12 @@ def load(
         prepared = prepare(found, dtype, weights)
         params = read_params(prepared, shardings)
         length = context_length(Fields(prepared.config, found.name))
-        return Loaded(prepared.model, params, prepared.tokenizer, length)
+        origin = None if found.remote else [stamps(found.fetch()), dtype, weights]
+        return Loaded(prepared.model, params, prepared.tokenizer, length, origin)
 
 
 def _load_workdir(source, dtype, shardings, weights, expert) -> Loaded:
-    model, params, tokenizer = checkpoints.load_model(source, shardings, expert)
+    model, params, tokenizer, known = checkpoints.load(source, shardings, expert)
     model, params = changed(model, params, dtype, weights)
     if noted := sharing.read(source):
         length = noted["context_length"]
@@ -87,7 +91,8 @@ def _load_workdir(source, dtype, shardings, weights, expert) -> Loaded:
         config = Fields.read(epath.Path(source) / "config.json")
         train = config.object("train", {})
         length = train.integer("row_length", None, at_least=1) or context_length(config)
-    return Loaded(model, params, tokenizer, length)
+    origin = None if known is None else [known, dtype, weights]
+    return Loaded(model, params, tokenizer, length, origin)
 
 
 def changed(

@@ -97,6 +97,16 @@ class _Hub(Source):
             ) from error
 
 
+def stamps(path: pathlib.Path) -> list[list]:
+    """Returns path, size and time of change of a checkpoint's files, without reading them."""
+    files = [path]
+    if path.is_dir():
+        patterns = (*CONFIG, *TOKENIZER, *WEIGHTS)
+        files = sorted({file for pattern in patterns for file in path.glob(pattern)})
+    found = [(file.resolve(), file.stat()) for file in files]
+    return [[str(file), stat.st_size, stat.st_mtime_ns] for file, stat in found]
+
+
 @contextlib.contextmanager
 def locate(name: str) -> Iterator[Source]:
     """Finds a checkpoint; what had to be copied from a bucket is deleted at the end.

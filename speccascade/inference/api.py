@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from speccascade.errors import UserError
+from speccascade.formats import plain_text
 from speccascade.inference import metrics
 from speccascade.inference.engine import Engine
 from speccascade.inference.setting import setting
@@ -33,29 +34,30 @@ class Completion:
 
 def generate_text(
     pair: Pair,
-    prompts: Sequence[str],
+    prompts: str | Sequence[str],
     *,
     max_new_tokens: int = 64,
-    stop_strings: Sequence[str] = (),
+    stop_strings: str | Sequence[str] = (),
     **how: Any,
 ) -> list[Completion]:
     """Answers prompts.
 
     Args:
       pair: from `load_pair`.
-      prompts: decoded together as one batch.
+      prompts: decoded together as one batch; one text is one prompt.
       max_new_tokens: the most tokens of an answer.
-      stop_strings: an answer ends before the first of these.
+      stop_strings: an answer ends before the first of these; one text is one stop string.
       **how: a setting as configs write it: `rule="token_v3", alpha=0.3, draft_length=5`, and where
         wanted `method`, `verifier`, `temperature`, `seed`, `expert_top_p`, ...
 
     Raises:
-      UserError: a prompt is empty or too long, or a value is outside its domain.
+      UserError: a prompt is no text, empty or too long, or a value is outside its domain.
     """
+    prompts = plain_text.several(prompts, "prompts")
     if not prompts:
         raise UserError("no prompt was given; give at least one")
     chosen = setting(how)
-    ids = pair.encode_prompts(list(prompts))
+    ids = pair.encode_prompts(prompts)
     engine = Engine.build(pair, ids, max_new_tokens, stop_strings)
     requests = [engine.request(prompt, i, f"prompt {i}") for i, prompt in enumerate(ids)]
     output = engine.prepare([chosen] * len(requests), requests, [chosen])()

@@ -1,6 +1,7 @@
 """From settings and prompts to calls of the decode engine."""
 
 import dataclasses
+import numbers
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -9,6 +10,7 @@ import numpy as np
 from speccascade import decode, rules
 from speccascade.decode.stopping import cut
 from speccascade.errors import UserError
+from speccascade.formats import plain_text
 from speccascade.inference.padding import padded
 from speccascade.inference.setting import DRAFTERS, TRUNCATIONS, Pairs, Setting
 from speccascade.pairs import Pair
@@ -97,16 +99,22 @@ class Engine:
         max_new_tokens: int,
         stop_strings: Sequence[str] = (),
     ) -> "Engine":
-        """Returns an engine with room for `prompts`."""
-        if max_new_tokens < 1:
-            raise UserError(f"max_new_tokens={max_new_tokens} must be at least 1")
+        """Returns an engine with room for `prompts`.
+
+        Raises:
+          UserError: a stop string is none, or `max_new_tokens` is no whole number from 1 on.
+        """
+        stop_strings = plain_text.several(stop_strings, "stop_strings")
+        whole = isinstance(max_new_tokens, numbers.Integral) and type(max_new_tokens) is not bool
+        if not whole or max_new_tokens < 1:
+            raise UserError(f"max_new_tokens={max_new_tokens!r} must be at least 1, a whole number")
         tokenizer = pair.tokenizer
         table = decode.stop_table(
             tokenizer.vocab_size, tokenizer.eos_ids, stop_strings, tokenizer.token_bytes
         )
         slots = prompt_slots(max(len(prompt) for prompt in prompts))
-        room = min(max_new_tokens, pair.context_length)
-        return cls(pair, table, tuple(stop_strings), slots, room)
+        room = min(int(max_new_tokens), pair.context_length)
+        return cls(pair, table, stop_strings, slots, room)
 
     def request(self, prompt: Sequence[int], example_id: int, name: str) -> Request:
         """Returns the request for a prompt, which may be answered until the context is full.

@@ -1,6 +1,5 @@
 """Behind `scripts/generate.py`: from flags to answers."""
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,6 +7,7 @@ import ml_collections
 
 from speccascade import pairs, sharding, tasks
 from speccascade.errors import UserError
+from speccascade.formats import text_files
 from speccascade.inference.api import Completion, generate_text
 
 
@@ -35,10 +35,7 @@ def from_flags(
       UserError: there is no prompt, or something is not as it must be.
     """
     given = {name: value for name, value in fields.items() if value is not None}
-    try:
-        given |= json.loads(knobs)
-    except (ValueError, TypeError):
-        raise UserError(f'--knobs={knobs} must be a JSON object, such as {{"k": 3}}') from None
+    given |= text_files.parse_object(knobs, f"--knobs={knobs}")
     if "method" not in given:
         given = {"rule": "spec", "draft_length": 5, **given}
     texts, stop_strings = _prompts(prompt, prompts_file), ()
@@ -56,16 +53,15 @@ def from_flags(
 
 
 def _prompts(prompt: str | None, path: str | None) -> list[str]:
-    found = [] if prompt is None else [prompt]
+    found = {}
+    if prompt is not None:
+        found["--prompt"] = text_files.argument(prompt, "--prompt")
     if path is not None:
-        try:
-            with open(path) as lines:
-                found += [line.rstrip("\n") for line in lines]
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"cannot read --prompts_file={path}: {error}") from None
+        lines = text_files.read_lines(path)
+        found |= {f"{path} line {number}": line for number, line in enumerate(lines, 1)}
     if not found:
         raise UserError("give --prompt or a --prompts_file with at least one line")
-    for number, text in enumerate(found, 1):
+    for name, text in found.items():
         if not text.strip():
-            raise UserError(f"prompt {number} is empty; give it text or remove its line")
-    return found
+            raise UserError(f"{name} is empty; give it text or remove it")
+    return list(found.values())

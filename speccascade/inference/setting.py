@@ -162,7 +162,10 @@ def expand(entries: Iterable[Mapping[str, Any]]) -> list[Setting]:
     Raises:
       UserError: an entry has an unknown field or a value outside its domain, or there is none.
     """
-    settings = list(dict.fromkeys(setting(entry) for entry in entries))
+    entries = None if isinstance(entries, (str, Mapping)) else list(entries)
+    if entries is None or not all(isinstance(entry, Mapping) for entry in entries):
+        raise UserError("evaluate.settings must be a list of settings, each a mapping")
+    settings = list(dict.fromkeys(map(setting, entries)))
     if not settings:
         raise UserError("evaluate.settings is empty; give it at least one setting")
     return settings

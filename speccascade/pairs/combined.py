@@ -35,7 +35,8 @@ def load_model(
         return importing.load(source, dtype=dtype, weights=weights, **more)
     found = folder.read_model(folder.path(part[0]), part[1])
     model, params = importing.changed(found.model, found.params, dtype, weights)
-    return found._replace(model=model, params=params)
+    origin = None if found.origin is None else [found.origin, dtype, weights]
+    return found._replace(model=model, params=params, origin=origin)
 
 
 def combine(source: Mapping[str, Any], layout: Layout | None) -> Pair:
@@ -79,7 +80,7 @@ def combine(source: Mapping[str, Any], layout: Layout | None) -> Pair:
         tokenizer=found["expert"][2].trimmed(size),
         context_length=_context_length(source, (m.context_length for m in found.values())),
         chat=source.get("chat", False),
-    )
+    ).made_of({role: found[role].origin for role in roles})
 
 
 def _shared_ids(found: Mapping[str, Any], role: str, source: Mapping[str, Any]) -> int:

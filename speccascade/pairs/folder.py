@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 from speccascade import importing, models, text
 from speccascade.errors import UserError
+from speccascade.formats import text_files
 from speccascade.models import trim
 from speccascade.models.interface import Model, Params
 from speccascade.models.shrink import SHARED
@@ -66,16 +67,15 @@ class _Described(NamedTuple):
 
 def _described(directory: str) -> _Described:
     where = _description(directory)
-    try:
-        with open(where) as file:
-            found = json.load(file)
-    except FileNotFoundError:
+    if not os.path.exists(where):
         raise UserError(
             f"no pair at {directory}: {where} is missing; give shipped:NAME, a directory that "
             "scripts/export_pair.py wrote, or the workdirs of a drafter and an expert"
-        ) from None
-    except ValueError:
-        raise UserError(f"{where} is damaged; export the pair again") from None
+        )
+    try:
+        found = text_files.read_json(where)
+    except UserError as error:
+        raise UserError(f"{where} is damaged ({error}); export the pair again") from None
     try:
         described = {
             role: found[role] for role in (*ROLES, MIDDLE) if role == "expert" or role in found
@@ -109,7 +109,7 @@ def read(directory: str) -> Pair:
         tokenizer=text.load(directory),
         context_length=described.context_length,
         chat=described.chat,
-    )
+    ).made_of({role: parameter_files.origin(_file(directory, role)) for role in built})
 
 
 def read_model(directory: str, role: str) -> importing.Loaded:
@@ -120,9 +120,11 @@ def read_model(directory: str, role: str) -> importing.Loaded:
     if described.shares:
         pair = _beside(described, directory)
         model, params, tokenizer = getattr(pair, role), pair.params[role], pair.tokenizer
+        origin = None  # of two files; such a drafter is small
     else:
         (model, params), tokenizer = _read(directory, role, described), text.load(directory)
-    return importing.Loaded(model, params, tokenizer, described.context_length)
+        origin = parameter_files.origin(_file(directory, role))
+    return importing.Loaded(model, params, tokenizer, described.context_length, origin)
 
 
 def _read(directory: str, role: str, described: _Described) -> tuple[Model, Params]:
@@ -148,13 +150,17 @@ def _beside(described: _Described, directory: str) -> Pair:
         tokenizer=found.tokenizer,
         context_length=described.context_length,
         chat=described.chat,
+    ).made_of(
+        {
+            "drafter": parameter_files.origin(_file(directory, "drafter")),
+            "expert": found.origin,
+        }
     )
 
 
 def told(directory: str, role: str) -> dict[str, Any]:
     """Returns what a pair's file says of a model's training."""
-    with open(_description(directory)) as file:
-        return json.load(file)["training"].get(role, {})
+    return text_files.read_json(_description(directory))["training"].get(role, {})
 
 
 def write(

@@ -3,11 +3,13 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from speccascade import models
 from speccascade.errors import UserError
 from speccascade.models.interface import Model, Params
+from speccascade.pairs import kept_hashes
 from speccascade.sharding import Layout, hosts
 from speccascade.text import Tokenizer
 from speccascade.workdir.parameter_files import flat
@@ -43,6 +45,7 @@ class Pair:
     chat: bool = False
     layout: Layout | None = None
     middle: Model | None = None
+    _origin: str | None = dataclasses.field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self):
         if self.chat and self.tokenizer.settings.template is None:
@@ -77,11 +80,33 @@ class Pair:
             raise UserError(ONE_DEVICE)
         models_of = {role: getattr(self, role) for role in self.roles}
         where = {role: layout.of(role, model).params(model) for role, model in models_of.items()}
-        return dataclasses.replace(self, params=hosts.put(self.params, where), layout=layout)
+        placed = dataclasses.replace(self, params=hosts.put(self.params, where), layout=layout)
+        return placed._keeping(self._origin)
+
+    def made_of(self, origins: Mapping[str, Any]) -> "Pair":
+        """Notes what its parameters were made of, by role, so that its hash is kept.
+
+        A pair made of this one with `dataclasses.replace` is none of that origin.
+        """
+        described = {f"model {role}": models.describe(getattr(self, role)) for role in self.roles}
+        return self._keeping(kept_hashes.origin({**origins, **described}))
+
+    def _keeping(self, origin: str | None) -> "Pair":
+        object.__setattr__(self, "_origin", origin)  # once, by whoever made it
+        return self
 
     @property
     def hash(self) -> str:
-        """16 hex digits of the models' descriptions and parameters."""
+        """16 hex digits of the models' descriptions and parameters; see `kept_hashes.py`."""
+        origin = self._origin
+        if origin is not None and (kept := hosts.from_first(lambda: kept_hashes.read(origin))):
+            return kept
+        found = self._hash_of_bytes()
+        if origin is not None:
+            kept_hashes.keep(origin, found)
+        return found
+
+    def _hash_of_bytes(self) -> str:
         digest = hashlib.sha256()
         for role in self.roles:
             description = models.describe(getattr(self, role))

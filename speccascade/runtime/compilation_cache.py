@@ -1,7 +1,8 @@
 """Keeps what XLA compiled between runs, in the user's cache folder."""
 
 import os
-import pathlib
+
+from speccascade.workdir import user_cache
 
 
 def enable() -> None:
@@ -13,11 +14,7 @@ def enable() -> None:
     import jax  # not at the top: `--help` should not wait for it
 
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
-        base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-        folder = pathlib.Path(base).expanduser() / "speccascade" / "jax"
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except (OSError, RuntimeError):  # read-only, or no home at all
+        if (folder := user_cache.folder("jax")) is None:
             return
         jax.config.update("jax_compilation_cache_dir", str(folder))
     # A sweep compiles dozens of programs of a tenth of a second; JAX's default keeps none of them.

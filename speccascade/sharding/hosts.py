@@ -206,7 +206,7 @@ def gather(tree: Any) -> Any:
 def whole(tree: Any) -> Any:
     """Returns arrays whole on every process; those that already are stay as they are."""
     leaves, structure = jax.tree.flatten(tree)
-    far = {i: x for i, x in enumerate(leaves) if _is_far(x)}
+    far = {i: x for i, x in enumerate(leaves) if is_far(x)}
     if far:
         mesh = next(iter(far.values())).sharding.mesh
         for i, x in zip(far, _replicate(mesh)(list(far.values())), strict=True):
@@ -214,7 +214,7 @@ def whole(tree: Any) -> Any:
     return jax.tree.unflatten(structure, leaves)
 
 
-def _is_far(x: Any) -> bool:
+def is_far(x: Any) -> bool:
     """Returns whether a part of an array lies on other hosts alone."""
     return isinstance(x, jax.Array) and not (x.is_fully_addressable or x.is_fully_replicated)
 
@@ -229,7 +229,7 @@ def pieces(x: jax.Array) -> Iterator[np.ndarray]:
 
     Gathered whole, a large parameter would not fit beside the model.
     """
-    if not _is_far(x):
+    if not is_far(x):
         yield np.asarray(x)
         return
     rows = x.shape[0]

@@ -116,7 +116,7 @@ class BenchmarkTask:
         self.stop_strings = self.stops if self._format == "few_shot" else ()
 
     def problem(self, row: Mapping[str, Any]) -> Problem | None:
-        """The problem of a row; None leaves it out."""
+        """The problem of a row, read by `columns.text` and `texts`; None leaves it out."""
         raise NotImplementedError
 
     def score(self, text: str, example: Example) -> float | tuple[float, ...]:
@@ -206,11 +206,14 @@ class BenchmarkTask:
     def _problem(self, of: str, number: int, row: Mapping[str, Any]) -> Problem | None:
         try:
             return self.problem(row)
+        except UserError as error:
+            reason = str(error)
         except (KeyError, TypeError, AttributeError, IndexError) as error:
-            raise UserError(
-                f"row {number} of {self._path or self.hub.id} ({of}) does not have the columns of "
-                f"{self.hub.id} ({type(error).__name__}: {error})"
-            ) from None
+            reason = f"{type(error).__name__}: {error}"
+        raise UserError(
+            f"row {number} of {self._path or self.hub.id} ({of}) does not have the columns of "
+            f"{self.hub.id} ({reason})"
+        )
 
     def _id(self, of: str, number: int) -> int:
         order = sorted({part.of for part in self.parts.values()})

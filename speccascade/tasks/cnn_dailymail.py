@@ -3,9 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from speccascade.tasks import overlap
+from speccascade.tasks import columns, overlap
 from speccascade.tasks.benchmark_task import BenchmarkTask, Part, Problem
-from speccascade.tasks.columns import Hub
 from speccascade.tasks.example import Example
 
 
@@ -13,7 +12,7 @@ class CnnDailyMail(BenchmarkTask):
     """1 shot (articles are long); ROUGE-2 F1 in percent. The highlights stand in one line."""
 
     name = "cnn_dailymail"
-    hub = Hub("abisee/cnn_dailymail", "3.0.0")
+    hub = columns.Hub("abisee/cnn_dailymail", "3.0.0")
     parts = {
         "train": Part("train"),
         "validation": Part("validation"),
@@ -27,8 +26,8 @@ class CnnDailyMail(BenchmarkTask):
     max_words = 400  # about T5's 512 tokens
 
     def problem(self, row: Mapping[str, Any]) -> Problem | None:
-        article = row["article"].strip()
-        highlights = " ".join(row["highlights"].split())
+        article = columns.text(row, "article").strip()
+        highlights = " ".join(columns.text(row, "highlights").split())
         return Problem(article, highlights, highlights) if article and highlights else None
 
     def score(self, text: str, example: Example) -> float:

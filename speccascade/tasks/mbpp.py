@@ -7,9 +7,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from speccascade.tasks import columns
 from speccascade.tasks.benchmark_task import Part, Problem
 from speccascade.tasks.code_task import CodeTask, passes
-from speccascade.tasks.columns import Hub
 from speccascade.tasks.example import Example
 
 _CALLED = re.compile(r"\b([^\W\d]\w*)\s*\(")
@@ -19,7 +19,7 @@ class Mbpp(CodeTask):
     """3 shots in the paper's wording."""
 
     name = "mbpp"
-    hub = Hub("google-research-datasets/mbpp", "full")
+    hub = columns.Hub("google-research-datasets/mbpp", "full")
     parts = {
         "train": Part("train"),
         "validation": Part("validation"),
@@ -32,10 +32,12 @@ class Mbpp(CodeTask):
     stops = ("[DONE]",)
 
     def problem(self, row: Mapping[str, Any]) -> Problem | None:
-        tests = "\n".join(row["test_list"])
-        question = f"{row['text'].strip()} Your code should pass these tests:\n\n{tests}"
-        code = row["code"].replace("\r\n", "\n").strip()
-        return Problem(question, code, f"{row['test_setup_code']}\n{tests}")
+        if not (tests := "\n".join(columns.texts(row, "test_list"))):
+            return None  # any program would pass
+        asked = columns.text(row, "text").strip()
+        question = f"{asked} Your code should pass these tests:\n\n{tests}"
+        code = columns.text(row, "code").replace("\r\n", "\n").strip()
+        return Problem(question, code, f"{columns.text(row, 'test_setup_code')}\n{tests}")
 
     def score(self, text: str, example: Example) -> float:
         return passes("", text, _CALLED.findall(example.reference), example.reference)

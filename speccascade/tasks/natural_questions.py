@@ -6,9 +6,8 @@ The test answers are not public: validation and test are halves of the published
 from collections.abc import Mapping
 from typing import Any
 
-from speccascade.tasks import answers
+from speccascade.tasks import answers, columns
 from speccascade.tasks.benchmark_task import BenchmarkTask, Part, Problem
-from speccascade.tasks.columns import Hub
 from speccascade.tasks.example import Example
 
 
@@ -16,7 +15,7 @@ class NaturalQuestions(BenchmarkTask):
     """1 shot; 1.0 if the answer is an accepted one under SQuAD's normalisation, else 0.0."""
 
     name = "natural_questions"
-    hub = Hub("google-research-datasets/nq_open")
+    hub = columns.Hub("google-research-datasets/nq_open")
     parts = {
         "train": Part("train"),
         "validation": Part("validation", range(0, 8)),
@@ -25,8 +24,8 @@ class NaturalQuestions(BenchmarkTask):
     shots = 1
 
     def problem(self, row: Mapping[str, Any]) -> Problem | None:
-        accepted = tuple(row["answer"])
-        return Problem(row["question"].strip(), accepted[0], accepted) if accepted else None
+        question, accepted = columns.text(row, "question").strip(), columns.texts(row, "answer")
+        return Problem(question, accepted[0], accepted) if accepted else None
 
     def score(self, text: str, example: Example) -> float:
         return answers.exact_match(text, example.reference)

@@ -1,21 +1,22 @@
 """Plain questions with accepted answers, from a file.
 
-The file is JSON lines, one question a line:
+The file is JSON lines (or Parquet with the same columns), one question a line:
 
     {"prompt": "Who wrote Hamlet?", "answers": ["Shakespeare"], "split": "test"}
 
-A question without `split` belongs to the split that a hash of its prompt names.
+One answer may stand as a text alone. A question without `split` belongs to the split that a hash of
+its prompt names.
 """
 
 import hashlib
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import ml_collections
-from etils import epath
 
 from speccascade.errors import UserError
+from speccascade.formats import plain_text, text_files
+from speccascade.tasks import columns
 from speccascade.tasks.example import Example
 from speccascade.tasks.mentions import contains, terms
 
@@ -27,8 +28,8 @@ class Questions:
     """The task; see `speccascade.tasks.Task` for what its methods promise.
 
     Config fields: `path`, the file, relative to the working directory like every path that is
-    given to a script; `stop_strings`, where an answer ends (none if absent). An example's id is
-    the number of its line. There is nothing to train on.
+    given to a script; `stop_strings`, where an answer ends (none if absent, one may be a text
+    alone). An example's id is the number of its line. There is nothing to train on.
     """
 
     name = "questions"
@@ -43,7 +44,8 @@ class Questions:
             )
         if not config.get("path"):
             raise UserError("task.path is missing; give a file of questions, JSON lines")
-        self.stop_strings = tuple(config.get("stop_strings", ()))
+        given = config.get("stop_strings")
+        self.stop_strings = plain_text.several(() if given is None else given, "task.stop_strings")
         self._examples = _read(config.path)
 
     def examples(self, split: str, limit: int | None = None) -> list[Example]:
@@ -61,59 +63,39 @@ class Questions:
 
 def _read(path: str) -> dict[str, list[Example]]:
     """The examples by split, in the file's order."""
-    try:
-        text = epath.Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"task.path={path} cannot be read ({type(error).__name__}); it is relative to the "
-            "working directory"
-        ) from None
     examples: dict[str, list[Example]] = {split: [] for split in SPLITS}
     first: dict[str, int] = {}
-    for number, line in _lines(text):
+    for number, row in text_files.read_rows(path):
         try:
-            prompt, answers, split = _question(line)
+            prompt, answers, split = _question(row)
             if prompt in first:
                 raise UserError(f"the prompt is that of line {first[prompt]}; keep one of them")
         except UserError as error:
             raise UserError(f"{path} line {number}: {error}") from None
         first[prompt] = number
         examples[split].append(Example(number, prompt, answers[0], answers))
+    if not first:
+        raise UserError(f"{path} has no questions")
     return examples
 
 
-def _lines(text: str) -> Iterator[tuple[int, str]]:
-    """Numbered lines; JSON strings may hold what else Python takes for the end of one."""
-    return ((n, line) for n, line in enumerate(text.split("\n"), 1) if line.strip())
-
-
-def _question(line: str) -> tuple[str, tuple[str, ...], str]:
-    """(prompt, accepted answers, split) of one line."""
-    try:
-        fields: Any = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise UserError(f"is no JSON ({error})") from None
-    if not isinstance(fields, dict):
-        raise UserError('must be an object, such as {"prompt": "...", "answers": ["..."]}')
-    if unknown := sorted(fields.keys() - {"prompt", "answers", "split"}):
+def _question(row: Mapping[str, Any]) -> tuple[str, tuple[str, ...], str]:
+    """(prompt, accepted answers, split) of one row."""
+    if unknown := sorted(row.keys() - {"prompt", "answers", "split"}):
         raise UserError(f"unknown fields {', '.join(unknown)}; known: prompt, answers, split")
-    prompt, answers = fields.get("prompt"), fields.get("answers")
-    if not isinstance(prompt, str) or not prompt.strip():
+    prompt, answers = columns.text(row, "prompt"), columns.texts(row, "answers")
+    if not prompt.strip():
         raise UserError("prompt must be a text that is not empty")
-    if not _are_answers(answers):
+    if not answers or not all(map(terms, answers)):
         raise UserError(
             "answers must be a list of at least one text, each with a word besides articles and "
             "punctuation"
         )
-    split = fields.get("split", SPLITS[_half(prompt)])
+    split = row.get("split")
+    split = SPLITS[_half(prompt)] if split is None else split
     if split not in SPLITS:
         raise UserError(f"split {split!r} is unknown; choose {' or '.join(SPLITS)}")
-    return prompt, tuple(answers), split
-
-
-def _are_answers(answers: Any) -> bool:
-    given = isinstance(answers, Sequence) and not isinstance(answers, str) and len(answers) > 0
-    return given and all(isinstance(a, str) and terms(a) for a in answers)
+    return prompt, answers, split
 
 
 def _half(prompt: str) -> int:

@@ -6,9 +6,8 @@ The test answers are not public: validation and test are halves of the published
 from collections.abc import Mapping
 from typing import Any
 
-from speccascade.tasks import answers
+from speccascade.tasks import answers, columns
 from speccascade.tasks.benchmark_task import BenchmarkTask, Part, Problem
-from speccascade.tasks.columns import Hub
 from speccascade.tasks.example import Example
 
 NO_ANSWER = "unanswerable"
@@ -18,7 +17,7 @@ class Squad(BenchmarkTask):
     """4 shots; the official F1, 0 to 1. A model declines by writing "unanswerable" or nothing."""
 
     name = "squad"
-    hub = Hub("rajpurkar/squad_v2")
+    hub = columns.Hub("rajpurkar/squad_v2")
     parts = {
         "train": Part("train"),
         "validation": Part("validation", range(0, 8)),
@@ -32,8 +31,9 @@ class Squad(BenchmarkTask):
     template = "{}\nAnswer:"
 
     def problem(self, row: Mapping[str, Any]) -> Problem | None:
-        question = f"Text: {row['context'].strip()}\nQuestion: {row['question'].strip()}"
-        accepted = [text for text in row["answers"]["text"] if answers.squad(text)]
+        context, asked = (columns.text(row, name).strip() for name in ("context", "question"))
+        question = f"Text: {context}\nQuestion: {asked}"
+        accepted = [text for text in columns.texts(row, "answers", "text") if answers.squad(text)]
         return Problem(question, accepted[0] if accepted else NO_ANSWER, tuple(accepted or [""]))
 
     def score(self, text: str, example: Example) -> float:

@@ -7,9 +7,8 @@ then do not use.
 from collections.abc import Mapping
 from typing import Any
 
-from speccascade.tasks import answers
+from speccascade.tasks import answers, columns
 from speccascade.tasks.benchmark_task import BenchmarkTask, Part, Problem
-from speccascade.tasks.columns import Hub
 from speccascade.tasks.example import Example
 
 
@@ -17,7 +16,7 @@ class WebQuestions(BenchmarkTask):
     """1 shot; 1.0 if the answer is an accepted one under SQuAD's normalisation, else 0.0."""
 
     name = "web_questions"
-    hub = Hub("stanfordnlp/web_questions")
+    hub = columns.Hub("stanfordnlp/web_questions")
     parts = {
         "train": Part("train", range(0, 14)),
         "validation": Part("train", range(14, 16)),
@@ -26,8 +25,8 @@ class WebQuestions(BenchmarkTask):
     shots = 1
 
     def problem(self, row: Mapping[str, Any]) -> Problem | None:
-        accepted = tuple(row["answers"])
-        return Problem(row["question"].strip(), accepted[0], accepted) if accepted else None
+        question, accepted = columns.text(row, "question").strip(), columns.texts(row, "answers")
+        return Problem(question, accepted[0], accepted) if accepted else None
 
     def score(self, text: str, example: Example) -> float:
         return answers.exact_match(text, example.reference)

@@ -3,9 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from speccascade.tasks import overlap
+from speccascade.tasks import columns, overlap
 from speccascade.tasks.benchmark_task import BenchmarkTask, Part, Problem
-from speccascade.tasks.columns import Hub
 from speccascade.tasks.example import Example
 
 
@@ -13,7 +12,7 @@ class Wmt14(BenchmarkTask):
     """5 shots; BLEU in percent, sacrebleu's default ("13a" words, case kept)."""
 
     name = "wmt14"
-    hub = Hub("wmt/wmt14", "de-en")
+    hub = columns.Hub("wmt/wmt14", "de-en")
     parts = {
         "train": Part("train"),
         "validation": Part("validation"),
@@ -27,8 +26,7 @@ class Wmt14(BenchmarkTask):
     prefix = "translate English to German: "
 
     def problem(self, row: Mapping[str, Any]) -> Problem | None:
-        pair = row["translation"]
-        english, german = pair["en"].strip(), pair["de"].strip()
+        english, german = (columns.text(row, "translation", k).strip() for k in ("en", "de"))
         return Problem(english, german, german) if english and german else None
 
     def score(self, text: str, example: Example) -> tuple[float, ...]:

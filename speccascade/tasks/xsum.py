@@ -3,9 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from speccascade.tasks import overlap
+from speccascade.tasks import columns, overlap
 from speccascade.tasks.benchmark_task import BenchmarkTask, Part, Problem
-from speccascade.tasks.columns import Hub
 from speccascade.tasks.example import Example
 
 
@@ -14,7 +13,7 @@ class XSum(BenchmarkTask):
 
     name = "xsum"
     # Its main branch is a script, which `datasets` no longer runs.
-    hub = Hub("EdinburghNLP/xsum", revision="refs/convert/parquet")
+    hub = columns.Hub("EdinburghNLP/xsum", revision="refs/convert/parquet")
     parts = {
         "train": Part("train"),
         "validation": Part("validation"),
@@ -28,7 +27,7 @@ class XSum(BenchmarkTask):
     max_words = 400  # about T5's 512 tokens
 
     def problem(self, row: Mapping[str, Any]) -> Problem | None:
-        article, summary = row["document"].strip(), row["summary"].strip()
+        article, summary = (columns.text(row, k).strip() for k in ("document", "summary"))
         return Problem(article, summary, summary) if article and summary else None
 
     def score(self, text: str, example: Example) -> float:

@@ -16,6 +16,7 @@ import tokenizers
 from etils import epath
 
 from speccascade.errors import UserError
+from speccascade.formats import text_files
 from speccascade.text import byte_bpe, hugging_face
 from speccascade.text.interface import Tokenizer, show
 
@@ -60,7 +61,7 @@ def load(path: str | os.PathLike) -> Tokenizer:
 
         return SentencePieceTokenizer.load(path)
     try:
-        text = path.read_text()
+        text = text_files.read(path)
         inner = tokenizers.Tokenizer.from_str(text)
     except Exception as error:  # the library raises bare Exception
         reason = " ".join(str(error).split())

@@ -70,7 +70,7 @@ class ByteBPE(Tokenizer):
         """Writes `tokenizer.json`, which is either whole or absent."""
         path = epath.Path(directory) / FILE
         partial = path.with_name(path.name + ".partial")
-        partial.write_text(self._inner.to_str(pretty=True))
+        partial.write_text(self._inner.to_str(pretty=True), encoding="utf-8")
         partial.replace(path)
 
     @property

@@ -10,6 +10,7 @@ import tokenizers
 from etils import epath
 
 from speccascade.errors import UserError
+from speccascade.formats import text_files
 from speccascade.text import byte_level
 from speccascade.text.interface import Tokenizer
 from speccascade.text.settings import Files, Settings
@@ -73,14 +74,14 @@ class HuggingFaceTokenizer(Tokenizer):
     @classmethod
     def load(cls, path: epath.Path) -> "HuggingFaceTokenizer":
         """Reads a file and what stands beside it."""
-        return cls(path.read_text(), Files(path.parent), source=str(path))
+        return cls(text_files.read(path), Files(path.parent), source=str(path))
 
     def save(self, directory: str | os.PathLike) -> None:
         """Writes `tokenizer.json` as it was read, and the settings beside it."""
         directory = epath.Path(directory)
         self.settings.save(directory)
         partial = directory / (FILE + ".partial")
-        partial.write_text(self._text)
+        partial.write_text(self._text, encoding="utf-8")
         partial.replace(directory / FILE)
 
     @property

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Self
 
 from speccascade.errors import UserError
+from speccascade.formats import plain_text
 from speccascade.text.settings import Settings
 
 
@@ -91,8 +92,12 @@ class Tokenizer(abc.ABC):
         return self.encode_batch([text], bos)[0]
 
     def encode_batch(self, texts: Sequence[str], bos: bool = False) -> list[list[int]]:
-        """Returns `encode` of each text."""
-        found = self._encode(texts)
+        """Returns `encode` of each text.
+
+        Raises:
+          UserError: something is no text, or holds half a surrogate pair.
+        """
+        found = self._encode(plain_text.several(texts, "texts"))
         if bos:
             prefix, suffix = list(self.settings.prefix), list(self.settings.suffix)
             found = [prefix + ids + suffix for ids in found]
@@ -105,6 +110,7 @@ class Tokenizer(abc.ABC):
           prompts: texts to go on with or, with `chat`, to answer.
           chat: whether each is a user's message to a model that was tuned for conversations.
         """
+        prompts = plain_text.several(prompts, "prompts")
         if not chat:
             return self.encode_batch(prompts, bos=True)
         return [self.encode_chat([{"role": "user", "content": prompt}]) for prompt in prompts]

@@ -8,6 +8,7 @@ from typing import Any, Self
 from etils import epath
 
 from speccascade.errors import UserError
+from speccascade.formats import text_files
 
 FILE = "tokenizer_settings.json"
 _NAMES = ("bos_token", "eos_token", "pad_token", "unk_token")
@@ -47,7 +48,7 @@ class Settings:
     def save(self, directory: epath.Path) -> None:
         """Writes them into a directory."""
         text = json.dumps(self.describe(), indent=1, sort_keys=True)
-        (directory / FILE).write_text(text + "\n")
+        (directory / FILE).write_text(text + "\n", encoding="utf-8")
 
 
 class Files:
@@ -65,13 +66,11 @@ class Files:
         """Returns a file's object, empty where there is no such file."""
         if self._directory is None or not (self._directory / name).exists():
             return {}
+        path = self._directory / name
         try:
-            found = json.loads((self._directory / name).read_text())
-        except ValueError:
-            found = None
-        if not isinstance(found, dict):
-            raise UserError(f"{self._directory / name} is damaged; copy the checkpoint again")
-        return found
+            return text_files.parse_object(text_files.read(path), f"{path}")
+        except UserError as error:
+            raise UserError(f"{path} is damaged ({error}); copy the checkpoint again") from None
 
     def saved(self) -> Settings | None:
         """Returns the settings that `Settings.save` wrote, None where it did not."""
@@ -131,7 +130,7 @@ class Files:
         """Returns the chat template, None where there is none."""
         directory = self._directory
         if directory is not None and (directory / "chat_template.jinja").exists():
-            return (directory / "chat_template.jinja").read_text()
+            return text_files.read(directory / "chat_template.jinja")
         found = self.tokenizer.get("chat_template") or self.json("chat_template.json").get(
             "chat_template"
         )

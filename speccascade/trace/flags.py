@@ -1,6 +1,5 @@
 """Behind `scripts/trace.py`: from flags to settings, and from them to what is shown."""
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,6 +8,7 @@ import ml_collections
 
 from speccascade import pairs, rules, tasks
 from speccascade.errors import UserError
+from speccascade.formats import plain_text, text_files
 from speccascade.inference.setting import Setting, setting
 from speccascade.trace import page
 from speccascade.trace.run import Comparison, trace_prompt
@@ -43,7 +43,8 @@ def from_flags(
     Raises:
       UserError: something is not as it must be. Nothing is decoded then.
     """
-    if prompt is None or not prompt.strip():
+    prompt = "" if prompt is None else text_files.argument(prompt, "--prompt")
+    if not prompt.strip():
         raise UserError("the prompt is empty; give --prompt some text")
     chosen = settings(config, names, alphas, knobs, fields)
     if max_new_tokens < 1:
@@ -89,6 +90,7 @@ def settings(
     Raises:
       UserError: a name or a value is not as it must be.
     """
+    names, alphas = plain_text.several(names, "--rules"), plain_text.several(alphas, "--alpha")
     if not names:
         raise UserError("no rule was given; give --rules at least one")
     takers = [i for i, name in enumerate(names) if "alpha" in rules.spec(name).knobs]
@@ -101,10 +103,7 @@ def settings(
             "for all, or one for each of these in the order of --rules"
         )
     alpha_of = dict(zip(takers, values * len(takers) if len(values) == 1 else values, strict=False))
-    try:
-        more = dict(json.loads(knobs))
-    except (ValueError, TypeError):
-        raise UserError(f'--knobs={knobs} must be a JSON object, such as {{"k": 3}}') from None
+    more = text_files.parse_object(knobs, f"--knobs={knobs}")
     every = {"draft_length": 5, **{k: v for k, v in fields.items() if v is not None}}
     own = {key for name in names for key in rules.spec(name).knobs}
     found = []

@@ -9,6 +9,7 @@ import numpy as np
 
 from speccascade import decode
 from speccascade.errors import UserError
+from speccascade.formats import plain_text
 from speccascade.inference import metrics
 from speccascade.inference.engine import Engine, Request
 from speccascade.inference.setting import Setting
@@ -80,7 +81,7 @@ def trace_prompt(
     settings: Sequence[Setting],
     *,
     max_new_tokens: int = 64,
-    stop_strings: Sequence[str] = (),
+    stop_strings: str | Sequence[str] = (),
 ) -> Comparison:
     """Decodes a prompt under each setting, through the step that `generate` runs.
 
@@ -93,8 +94,9 @@ def trace_prompt(
       stop_strings: an answer ends before the first of these.
 
     Raises:
-      UserError: the prompt is empty or too long, or the models' logits are not finite.
+      UserError: the prompt is no text, empty or too long, or the models' logits are not finite.
     """
+    prompt = plain_text.one(prompt, "the prompt")
     ids = pair.encode_prompts([prompt])[0]
     engine = Engine.build(pair, [ids], max_new_tokens, stop_strings)
     request = engine.request(ids, 0, "the prompt")

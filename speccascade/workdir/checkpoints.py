@@ -3,7 +3,7 @@
 config.json      task, tokenizer, model and train sections of the config it was made from
 tokenizer.json   the tokenizer (an imported one: its own files)
 model.json       the model's description, as `speccascade.models.build` takes it
-checkpoints/     Orbax: params, optimiser state and step, the last two kept
+checkpoints/     Orbax: params, their checksums, optimiser state and step, the last two kept
 metrics.jsonl    losses and validation figures; the same as TensorBoard events in tb/
 data/            tokenised problems; may be deleted
 
@@ -21,11 +21,13 @@ from etils import epath
 
 from speccascade import models, text
 from speccascade.errors import UserError
+from speccascade.formats import text_files
 from speccascade.models.interface import Model, Params
 from speccascade.models.loading import Shardings, default_sharding
 from speccascade.text import Tokenizer
-from speccascade.workdir import sharing
+from speccascade.workdir import checksums, sharing
 from speccascade.workdir.files import read_json
+from speccascade.workdir.parameter_files import flat
 
 # Orbax reports every save at INFO, which would tear the progress bar apart.
 logging.getLogger("absl").setLevel(logging.WARNING)
@@ -54,7 +56,9 @@ def _directory(workdir: str) -> epath.Path:
 def save(checkpoints: ocp.CheckpointManager, step: int, params: Params, rest: Any) -> None:
     """Stores `params` and `rest` (optimiser state) as the state after `step` steps."""
     items = ocp.args.Composite(
-        params=ocp.args.StandardSave(params), rest=ocp.args.StandardSave(rest)
+        params=ocp.args.StandardSave(params),
+        rest=ocp.args.StandardSave(rest),
+        checksums=ocp.args.JsonSave(checksums.of(flat(params))),
     )
     checkpoints.save(step, args=items)
 
@@ -70,16 +74,22 @@ def save_params(workdir: str, params: Params) -> None:
     with ocp.CheckpointManager(
         _directory(workdir),
         options=ocp.CheckpointManagerOptions(enable_async_checkpointing=False),
-        item_handlers={"params": ocp.PyTreeCheckpointHandler(use_compression=False)},
+        item_handlers={
+            "params": ocp.PyTreeCheckpointHandler(use_compression=False),
+            "checksums": ocp.JsonCheckpointHandler(),
+        },
     ) as checkpoints:
         saved = ocp.args.PyTreeSave(params, arguments, ocdbt_target_data_file_size=piece)
-        checkpoints.save(0, args=ocp.args.Composite(params=saved))
+        known = ocp.args.JsonSave(checksums.of(flat(params)))
+        checkpoints.save(0, args=ocp.args.Composite(params=saved, checksums=known))
 
 
 def restore(
     checkpoints: ocp.CheckpointManager, params_like: Params, rest_like: Any = None
 ) -> tuple[int, Params, Any]:
     """The newest state: (step, params, rest); rest is None if `rest_like` is.
+
+    The parameters are compared with their checksums, which older checkpoints lack.
 
     Args:
       checkpoints: From `manager`; must hold a checkpoint.
@@ -97,13 +107,37 @@ def restore(
             f"checkpoint {checkpoints.directory}/{step} cannot be read, perhaps truncated: delete "
             f"that directory to go on from the one before ({type(error).__name__})"
         ) from error
+    if (known := _checksums(checkpoints, step)) is not None:
+        where = f"checkpoint {checkpoints.directory}/{step}"
+        advice = "delete that directory to go on from the one before, or import the model again"
+        checksums.check(flat(found["params"]), known, where, advice)
     return step, found["params"], found["rest"] if rest_like is not None else None
+
+
+def _checksums(checkpoints: ocp.CheckpointManager, step: int) -> dict[str, str] | None:
+    """Returns the checksums of a checkpoint's parameters, None where it has none."""
+    path = checkpoints.directory / str(step) / "checksums" / "metadata"  # as Orbax writes JSON
+    if not path.exists():
+        return None
+    try:
+        return text_files.parse_object(text_files.read(path), f"{path}")
+    except UserError as error:
+        raise UserError(f"{path} is damaged ({error}); delete it to do without") from None
 
 
 def load_model(
     workdir: str, shardings: Shardings | None = None, expert: Params | None = None
 ) -> tuple[Model, Params, Tokenizer]:
-    """The model of `workdir`, with its newest parameters and its tokenizer.
+    """Returns the first three of `load`."""
+    return load(workdir, shardings, expert)[:3]
+
+
+def load(
+    workdir: str, shardings: Shardings | None = None, expert: Params | None = None
+) -> tuple[Model, Params, Tokenizer, dict[str, str] | None]:
+    """The model of `workdir`, with its newest parameters, its tokenizer and the checksums.
+
+    The checksums are None of a checkpoint that was written without.
 
     Args:
       workdir: of a trained or an imported model.
@@ -131,5 +165,6 @@ def load_model(
             raise UserError(f"{workdir} has no complete checkpoint; train there first")
         shapes = jax.eval_shape(model.init, jax.random.key(0))
         shapes = {key: value for key, value in shapes.items() if key not in shared}
-        _, params, _ = restore(checkpoints, jax.tree_util.tree_map_with_path(like, shapes))
-    return model, {**params, **shared}, tokenizer
+        step, params, _ = restore(checkpoints, jax.tree_util.tree_map_with_path(like, shapes))
+        known = _checksums(checkpoints, step)
+    return model, {**params, **shared}, tokenizer, known

@@ -6,6 +6,7 @@ from typing import Any
 from etils import epath
 
 from speccascade.errors import UserError
+from speccascade.formats import text_files
 
 
 def write_json(path: str, value: Any) -> None:
@@ -16,9 +17,11 @@ def write_json(path: str, value: Any) -> None:
 
 
 def read_json(path: str) -> Any:
+    if not epath.Path(path).exists():
+        raise UserError(f"{path} is missing; give the workdir of a trained model")
     try:
-        return json.loads(epath.Path(path).read_text())
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing; give the workdir of a trained model") from None
-    except json.JSONDecodeError:
-        raise UserError(f"{path} is damaged; restore it or train in a new workdir") from None
+        return text_files.read_json(path)
+    except UserError as error:
+        raise UserError(
+            f"{path} is damaged ({error}); restore it or train in a new workdir"
+        ) from None

@@ -1,9 +1,10 @@
 """A model's parameters as one safetensors file.
 
 Keys are those of the parameters, joined by "/", in bfloat16. A matrix KEY in int8 is two arrays,
-KEY/values and KEY/scale.
+KEY/values and KEY/scale. The file's metadata are checksums of the arrays.
 """
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +17,7 @@ from speccascade import models
 from speccascade.errors import UserError
 from speccascade.models.int8 import Int8
 from speccascade.models.interface import Model, Params
+from speccascade.workdir import checksums
 
 
 def write(path: str, params: Params, rounded: bool = False) -> None:
@@ -36,7 +38,9 @@ def write(path: str, params: Params, rounded: bool = False) -> None:
 
     params = jax.tree.map(stored, params, is_leaf=lambda x: isinstance(x, Int8))
     with open(path, "wb") as file:
-        file.write(save(flat(params)))  # its save_file would deny others to read it
+        arrays = flat(params)
+        # its save_file would deny others to read it
+        file.write(save(arrays, metadata=checksums.of(arrays)))
 
 
 def read(path: str, model: Model, given: Mapping[str, Any] | None = None) -> Params:
@@ -53,10 +57,13 @@ def read(path: str, model: Model, given: Mapping[str, Any] | None = None) -> Par
     given = flat(dict(given or {}))
     try:
         found = load_file(path)
+        with safetensors.safe_open(path, "flax") as file:
+            known = file.metadata() or {}
     except FileNotFoundError:
         raise UserError(f"{path} is missing; export the pair again") from None
     except safetensors.SafetensorError as error:
         raise UserError(f"{path} is damaged or truncated ({error}); export it again") from None
+    checksums.check(found, known, path, "export the pair again")
     wanted = jax.eval_shape(model.init, jax.random.key(0))
     shapes = {key: leaf.shape for key, leaf in flat(wanted).items()}
     for key in shapes.keys() - found.keys():
@@ -69,6 +76,17 @@ def read(path: str, model: Model, given: Mapping[str, Any] | None = None) -> Par
         raise UserError(f"{path} holds other arrays than pair.json says; export the pair again")
     leaves = [found[key] for key in shapes]
     return cast(model, jax.tree.unflatten(jax.tree.structure(wanted), leaves))
+
+
+def origin(path: str) -> Any:
+    """Returns what tells a file's parameters apart, JSON-ready; see `importing.Loaded`.
+
+    Those are its checksums or, of a file that was written without, its size and time of change.
+    """
+    with safetensors.safe_open(path, "flax") as file:
+        known = file.metadata()
+    stat = os.stat(path)
+    return known or [os.path.realpath(path), stat.st_size, stat.st_mtime_ns]
 
 
 def cast(model: Model, params: Params) -> Params:

@@ -5,9 +5,8 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from etils import epath
-
 from speccascade.errors import UserError
+from speccascade.formats import text_files
 from speccascade.workdir.growing import Growing
 from speccascade.workdir.storage import storage
 
@@ -19,7 +18,7 @@ def read(workdir: str) -> list[Row]:
     """Returns the rows so far; a last line that a kill cut short is left out.
 
     Raises:
-      UserError: a line that is not the last cannot be read.
+      UserError: a line before the last cannot be read, or one is no row.
     """
     with storage(os.fspath(workdir)):
         return _read(os.path.join(workdir, FILE))[0]
@@ -27,23 +26,11 @@ def read(workdir: str) -> list[Row]:
 
 def _read(path: str) -> tuple[list[Row], bytes]:
     """Returns the rows and the bytes that hold them."""
-    try:
-        data = epath.Path(path).read_bytes()
-    except FileNotFoundError:
-        return [], b""
-    rows, end = [], 0
-    for number, line in enumerate(data.splitlines(keepends=True), 1):
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            if end + len(line) < len(data):
-                raise UserError(f"line {number} of {path} is damaged; remove that line") from None
-            break
-        if not line.endswith(b"\n"):  # whole or not, the next row must not follow on this line
-            rows.pop()
-            break
-        end += len(line)
-    return rows, data[:end]
+    rows, data = text_files.read_journal(path)
+    for number, row in enumerate(rows, 1):
+        if not isinstance(row.get("key"), str):
+            raise UserError(f"row {number} of {path} has no key; remove its line")
+    return rows, data
 
 
 class Results:

@@ -5,6 +5,8 @@ import os
 
 from tensorboardX import SummaryWriter
 
+from speccascade.formats import text_files
+
 
 class MetricsWriter:
     """Appends scalars to `metrics.jsonl` and to TensorBoard files under `tb/`.
@@ -35,12 +37,4 @@ class MetricsWriter:
 
 def read_metrics(path: str) -> list[dict[str, float]]:
     """The rows of a `metrics.jsonl`, without a last line that a kill cut short."""
-    rows = []
-    if os.path.exists(path):
-        with open(path) as lines:
-            for line in lines:
-                try:
-                    rows.append(json.loads(line))
-                except json.JSONDecodeError:
-                    continue
-    return rows
+    return text_files.read_journal(path)[0]

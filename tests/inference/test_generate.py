@@ -90,9 +90,9 @@ def test_without_a_task_the_models_read_the_prompt_as_it_is(exported):
     ("changes", "message"),
     [
         ({}, "give --prompt or a --prompts_file"),
-        ({"prompt": " "}, "prompt 1 is empty"),
-        ({"prompts_file": "/nowhere"}, "cannot read --prompts_file=/nowhere"),
-        ({"prompt": "1", "knobs": "nonsense"}, "must be a JSON object"),
+        ({"prompt": " "}, "--prompt is empty"),
+        ({"prompts_file": "/nowhere"}, "/nowhere cannot be read: No such file"),
+        ({"prompt": "1", "knobs": "nonsense"}, "--knobs=nonsense is no JSON"),
         ({"prompt": "1", "fields": {"draft_length": 0}}, "rule=spec draft_length=0: .* at least 1"),
         ({"prompt": "1", "fields": {"rule": "opt"}}, "rule=opt draft_length=5: .* needs alpha"),
         ({"prompt": "1", "fields": {"rule": "nonsense"}}, "rule 'nonsense' is unknown"),
@@ -103,3 +103,46 @@ def test_bad_flags_are_one_line(exported, changes, message):
     with pytest.raises(UserError, match=message) as caught:
         from_flags(exported, **changes)
     assert "\n" not in str(caught.value)
+
+
+def test_one_text_is_one_prompt_and_one_stop_string(exported):
+    pair = pairs.load(exported)
+    (alone,) = speccascade.generate_text(pair, PROMPT, max_new_tokens=12, **HOW)
+    assert [alone] == speccascade.generate_text(pair, [PROMPT], max_new_tokens=12, **HOW)
+    stop = alone.text[2:5]
+    found, same = (
+        speccascade.generate_text(pair, PROMPT, max_new_tokens=12, stop_strings=s, **HOW)
+        for s in (stop, [stop])
+    )
+    assert found == same and found[0].text == alone.text[: alone.text.index(stop)]
+
+
+@pytest.mark.parametrize(
+    ("prompts", "changes", "message"),
+    [
+        ([None], {}, r"prompts\[0\] must be a text, not None"),
+        (["a", b"b"], {}, r"prompts\[1\] must be a text, not b'b' \(bytes\)"),
+        (5, {}, "prompts must be a list of texts, not 5"),
+        (["a \ud83d"], {}, r"prompts\[0\] holds half a surrogate pair"),
+        ("a", {"stop_strings": [5]}, r"stop_strings\[0\] must be a text, not 5"),
+        ("a", {"stop_strings": ""}, "a stop string is empty"),
+        ("a", {"max_new_tokens": True}, "max_new_tokens=True must be at least 1, a whole"),
+        ("a", {"max_new_tokens": 2.0}, "max_new_tokens=2.0 must be at least 1, a whole"),
+        ("a", {"max_new_tokens": "2"}, "max_new_tokens='2' must be at least 1, a whole"),
+        ("a", {"max_new_tokens": -1}, "max_new_tokens=-1 must be at least 1"),
+    ],
+)
+def test_what_is_no_prompt_is_one_line(exported, prompts, changes, message):
+    with pytest.raises(UserError, match=message) as caught:
+        speccascade.generate_text(pairs.load(exported), prompts, **changes, **HOW)
+    assert "\n" not in str(caught.value)
+
+
+def test_prompts_from_a_file_of_windows(exported, tmp_path):
+    path = tmp_path / "prompts.txt"
+    path.write_bytes(b"\xef\xbb\xbfHow many?\r\nHow\xe2\x80\xa8much?\r\n")
+    found = generate._prompts("\ufeffWho?", str(path))
+    assert found == ["Who?", "How many?", "How\u2028much?"]
+    path.write_bytes(b"How many?\n\n")
+    with pytest.raises(UserError, match="prompts.txt line 2 is empty"):
+        generate._prompts(None, str(path))

@@ -204,3 +204,69 @@ def test_parquet_and_saved_data_sets(write, tmp_path):
         make("squad", path=str(saved), shots=0).examples("test")
     with pytest.raises(UserError, match="datasets cannot read .*plain .ValueError: Unknown split"):
         make("squad", path=str(plain), shots=0).examples("test")
+
+
+# A column, by its path, that should be a list; a text in its place is its one item.
+LISTS = {
+    "natural_questions": ("answer",),
+    "web_questions": ("answers",),
+    "squad": ("answers", "text"),
+    "trivia_qa": ("answer", "aliases"),
+}
+
+
+def _with(row, path, value):
+    head, *rest = path
+    return {**row, head: _with(row[head], rest, value) if rest else value}
+
+
+@pytest.mark.parametrize("name", LISTS)
+@pytest.mark.parametrize("given", ["on the Danube", ["on the Danube"], ["on the Danube", " "]])
+def test_a_text_where_a_list_belongs_is_one_item(name, given, write):
+    rows = [numbered(_with(ROWS[name], LISTS[name], given), i) for i in range(32)]
+    task = make(name, path=write(train=rows, validation=rows, test=rows), shots=0)
+    example = task.examples("test")[0]
+    assert task.score(" on the Danube", example) == 1.0
+    assert task.score(" on", example) < 1.0 and "o" not in example.reference
+
+
+@pytest.mark.parametrize("name", LISTS)
+@pytest.mark.parametrize(
+    "given",
+    ["['Bob', 'Robert']", '["Bob"]', "['Bob'\n 'Robert']", "{Bob,Robert}", "('Bob', 'Robert')"]
+    + [5, None, True, 2.5, {"a": 1}, [5], [None], ["Bob", ["Robert"]], [True], ["Bob", "\ud83d"]],
+)
+def test_what_is_no_list_of_texts_is_named(name, given, write):
+    rows = [numbered(_with(ROWS[name], LISTS[name], given), i) for i in range(32)]
+    task = make(name, path=write(train=rows, validation=rows, test=rows), shots=0)
+    with pytest.raises(UserError, match=".".join(LISTS[name]) + "|answer") as caught:
+        task.examples("test")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        ("gsm8k", ("answer",)),
+        ("gsm8k", ("question",)),
+        ("squad", ("context",)),
+        ("squad", ("answers",)),
+        ("trivia_qa", ("answer", "value")),
+        ("trivia_qa", ("answer",)),
+        ("wmt14", ("translation", "de")),
+        ("wmt14", ("translation",)),
+        ("xsum", ("summary",)),
+        ("cnn_dailymail", ("highlights",)),
+    ],
+)
+@pytest.mark.parametrize("given", [None, 4, ["4"], b"4".hex])
+def test_a_column_that_is_no_text_is_named(name, path, given, write):
+    if callable(given):  # absent
+        row = {k: v for k, v in ROWS[name].items() if k != path[0]}
+    else:
+        row = _with(ROWS[name], path, given)
+    rows = [row] * 20
+    task = make(name, path=write(train=rows, validation=rows, test=rows), shots=0)
+    with pytest.raises(UserError, match=f"row 0 of .*{path[0]}.*( must be |is missing)") as caught:
+        task.examples("test")
+    assert "\n" not in str(caught.value)

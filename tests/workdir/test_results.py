@@ -39,6 +39,14 @@ def test_a_damaged_line_before_the_last_is_named_and_kept(tmp_path):
     assert path.read_text() == '{"key": "a"}\nnonsense\n{"key": "b"}\n'
 
 
+@pytest.mark.parametrize("line", ["5", "[]", "null", "{}", '{"key": 5}'])
+def test_a_line_that_is_no_row_is_named(tmp_path, line):
+    (tmp_path / results.FILE).write_text('{"key": "a"}\n' + line + "\n")
+    for reader in (results.read, results.Results):
+        with pytest.raises(UserError, match="(line|row) 2 of .*results.jsonl"):
+            reader(tmp_path)
+
+
 def test_nan_never_gets_in(tmp_path):
     store = results.Results(tmp_path)
     with pytest.raises(ValueError):
