@@ -172,6 +172,16 @@ class Fields:
             return found
         return [self._inner(value, f"{name}[{i}]") for i, value in enumerate(found)]
 
+    def each(self, name: str) -> "Fields":
+        """Returns the values of a list or an object, each as a field; none where it is absent."""
+        self._asked.add(name)
+        value = self.values.get(name)
+        if isinstance(value, list | tuple):
+            return self._inner({str(i): item for i, item in enumerate(value)}, name)
+        if value is None or isinstance(value, Mapping):
+            return self._inner(value or {}, name)
+        raise self.wrong(name, "a list or an object")
+
     def expect(self, name: str, *values: Any) -> None:
         """Checks that a field is absent, null or has one of `values`, all that is implemented."""
         self._asked.add(name)
@@ -235,22 +245,13 @@ class Fields:
           UserError: it is missing, is no JSON, or has a field twice with two values.
         """
         source = str(path) if source is None else source
-        try:
-            data = epath.Path(path).read_bytes()
-        except FileNotFoundError:
-            raise UserError(f"{source} is missing") from None
-        except OSError as error:
-            raise UserError(f"{source} cannot be read: {error.strerror or error}") from None
-        return cls.parse(data, source)
+        return cls.parse(read_text(path, source), source)
 
     @classmethod
-    def parse(cls, data: bytes | str, source: str) -> Self:
+    def parse(cls, text: str, source: str) -> Self:
         """Reads a JSON object as `read` does from what a file holds."""
         try:
-            text = decode(data) if isinstance(data, bytes) else data.removeprefix("\ufeff")
-            values = json.loads(text, object_pairs_hook=_once)
-        except UnicodeDecodeError as error:
-            raise UserError(f"{source} is no text in UTF-8: {error.reason}") from None
+            values = json.loads(text.removeprefix("\ufeff"), object_pairs_hook=_once)
         except _TwiceError as error:
             raise UserError(f"{source} has {error}; keep the one that is meant") from None
         except RecursionError:
@@ -260,14 +261,27 @@ class Fields:
         return cls(values, source)
 
 
-def decode(data: bytes) -> str:
-    """Returns the text of a JSON file without its byte order mark.
+def read_text(path: str | os.PathLike, source: str | None = None) -> str:
+    """Returns a file's text without its byte order mark.
+
+    Args:
+      path: the file.
+      source: what messages call it; None for its path.
 
     Raises:
-      UnicodeDecodeError: it is neither UTF-8 nor, by its mark, UTF-16.
+      UserError: it is missing, or neither UTF-8 nor, by its mark, UTF-16.
     """
-    wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    return data.decode("utf-16" if wide else "utf-8-sig")
+    source = str(path) if source is None else source
+    try:
+        data = epath.Path(path).read_bytes()
+        wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        return data.decode("utf-16" if wide else "utf-8-sig")
+    except FileNotFoundError:
+        raise UserError(f"{source} is missing") from None
+    except OSError as error:
+        raise UserError(f"{source} cannot be read: {error.strerror or error}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{source} is no text in UTF-8: {error.reason}") from None
 
 
 class _TwiceError(Exception):

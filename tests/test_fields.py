@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from speccascade.errors import UserError
-from speccascade.fields import Fields
+from speccascade.fields import Fields, read_text
 
 FILE = "config.json"
 
@@ -173,6 +173,7 @@ def test_files_with_a_byte_order_mark_and_without(coding, tmp_path):
     path = write(tmp_path, '{"x": "ä"}'.encode(coding))
     assert Fields.read(path).text("x") == "ä"
     assert Fields.parse('\ufeff{"x": 1}', FILE).integer("x") == 1
+    assert read_text(path) == '{"x": "ä"}'
 
 
 @pytest.mark.parametrize(

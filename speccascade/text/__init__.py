@@ -15,6 +15,7 @@ import tokenizers
 from etils import epath
 
 from speccascade.errors import UserError
+from speccascade.fields import read_text
 from speccascade.text import byte_bpe, hugging_face
 from speccascade.text.interface import Tokenizer, show
 
@@ -58,8 +59,8 @@ def load(path: str | os.PathLike) -> Tokenizer:
         from speccascade.text.sentence_piece import SentencePieceTokenizer
 
         return SentencePieceTokenizer.load(path)
+    text = read_text(path)
     try:
-        text = path.read_text()
         inner = tokenizers.Tokenizer.from_str(text)
     except Exception as error:  # the library raises bare Exception
         reason = " ".join(str(error).split())
