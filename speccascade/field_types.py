@@ -72,7 +72,7 @@ def number(above: float | None = None, at_least: float | None = None) -> Kind:
             at_least is not None and not number >= at_least
         ):
             raise ValueError
-        return number
+        return number if abs(number) <= LARGEST_INTEGER else float(number)
 
     limit = f" above {above}" if above is not None else ""
     return Kind("a number" + (f" of at least {at_least}" if at_least is not None else limit), of)

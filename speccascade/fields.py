@@ -77,7 +77,7 @@ class Fields:
         at_least: float | None = None,
         null: Any = _ABSENT,
     ) -> float:
-        """Returns a finite number; one that is written as a whole number stays an int."""
+        """Returns a finite number; one that is written as a whole number stays an int (int32)."""
         return self._one(name, field_types.number(above, at_least), default, null)
 
     def boolean(self, name: str, default: Any = _ABSENT) -> bool:

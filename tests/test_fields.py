@@ -56,6 +56,7 @@ def test_what_is_no_whole_number(value):
 def test_numbers_as_they_are_written(value, read):
     assert fields(value).number("x") == read
     assert isinstance(fields(1).number("x"), int)  # as it was written
+    assert isinstance(fields(10**12).number("x"), float)  # which no int32 holds
 
 
 @pytest.mark.parametrize("value", [True, "x", math.nan, math.inf, 1e39, -(10**400), "inf", []])

@@ -9,7 +9,6 @@ checkpoints/     Orbax: the parameters
 
 import dataclasses
 import hashlib
-import json
 import os
 import pathlib
 import resource
@@ -20,6 +19,7 @@ from etils import epath
 
 from speccascade import models
 from speccascade.errors import UserError
+from speccascade.fields import Fields
 from speccascade.importing import arrays, sources
 from speccascade.importing.preparation import prepare
 from speccascade.models.axes import param_axes
@@ -148,8 +148,8 @@ def _is_there(out: epath.Path, record: dict) -> bool:
         raise UserError(f"{out} is a file; give another --out")
     if (out / _RECORD).exists():
         try:
-            there = json.loads((out / _RECORD).read_text())
-        except ValueError:
+            there = Fields.read(out / _RECORD).values
+        except UserError:
             there = {}
         if {**there, "source": record["source"]} == record:
             return True

@@ -1,10 +1,11 @@
 """A Hugging Face `tokenizer.json`, read with `tokenizers`."""
 
+import contextlib
 import json
 import os
 import re
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import tokenizers
@@ -19,6 +20,18 @@ from speccascade.text.settings import MOST_IDS, Files, Settings
 FILE = "tokenizer.json"
 _BYTE = re.compile("<0x[0-9A-Fa-f]{2}>")
 _SPACE = "\N{LOWER ONE EIGHTH BLOCK}"  # how most vocabularies write a space
+
+
+@contextlib.contextmanager
+def refusing(problem: str) -> Iterator[None]:
+    """Turns whatever the library raises for a file into one line that says what the problem is."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # bare Exception, and panics, which are none
+        reason = " ".join(str(error).split())
+        raise UserError(f"{problem}: {reason}") from None
 
 
 class HuggingFaceTokenizer(Tokenizer):
@@ -126,10 +139,8 @@ class HuggingFaceTokenizer(Tokenizer):
             "truncation": None,
             "padding": None,
         }
-        try:
+        with refusing("the tokenizer cannot be read, perhaps truncated"):
             return tokenizers.Tokenizer.from_str(json.dumps({**data, **changed}))
-        except Exception as error:  # the library raises bare Exception
-            raise UserError(f"the tokenizer cannot be read, perhaps truncated: {error}") from None
 
     def _encode(self, texts: Sequence[str]) -> list[list[int]]:
         return [e.ids for e in self._inner.encode_batch_fast(texts, add_special_tokens=False)]
@@ -191,11 +202,9 @@ def _around(processor: Mapping[str, Any] | None, source: str) -> tuple[tuple, tu
         "post_processor": processor,
         "added_tokens": [],
     }
-    try:
+    with refusing(f"the post_processor of {source} cannot be read"):
         found = tokenizers.Tokenizer.from_str(json.dumps({"version": "1.0", **tiny})).encode("a")
-    except Exception as error:  # the library raises bare Exception
-        raise UserError(f"the post_processor of {source} cannot be read: {error}") from None
-    at = found.special_tokens_mask.index(0)
+        at = found.special_tokens_mask.index(0)
     return tuple(found.ids[:at]), tuple(found.ids[at + 1 :])
 
 

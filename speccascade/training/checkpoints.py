@@ -23,6 +23,7 @@ from etils import epath
 
 from speccascade import models, text
 from speccascade.errors import UserError
+from speccascade.fields import Fields
 from speccascade.models.interface import Model, Params
 from speccascade.models.loading import Shardings, default_sharding
 from speccascade.text import Tokenizer
@@ -40,13 +41,18 @@ def write_json(path: str, value: Any) -> None:
     partial.replace(path)
 
 
-def read_json(path: str) -> Any:
+def read_json(path: str) -> dict[str, Any]:
+    """Returns the JSON object that a file of a workdir holds.
+
+    Raises:
+      UserError: it is missing or damaged.
+    """
+    if not epath.Path(path).exists():
+        raise UserError(f"{path} is missing; give the workdir of a trained model")
     try:
-        return json.loads(epath.Path(path).read_text())
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing; give the workdir of a trained model") from None
-    except json.JSONDecodeError:
-        raise UserError(f"{path} is damaged; restore it or train in a new workdir") from None
+        return Fields.read(path).values
+    except UserError as error:
+        raise UserError(f"{error}: it is damaged; restore it or train in a new workdir") from None
 
 
 def claim_workdir(workdir: str, config: dict[str, Any]) -> None:
@@ -167,7 +173,8 @@ def load_model(
     """
     from speccascade.training import sharing
 
-    model = models.build(read_json(os.path.join(workdir, "model.json")))
+    described = os.path.join(workdir, "model.json")
+    model = models.build(read_json(described), described)
     tokenizer = text.load(workdir)
     if not _directory(workdir).is_dir():
         raise UserError(f"{workdir} has no checkpoints; train there first")
