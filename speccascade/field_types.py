@@ -29,9 +29,11 @@ def show(value: Any) -> str:
 
 
 def plain(value: Any) -> Any:
-    """Returns what a NumPy scalar or array holds; other values as they are."""
+    """Returns what a NumPy scalar or array or a ConfigDict holds; other values as they are."""
     if isinstance(value, np.ndarray):
         return value.tolist()
+    if hasattr(value, "keys") and not isinstance(value, Mapping):
+        return dict(value)
     return value.item() if isinstance(value, np.generic) else value
 
 

@@ -40,6 +40,7 @@ class Fields:
           source: the file that they come from, for messages.
           path: where in the file, "rope_scaling"; empty for its outermost fields.
         """
+        values = field_types.plain(values)
         if not isinstance(values, Mapping):
             raise UserError(f"{source} holds no JSON object but {show(values)}")
         self.values = {name: field_types.plain(value) for name, value in values.items()}
