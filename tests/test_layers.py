@@ -18,7 +18,7 @@ _ANSWERS = (*_METHOD, *_PAIRS, "tasks", "decode", "inference")
 ALLOWED = {
     "errors": (),
     "vocab": (),
-    "head": _BASE,
+    "head": (*_BASE, "formats"),
     "knobs": (*_BASE, "head"),
     "rules": (*_BASE, "head", "knobs"),
     "sampling": _BASE,

@@ -29,9 +29,11 @@ def show(value: Any) -> str:
 
 
 def plain(value: Any) -> Any:
-    """Returns what a NumPy scalar or array holds; other values as they are."""
+    """Returns what a NumPy scalar or array or a ConfigDict holds; other values as they are."""
     if isinstance(value, np.ndarray):
         return value.tolist()
+    if hasattr(value, "keys") and not isinstance(value, Mapping):
+        return dict(value)
     return value.item() if isinstance(value, np.generic) else value
 
 
@@ -72,7 +74,7 @@ def number(above: float | None = None, at_least: float | None = None) -> Kind:
             at_least is not None and not number >= at_least
         ):
             raise ValueError
-        return number
+        return number if abs(number) <= LARGEST_INTEGER else float(number)
 
     limit = f" above {above}" if above is not None else ""
     return Kind("a number" + (f" of at least {at_least}" if at_least is not None else limit), of)

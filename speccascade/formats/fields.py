@@ -9,16 +9,13 @@ nothing (4096.0). NaN, infinity and what does not fit float32 or int32 are no nu
 could compute with them. true and false are no numbers either; 0 and 1 are also booleans.
 """
 
-import codecs
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
 
-from etils import epath
-
 from speccascade.errors import UserError
-from speccascade.formats import field_types
+from speccascade.formats import field_types, text_files
 from speccascade.formats.field_types import LARGEST_INTEGER, Kind, show
 
 _ABSENT: Any = object()
@@ -40,6 +37,7 @@ class Fields:
           source: the file that they come from, for messages.
           path: where in the file, "rope_scaling"; empty for its outermost fields.
         """
+        values = field_types.plain(values)
         if not isinstance(values, Mapping):
             raise UserError(f"{source} holds no JSON object but {show(values)}")
         self.values = {name: field_types.plain(value) for name, value in values.items()}
@@ -77,7 +75,7 @@ class Fields:
         at_least: float | None = None,
         null: Any = _ABSENT,
     ) -> float:
-        """Returns a finite number; one that is written as a whole number stays an int."""
+        """Returns a finite number; one that is written as a whole number stays an int (int32)."""
         return self._one(name, field_types.number(above, at_least), default, null)
 
     def boolean(self, name: str, default: Any = _ABSENT) -> bool:
@@ -172,6 +170,16 @@ class Fields:
             return found
         return [self._inner(value, f"{name}[{i}]") for i, value in enumerate(found)]
 
+    def each(self, name: str) -> "Fields":
+        """Returns the values of a list or an object, each as a field; none where it is absent."""
+        self._asked.add(name)
+        value = self.values.get(name)
+        if isinstance(value, list | tuple):
+            return self._inner({str(i): item for i, item in enumerate(value)}, name)
+        if value is None or isinstance(value, Mapping):
+            return self._inner(value or {}, name)
+        raise self.wrong(name, "a list or an object")
+
     def expect(self, name: str, *values: Any) -> None:
         """Checks that a field is absent, null or has one of `values`, all that is implemented."""
         self._asked.add(name)
@@ -235,22 +243,13 @@ class Fields:
           UserError: it is missing, is no JSON, or has a field twice with two values.
         """
         source = str(path) if source is None else source
-        try:
-            data = epath.Path(path).read_bytes()
-        except FileNotFoundError:
-            raise UserError(f"{source} is missing") from None
-        except OSError as error:
-            raise UserError(f"{source} cannot be read: {error.strerror or error}") from None
-        return cls.parse(data, source)
+        return cls.parse(text_files.read(path, source), source)
 
     @classmethod
-    def parse(cls, data: bytes | str, source: str) -> Self:
+    def parse(cls, text: str, source: str) -> Self:
         """Reads a JSON object as `read` does from what a file holds."""
         try:
-            text = decode(data) if isinstance(data, bytes) else data.removeprefix("\ufeff")
-            values = json.loads(text, object_pairs_hook=_once)
-        except UnicodeDecodeError as error:
-            raise UserError(f"{source} is no text in UTF-8: {error.reason}") from None
+            values = json.loads(text.removeprefix("\ufeff"), object_pairs_hook=_once)
         except _TwiceError as error:
             raise UserError(f"{source} has {error}; keep the one that is meant") from None
         except RecursionError:
@@ -258,16 +257,6 @@ class Fields:
         except ValueError as error:
             raise UserError(f"{source} is no JSON, perhaps cut short: {error}") from None
         return cls(values, source)
-
-
-def decode(data: bytes) -> str:
-    """Returns the text of a JSON file without its byte order mark.
-
-    Raises:
-      UnicodeDecodeError: it is neither UTF-8 nor, by its mark, UTF-16.
-    """
-    wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    return data.decode("utf-16" if wide else "utf-8-sig")
 
 
 class _TwiceError(Exception):

@@ -24,13 +24,18 @@ _PARQUET = b"PAR1"
 _WIDE = (b"\xff\xfe", b"\xfe\xff")  # marks of UTF-16; one of UTF-32 begins like it
 
 
-def read(path: Path) -> str:
+def read(path: Path, name: str | None = None) -> str:
     """Returns a file's text.
+
+    Args:
+      path: the file.
+      name: what messages call it; None for its path.
 
     Raises:
       UserError: it is missing, a damaged archive, or no UTF-8; the message names the line.
     """
-    return _text(_content(path), path)
+    name = f"{path}" if name is None else name
+    return _text(_content(path, name), name)
 
 
 def read_lines(path: Path) -> list[str]:
@@ -74,11 +79,11 @@ def read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     Raises:
       UserError: as `read`, or a row is no JSON object, or one of its texts is none.
     """
-    data = _content(path)
+    data = _content(path, f"{path}")
     if data.startswith(_PARQUET):
         yield from _parquet_rows(data, path)
         return
-    for number, line in enumerate(lines(_text(data, path)), 1):
+    for number, line in enumerate(lines(_text(data, f"{path}")), 1):
         if line.strip():
             yield number, _row(line, f"{path} line {number}")
 
@@ -165,15 +170,17 @@ def _parquet_rows(data: bytes, path: Path) -> Iterator[tuple[int, dict[str, Any]
         raise UserError(f"{path} is damaged after row {number} ({reason}); copy it again") from None
 
 
-def _content(path: Path) -> bytes:
+def _content(path: Path, name: str) -> bytes:
     """Returns the bytes of a file, of an archive those inside."""
     file = epath.Path(path).expanduser()
     try:
         data = file.read_bytes()
+    except FileNotFoundError:
+        raise UserError(f"{name} is missing") from None
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
+        raise UserError(f"{name} cannot be read: {error.strerror or error}") from None
     except ImportError as error:
-        raise UserError(f"{path} needs a package that is not installed: {error}") from None
+        raise UserError(f"{name} needs a package that is not installed: {error}") from None
     if not (file.name.endswith(".gz") or data.startswith(_GZIP)):
         return data
     try:
@@ -181,14 +188,14 @@ def _content(path: Path) -> bytes:
             raise EOFError("it is empty")
         return gzip.decompress(data)
     except (OSError, EOFError, zlib.error) as error:
-        raise UserError(f"{path} is a damaged archive ({error}); copy it again") from None
+        raise UserError(f"{name} is a damaged archive ({error}); copy it again") from None
 
 
-def _text(data: bytes, path: Path) -> str:
+def _text(data: bytes, name: str) -> str:
     if data.startswith(_PARQUET):
-        raise UserError(f"{path} is a Parquet file; give text")
+        raise UserError(f"{name} is a Parquet file; give text")
     if data.startswith(_WIDE):
-        raise UserError(f"{path} line 1 is UTF-16; save the file as UTF-8")
+        raise UserError(f"{name} line 1 is UTF-16; save the file as UTF-8")
     at, what = data.find(b"\0"), "holds a zero byte, as UTF-16 and files cut short by a crash do"
     try:
         text = data.decode("utf-8-sig")
@@ -199,5 +206,5 @@ def _text(data: bytes, path: Path) -> str:
             at, what = start, f"is not UTF-8 (byte 0x{data[start]:02x})"
     if at >= 0:
         line = data.count(b"\n", 0, at) + 1
-        raise UserError(f"{path} line {line} {what}; save the file as UTF-8")
+        raise UserError(f"{name} line {line} {what}; save the file as UTF-8")
     return text

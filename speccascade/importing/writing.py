@@ -19,7 +19,7 @@ from etils import epath
 
 from speccascade import models
 from speccascade.errors import UserError
-from speccascade.formats import text_files
+from speccascade.formats.fields import Fields
 from speccascade.importing import arrays, sources
 from speccascade.importing.preparation import prepare
 from speccascade.models.axes import param_axes
@@ -147,8 +147,8 @@ def _is_there(out: epath.Path, record: dict) -> bool:
         raise UserError(f"{out} is a file; give another --out")
     if (out / _RECORD).exists():
         try:
-            there = text_files.parse_object(text_files.read(out / _RECORD), _RECORD)
-        except UserError:  # damaged: another import, of what nobody knows
+            there = Fields.read(out / _RECORD).values
+        except UserError:
             there = {}
         if {**there, "source": record["source"]} == record:
             return True

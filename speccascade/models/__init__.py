@@ -1,11 +1,15 @@
 """Models: the interface that everything else knows, and the families that implement it."""
 
 import dataclasses
+import types
+import typing
 from collections.abc import Mapping
 from typing import Any
 
 from speccascade.errors import UserError
+from speccascade.formats.fields import Fields
 from speccascade.models.interface import Cache, Model, Params, Prefilled
+from speccascade.models.rope import RopeScaling
 from speccascade.models.t5 import EncoderDecoder
 from speccascade.models.t5_config import T5Config
 from speccascade.models.transformer import DecoderOnly
@@ -19,26 +23,47 @@ FAMILIES = {
 }
 
 
-def build(config: Mapping[str, Any]) -> Model:
+def build(config: Mapping[str, Any], source: str = "model config") -> Model:
     """Makes a model from its description, a mapping of `family` and the family's config fields.
 
+    Args:
+      config: the description.
+      source: where it comes from, for messages.
+
     Raises:
-      UserError: the family or a field is unknown, or a field is missing.
+      UserError: the family or a field is unknown, a field is missing or has a value of another
+        type.
     """
-    fields = dict(config)
-    family = fields.pop("family", "decoder_only")
-    if family not in FAMILIES:
+    fields = Fields(config, source)
+    family = fields.values.get("family", "decoder_only")
+    if not isinstance(family, str) or family not in FAMILIES:
         raise UserError(f"model family {family!r} is unknown; choose one of: {', '.join(FAMILIES)}")
     model_class, config_class = FAMILIES[family]
     specs = {f.name: f for f in dataclasses.fields(config_class)}
-    if unknown := sorted(set(fields) - set(specs)):
+    if unknown := sorted(set(fields.values) - set(specs) - {"family"}):
         raise UserError(
-            f"model config has unknown fields {', '.join(unknown)}; known: {', '.join(specs)}"
+            f"{source} has unknown fields {', '.join(unknown)}; known: {', '.join(specs)}"
         )
     needed = {name for name, f in specs.items() if f.default is dataclasses.MISSING}
-    if missing := sorted(needed - set(fields)):
-        raise UserError(f"model config lacks {', '.join(missing)}")
-    return model_class(config_class(**fields))
+    if missing := sorted(needed - set(fields.values)):
+        raise UserError(f"{source} lacks {', '.join(missing)}")
+    kinds = typing.get_type_hints(config_class)
+    values = {name: _typed(fields, name, kinds[name]) for name in specs if name in fields.values}
+    return model_class(config_class(**values))
+
+
+def _typed(fields: Fields, name: str, kind: Any) -> Any:
+    """Reads a field of a config of the type that its class declares."""
+    inner, *none = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+    if none and not fields.has(name):
+        return None
+    if inner is RopeScaling:
+        value = fields.values[name]
+        return value if isinstance(value, RopeScaling) else RopeScaling.of(fields.object(name))
+    if typing.get_origin(inner) is tuple:
+        return tuple(fields.booleans(name))
+    getters = {int: fields.integer, float: fields.number, bool: fields.boolean, str: fields.text}
+    return getters[inner](name)
 
 
 def describe(model: Model) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from speccascade.errors import UserError
+from speccascade.formats.fields import Fields
 
 KINDS = ("linear", "llama3")
 
@@ -55,20 +56,23 @@ class RopeScaling:
     def of(cls, value: Any) -> "RopeScaling | None":
         """Makes a scaling of a mapping of its fields; None and a scaling stay what they are.
 
+        The mapping may be a dict or `Fields`.
+
         Raises:
           UserError: a field is unknown or missing, or a value is out of range.
         """
         if value is None or isinstance(value, cls):
             return value
-        fields = dict(value)
+        fields = value if isinstance(value, Fields) else Fields(value, "rope_scaling")
         known = [f.name for f in dataclasses.fields(cls)]
-        if unknown := sorted(set(fields) - set(known)):
+        if unknown := sorted(set(fields.values) - set(known)):
             raise UserError(
                 f"rope_scaling has unknown fields {', '.join(unknown)}; known: {', '.join(known)}"
             )
-        if missing := [name for name in ("kind", "factor") if name not in fields]:
+        if missing := [name for name in ("kind", "factor") if name not in fields.values]:
             raise UserError(f"rope_scaling lacks {', '.join(missing)}")
-        return cls(**fields)
+        numbers = {name: fields.number(name, above=0) for name in fields.values if name != "kind"}
+        return cls(kind=fields.text("kind"), **numbers)
 
 
 def frequencies(head_dim: int, base: float, scaling: RopeScaling | None = None) -> np.ndarray:

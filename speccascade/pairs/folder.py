@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from speccascade import importing, models, text
 from speccascade.errors import UserError
-from speccascade.formats import text_files
+from speccascade.formats.fields import Fields
 from speccascade.models import trim
 from speccascade.models.interface import Model, Params
 from speccascade.models.shrink import SHARED
@@ -56,13 +56,13 @@ class _Described(NamedTuple):
 
     name: str
     context_length: int
-    models: dict[str, Mapping[str, Any]]
+    models: dict[str, Fields]
     chat: bool
 
     @property
     def shares(self) -> bool:
         """Whether the expert lies elsewhere, and the drafter has its embedding."""
-        return "source" in self.models["expert"]
+        return self.models["expert"].has("source")
 
 
 def _described(directory: str) -> _Described:
@@ -73,18 +73,16 @@ def _described(directory: str) -> _Described:
             "scripts/export_pair.py wrote, or the workdirs of a drafter and an expert"
         )
     try:
-        found = text_files.read_json(where)
-    except UserError as error:
-        raise UserError(f"{where} is damaged ({error}); export the pair again") from None
-    try:
-        described = {
-            role: found[role] for role in (*ROLES, MIDDLE) if role == "expert" or role in found
-        }
+        found = Fields.read(where)
+        roles = [role for role in (*ROLES, MIDDLE) if role == "expert" or found.has(role)]
         return _Described(
-            found["name"], found["context_length"], described, found.get("chat", False)
+            found.text("name"),
+            found.integer("context_length", at_least=1),
+            {role: found.object(role) for role in roles},
+            found.boolean("chat", False),
         )
-    except (KeyError, TypeError):
-        raise UserError(f"{where} describes no pair; export the pair again") from None
+    except UserError as error:
+        raise UserError(f"{error}: it is damaged; export the pair again") from None
 
 
 def chats(directory: str) -> bool:
@@ -128,16 +126,21 @@ def read_model(directory: str, role: str) -> importing.Loaded:
 
 
 def _read(directory: str, role: str, described: _Described) -> tuple[Model, Params]:
-    model = models.build(described.models[role])
+    model = _built(described.models[role])
     return model, parameter_files.read(_file(directory, role), model)
+
+
+def _built(described: Fields) -> Model:
+    return models.build(described.values, described.source)
 
 
 def _beside(described: _Described, directory: str) -> Pair:
     """Loads a drafter and, from where it was found, the expert whose embedding it shares."""
-    found = importing.load(**described.models["expert"])
+    expert = described.models["expert"]
+    found = importing.load(expert.text("source"), expert.text("dtype", None))
     size = found.tokenizer.vocab_size
     expert, params = trim.to_vocabulary(found.model, found.params, size)
-    drafter = models.build(described.models["drafter"])
+    drafter = _built(described.models["drafter"])
     shared = {SHARED: params[SHARED]}
     return Pair(
         name=described.name,
@@ -160,7 +163,8 @@ def _beside(described: _Described, directory: str) -> Pair:
 
 def told(directory: str, role: str) -> dict[str, Any]:
     """Returns what a pair's file says of a model's training."""
-    return text_files.read_json(_description(directory))["training"].get(role, {})
+    training = Fields.read(_description(directory)).object("training")
+    return training.object(role, {}).values
 
 
 def write(

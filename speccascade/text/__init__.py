@@ -60,12 +60,9 @@ def load(path: str | os.PathLike) -> Tokenizer:
         from speccascade.text.sentence_piece import SentencePieceTokenizer
 
         return SentencePieceTokenizer.load(path)
-    try:
-        text = text_files.read(path)
+    text = text_files.read(path)
+    with hugging_face.refusing(f"{path} is not a tokenizer file, perhaps truncated"):
         inner = tokenizers.Tokenizer.from_str(text)
-    except Exception as error:  # the library raises bare Exception
-        reason = " ".join(str(error).split())
-        raise UserError(f"{path} is not a tokenizer file, perhaps truncated: {reason}") from error
     if byte_bpe.is_own(inner):
         return byte_bpe.ByteBPE(inner)
     return hugging_face.HuggingFaceTokenizer.load(path)

@@ -1,9 +1,11 @@
 """A Hugging Face `tokenizer.json`, read with `tokenizers`."""
 
+import contextlib
 import json
 import os
+import re
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import tokenizers
@@ -11,12 +13,26 @@ from etils import epath
 
 from speccascade.errors import UserError
 from speccascade.formats import text_files
+from speccascade.formats.fields import Fields, show
 from speccascade.text import byte_level
 from speccascade.text.interface import Tokenizer
-from speccascade.text.settings import Files, Settings
+from speccascade.text.settings import MOST_IDS, Files, Settings
 
 FILE = "tokenizer.json"
+_BYTE = re.compile("<0x[0-9A-Fa-f]{2}>")
 _SPACE = "\N{LOWER ONE EIGHTH BLOCK}"  # how most vocabularies write a space
+
+
+@contextlib.contextmanager
+def refusing(problem: str) -> Iterator[None]:
+    """Turns whatever the library raises for a file into one line that says what the problem is."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # bare Exception, and panics, which are none
+        reason = " ".join(str(error).split())
+        raise UserError(f"{problem}: {reason}") from None
 
 
 class HuggingFaceTokenizer(Tokenizer):
@@ -41,16 +57,15 @@ class HuggingFaceTokenizer(Tokenizer):
         Raises:
           UserError: it is damaged, or of a kind that is not implemented.
         """
-        try:
-            data = json.loads(text)
-            model, added = data["model"], data.get("added_tokens") or []
-            ids = _ids(model) | {token["content"]: token["id"] for token in added}
-            unknown = _unknown(model)
-        except (ValueError, KeyError, TypeError, IndexError) as error:
-            raise UserError(
-                f"{source} is not a tokenizer file, perhaps truncated: {error}"
-            ) from None
-        _check(model, source)
+        fields = Fields.parse(text, source)
+        model, data = fields.object("model"), fields.values
+        _check(model)
+        added = data.get("added_tokens") or []
+        ids = _ids(model)
+        for token in fields.objects("added_tokens", []):
+            ids[token.text("content")] = token.integer("id", at_most=MOST_IDS)
+            token.boolean("special", False)
+        unknown = _unknown(model)
         prefix, suffix = _around(data.get("post_processor"), source)
         settings = settings or files.saved() or files.settings(ids.get, prefix, suffix)
         named = files.special() | {unknown} | {t["content"] for t in added if t.get("special")}
@@ -64,7 +79,7 @@ class HuggingFaceTokenizer(Tokenizer):
             if self._inner.token_to_id(secret) != index:
                 raise UserError(f"{source} gives token {index} two ids; copy the checkpoint again")
         literal = {token["content"] for token in added} | set(special)
-        content = _content(data.get("decoder"), model, source)
+        content = _content(fields.object("decoder", {}), model)
         tokens = [b""] * (max(ids.values()) + 1)
         for name, index in ids.items():
             tokens[index] = name.encode() if name in literal else content(name)
@@ -92,7 +107,7 @@ class HuggingFaceTokenizer(Tokenizer):
         model = dict(data["model"])
         if isinstance(model["vocab"], dict):
             model["vocab"] = {renamed.get(name, name): i for name, i in model["vocab"].items()}
-            pairs = [m.split(" ") if isinstance(m, str) else m for m in model["merges"]]
+            pairs = [m.split(" ") if isinstance(m, str) else m for m in model.get("merges") or []]
             model["merges"] = [
                 [left, right]
                 for left, right in pairs
@@ -125,10 +140,8 @@ class HuggingFaceTokenizer(Tokenizer):
             "truncation": None,
             "padding": None,
         }
-        try:
+        with refusing("the tokenizer cannot be read, perhaps truncated"):
             return tokenizers.Tokenizer.from_str(json.dumps({**data, **changed}))
-        except Exception as error:  # the library raises bare Exception
-            raise UserError(f"the tokenizer cannot be read, perhaps truncated: {error}") from None
 
     def _encode(self, texts: Sequence[str]) -> list[list[int]]:
         return [e.ids for e in self._inner.encode_batch_fast(texts, add_special_tokens=False)]
@@ -141,25 +154,43 @@ class HuggingFaceTokenizer(Tokenizer):
         return self._text.encode()
 
 
-def _ids(model: Mapping[str, Any]) -> dict[str, int]:
-    vocab = model["vocab"]
-    return dict(vocab) if isinstance(vocab, dict) else {t: i for i, (t, _) in enumerate(vocab)}
+def _ids(model: Fields) -> dict[str, int]:
+    """Returns the vocabulary; as it is, because it has hundreds of thousands of entries."""
+    vocab = model.values.get("vocab")
+    if isinstance(vocab, list):
+        for place, entry in enumerate(vocab):
+            if not (isinstance(entry, list) and entry and isinstance(entry[0], str)):
+                raise model.each("vocab").wrong(str(place), "a token and its score")
+        found = {entry[0]: place for place, entry in enumerate(vocab)}
+    else:
+        found = dict(model.object("vocab").values)
+        for token, index in found.items():
+            if type(index) is not int or not 0 <= index <= MOST_IDS:
+                raise model.object("vocab").wrong(token, f"an id from 0 to {MOST_IDS}")
+    if not found:
+        raise model.wrong("vocab", "the ids of some tokens")
+    return found
 
 
-def _unknown(model: Mapping[str, Any]) -> str | None:
+def _unknown(model: Fields) -> str | None:
     """Returns the token of what cannot be encoded, None where there is none."""
-    if model.get("unk_id") is not None:
-        return model["vocab"][model["unk_id"]][0]
-    return model.get("unk_token")
+    vocab = model.values["vocab"]
+    if model.has("unk_id") and isinstance(vocab, list):
+        return vocab[model.integer("unk_id", at_most=len(vocab) - 1)][0]
+    return model.text("unk_token", None)
 
 
-def _check(model: Mapping[str, Any], source: str) -> None:
-    kind = model.get("type", "Unigram" if isinstance(model["vocab"], list) else "BPE")
-    if kind not in ("BPE", "Unigram"):
-        raise UserError(f"{source} is a {kind} tokenizer; only BPE and Unigram are implemented")
+def _check(model: Fields) -> None:
+    kind = "Unigram" if isinstance(model.values.get("vocab"), list) else "BPE"
+    if (kind := model.text("type", kind)) not in ("BPE", "Unigram"):
+        raise UserError(
+            f"{model.source} is a {kind} tokenizer; only BPE and Unigram are implemented"
+        )
     for name in ("continuing_subword_prefix", "end_of_word_suffix", "dropout"):
-        if model.get(name):
-            raise UserError(f"{source} has {name}={model[name]!r}, which is not implemented")
+        if model.values.get(name):
+            raise UserError(
+                f"{model.source} has {name}={show(model.values[name])}, which is not implemented"
+            )
 
 
 def _around(processor: Mapping[str, Any] | None, source: str) -> tuple[tuple, tuple]:
@@ -172,34 +203,34 @@ def _around(processor: Mapping[str, Any] | None, source: str) -> tuple[tuple, tu
         "post_processor": processor,
         "added_tokens": [],
     }
-    try:
+    with refusing(f"the post_processor of {source} cannot be read"):
         found = tokenizers.Tokenizer.from_str(json.dumps({"version": "1.0", **tiny})).encode("a")
-    except Exception as error:  # the library raises bare Exception
-        raise UserError(f"the post_processor of {source} cannot be read: {error}") from None
-    at = found.special_tokens_mask.index(0)
+        at = found.special_tokens_mask.index(0)
     return tuple(found.ids[:at]), tuple(found.ids[at + 1 :])
 
 
-def _content(decoder: Mapping[str, Any] | None, model: Mapping[str, Any], source: str):
+def _content(decoder: Fields, model: Fields):
     """Returns the function from a token of the vocabulary to its bytes."""
-    parts = [] if decoder is None else decoder.get("decoders", [decoder])
-    kinds = {part["type"] for part in parts}
+    parts = decoder.objects("decoders", [decoder] if decoder.values else [])
+    kinds = {part.text("type") for part in parts}
     if "ByteLevel" in kinds:
         return byte_level.to_bytes
     spaces = {}
     for part in parts:
-        if part["type"] == "Metaspace":
-            spaces = {part.get("replacement", _SPACE): " "}
-        elif part["type"] == "Replace":
-            spaces[part["pattern"].get("String")] = part["content"]
+        kind = part.text("type")
+        if kind == "Metaspace":
+            spaces = {part.text("replacement", _SPACE): " "}
+        elif kind == "Replace":
+            pattern = part.object("pattern").text("String", None)
+            spaces[pattern] = part.text("content")
     unknown = kinds - {"Metaspace", "Replace", "ByteFallback", "Fuse", "Strip"}
     if unknown or not spaces or None in spaces:
         names = ", ".join(sorted(unknown or kinds)) or "none"
-        raise UserError(f"{source} has a decoder that is not implemented ({names})")
-    falls_back = "ByteFallback" in kinds or bool(model.get("byte_fallback"))
+        raise UserError(f"{model.source} has a decoder that is not implemented ({names})")
+    falls_back = "ByteFallback" in kinds or model.boolean("byte_fallback", False)
 
     def content(token: str) -> bytes:
-        if falls_back and len(token) == 6 and token.startswith("<0x") and token.endswith(">"):
+        if falls_back and _BYTE.fullmatch(token):
             return bytes.fromhex(token[3:5])
         for symbol, text in spaces.items():
             token = token.replace(symbol, text)

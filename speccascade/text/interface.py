@@ -52,7 +52,8 @@ class Tokenizer(abc.ABC):
                 "checkpoint's tokenizer_config.json, or as eos_token_id in its generation_config"
                 ".json or config.json"
             )
-        known = ("eos_ids", settings.eos_ids), ("pad_id", (settings.pad_id,))
+        around = ("prefix", settings.prefix), ("suffix", settings.suffix)
+        known = ("eos_ids", settings.eos_ids), ("pad_id", (settings.pad_id,)), *around
         for name, ids in known:
             if bad := [i for i in ids if not 0 <= i < self.vocab_size]:
                 raise UserError(

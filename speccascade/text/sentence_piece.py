@@ -8,8 +8,9 @@ import sentencepiece
 from etils import epath
 
 from speccascade.errors import UserError
+from speccascade.formats.fields import Fields
 from speccascade.text.interface import Tokenizer
-from speccascade.text.settings import Files, Settings
+from speccascade.text.settings import MOST_IDS, Files, Settings
 
 FILE = "tokenizer.model"
 _ADDED_FILE = "tokenizer_added.json"
@@ -101,15 +102,23 @@ class SentencePieceTokenizer(Tokenizer):
 
 def _added(files: Files, size: int) -> dict[str, int]:
     """Returns the tokens behind the model's own `size`."""
-    if saved := files.json(_ADDED_FILE):
-        return saved
+    if (saved := files.json(_ADDED_FILE)).values:
+        return _ids(saved)
     # T5 counts its sentinels from the end.
     last = size + files.sentinels - 1
     found = {f"<extra_id_{n}>": last - n for n in range(files.sentinels)}
-    found |= files.json("added_tokens.json")
-    for index, token in files.tokenizer.get("added_tokens_decoder", {}).items():
-        found[token["content"]] = int(index)
+    found |= _ids(files.json("added_tokens.json"))
+    decoder = files.tokenizer.object("added_tokens_decoder", {})
+    for index in decoder.values:
+        if not (index.isdecimal() and len(index) < 9 and int(index) <= MOST_IDS):
+            raise decoder.wrong(index, "the token of an id")
+        found[decoder.object(index).text("content")] = int(index)
     return {name: index for name, index in found.items() if index >= size}
+
+
+def _ids(fields: Fields) -> dict[str, int]:
+    """Returns ids by token."""
+    return {name: fields.integer(name, at_most=MOST_IDS) for name in fields.values}
 
 
 def _settings(

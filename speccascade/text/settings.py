@@ -9,10 +9,14 @@ from etils import epath
 
 from speccascade.errors import UserError
 from speccascade.formats import text_files
+from speccascade.formats.fields import Fields
 
 FILE = "tokenizer_settings.json"
 _NAMES = ("bos_token", "eos_token", "pad_token", "unk_token")
 T5_SENTINELS = 100
+# More token ids than any vocabulary has: a larger one is no id but a slip.
+MOST_IDS = 2**24
+_MOST_SENTINELS = 10_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,69 +64,71 @@ class Files:
         self.tokenizer = self.json("tokenizer_config.json")
         self.model = self.json("config.json")
         self.generation = self.json("generation_config.json")
-        self._names = {**self.json("special_tokens_map.json"), **self.tokenizer}
+        self._map = self.json("special_tokens_map.json")
 
-    def json(self, name: str) -> dict[str, Any]:
-        """Returns a file's object, empty where there is no such file."""
+    def json(self, name: str) -> Fields:
+        """Returns a file's fields, none where there is no such file."""
         if self._directory is None or not (self._directory / name).exists():
-            return {}
-        path = self._directory / name
-        try:
-            return text_files.parse_object(text_files.read(path), f"{path}")
-        except UserError as error:
-            raise UserError(f"{path} is damaged ({error}); copy the checkpoint again") from None
+            return Fields({}, name)
+        return Fields.read(self._directory / name)
 
     def saved(self) -> Settings | None:
         """Returns the settings that `Settings.save` wrote, None where it did not."""
-        if not (values := self.json(FILE)):
+        found = self.json(FILE)
+        if not found.values:
             return None
-        try:
-            values["names"] = tuple(sorted(values["names"].items()))
-            for name in ("eos_ids", "prefix", "suffix"):
-                values[name] = tuple(values[name])
-            return Settings(**values)
-        except (KeyError, TypeError, AttributeError):
-            raise UserError(
-                f"{self._directory / FILE} is damaged; import the checkpoint again"
-            ) from None
+        names = found.object("names")
+        settings = Settings(
+            eos_ids=tuple(found.integers("eos_ids")),
+            pad_id=found.integer("pad_id"),
+            prefix=tuple(found.integers("prefix", ())),
+            suffix=tuple(found.integers("suffix", ())),
+            template=found.text("template", None),
+            names=tuple((role, names.text(role)) for role in sorted(names.values)),
+            vocab_size=found.integer("vocab_size", None, at_least=1),
+        )
+        if unread := found.unread():
+            raise UserError(f"{found.source} has fields of no known use: {', '.join(unread)}")
+        return settings
 
     @property
     def is_t5(self) -> bool:
         """Whether the checkpoint is of the T5 family."""
-        kind = self.tokenizer.get("tokenizer_class", "")
-        return kind.startswith("T5") or self.model.get("model_type") in ("t5", "umt5", "mt5")
+        kind = self.tokenizer.text("tokenizer_class", "")
+        return kind.startswith("T5") or self.model.text("model_type", "") in ("t5", "umt5", "mt5")
 
     @property
     def sentinels(self) -> int:
         """How many `<extra_id_N>` tokens T5's vocabulary has behind its SentencePiece model."""
-        return self.tokenizer.get("extra_ids", T5_SENTINELS) if self.is_t5 else 0
+        if not self.is_t5:
+            return 0
+        return self.tokenizer.integer("extra_ids", T5_SENTINELS, at_most=_MOST_SENTINELS)
 
     def names(self) -> dict[str, str]:
         """Returns how the special tokens with a role are written, by role."""
         found = {}
         for role in _NAMES:
-            token = self._names.get(role)
-            token = token.get("content") if isinstance(token, dict) else token
-            if isinstance(token, str):
+            tokens = (_token(fields, role) for fields in (self.tokenizer, self._map))
+            if (token := next(filter(None, tokens), None)) is not None:
                 found[role] = token
         return found
 
     def special(self) -> set[str]:
         """Returns all tokens that these files call special."""
-        further = self._names.get("additional_special_tokens") or []
-        further = further.values() if isinstance(further, dict) else further
-        written = {t.get("content") if isinstance(t, dict) else t for t in further}
-        return written | set(self.names().values())
+        name = "additional_special_tokens"
+        fields = next(filter(lambda f: f.has(name), (self.tokenizer, self._map)), self.tokenizer)
+        further = fields.each(name)
+        written = {_token(further, place) for place in further.values}
+        return (written - {None}) | set(self.names().values())
 
     def eos_ids(self, id_of: Callable[[str], int | None]) -> tuple[int, ...]:
         """Returns the tokenizer's own end-of-sequence, then those of the model."""
         own = self.names().get("eos_token")
         ids = [] if own is None or id_of(own) is None else [id_of(own)]
-        text_model = self.model.get("text_config") or {}
-        for source in (self.generation, self.model, text_model):
-            further = source.get("eos_token_id")
+        for fields in (self.generation, self.model, self.model.object("text_config", {})):
+            further = fields.integers("eos_token_id", None, alone=True)
             if further is not None:
-                ids += further if isinstance(further, list) else [further]
+                ids += further
                 break
         return tuple(dict.fromkeys(ids))
 
@@ -131,12 +137,15 @@ class Files:
         directory = self._directory
         if directory is not None and (directory / "chat_template.jinja").exists():
             return text_files.read(directory / "chat_template.jinja")
-        found = self.tokenizer.get("chat_template") or self.json("chat_template.json").get(
-            "chat_template"
-        )
-        if isinstance(found, list):  # several, by name
-            found = {t["name"]: t["template"] for t in found}
-        return found.get("default") if isinstance(found, Mapping) else found
+        name = "chat_template"
+        found = self.tokenizer if self.tokenizer.values.get(name) else self.json(f"{name}.json")
+        value = found.values.get(name)
+        if isinstance(value, list):  # several, by name
+            several = {t.text("name"): t.text("template") for t in found.objects(name)}
+            return several.get("default")
+        if isinstance(value, Mapping):
+            return found.object(name).text("default", None)
+        return found.text(name, None)
 
     def settings(
         self,
@@ -167,8 +176,15 @@ class Files:
         self, role: str, id_of: Callable[[str], int | None], ids: tuple[int, ...]
     ) -> tuple[int, ...]:
         """Returns what stands at one side of a prompt: where the config says so, not `ids`."""
-        wanted = self.tokenizer.get(f"add_{role}_token")
+        wanted = self.tokenizer.boolean(f"add_{role}_token", None)
         own = id_of(self.names().get(f"{role}_token", ""))
         if wanted is None or (wanted and own is None):
             return ids
         return (own,) if wanted else ()
+
+
+def _token(fields: Fields, name: str) -> str | None:
+    """Returns how a token is written, which is a text or the content of an object."""
+    if isinstance(fields.values.get(name), Mapping):
+        return fields.object(name).text("content", None)
+    return fields.text(name, None)

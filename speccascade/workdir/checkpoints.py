@@ -148,7 +148,8 @@ def load(
     Raises:
       UserError: something is missing or damaged, or the drafter is another expert's.
     """
-    model = models.build(read_json(os.path.join(workdir, "model.json")))
+    described = os.path.join(workdir, "model.json")
+    model = models.build(read_json(described), described)
     tokenizer = text.load(workdir)
     if not _directory(workdir).is_dir():
         raise UserError(f"{workdir} has no checkpoints; train there first")

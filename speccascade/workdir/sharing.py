@@ -12,6 +12,7 @@ import numpy as np
 from etils import epath
 
 from speccascade.errors import UserError
+from speccascade.formats.fields import Fields
 from speccascade.models.interface import Params
 from speccascade.models.shrink import SHARED
 from speccascade.workdir import files
@@ -39,9 +40,15 @@ def record(workdir: str, expert: Params, source: str, context_length: int) -> No
 
 def read(workdir: str) -> dict[str, Any] | None:
     """Returns what `record` noted, None of a model that is complete by itself."""
-    if not (epath.Path(workdir) / _FILE).exists():
+    path = epath.Path(workdir) / _FILE
+    if not path.exists():
         return None
-    return files.read_json(os.path.join(workdir, _FILE))
+    found = Fields.read(path)
+    return {
+        "expert": found.text("expert"),
+        "embedding": found.numbers("embedding", length=_COUNT),
+        "context_length": found.integer("context_length", at_least=1),
+    }
 
 
 def shared(workdir: str, noted: dict[str, Any], expert: Params | None, vocab_size: int) -> Params:

@@ -126,7 +126,7 @@ def test_prompts_of_a_file_but_for_those_that_are_held_out(expert, tmp_path):
         ({"num_texts": 0}, "texts.num_texts=0 must be at least 1"),
         ({"max_new_tokens": 17}, "is 65 and the expert's context 64; lower one of them"),
         ({"prompt_slots": 3}, "texts.prompt_slots=3 leaves no room for a prompt"),
-        ({"prompts": "absent.txt"}, "absent.txt cannot be read: No such file"),
+        ({"prompts": "absent.txt"}, "absent.txt is missing"),
     ],
 )
 def test_what_cannot_be_written(expert, tmp_path, changes, message):

@@ -56,6 +56,7 @@ def test_what_is_no_whole_number(value):
 def test_numbers_as_they_are_written(value, read):
     assert fields(value).number("x") == read
     assert isinstance(fields(1).number("x"), int)  # as it was written
+    assert isinstance(fields(10**12).number("x"), float)  # which no int32 holds
 
 
 @pytest.mark.parametrize("value", [True, "x", math.nan, math.inf, 1e39, -(10**400), "inf", []])
@@ -168,7 +169,7 @@ def write(folder, data: bytes):
     return path
 
 
-@pytest.mark.parametrize("coding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("coding", ["utf-8", "utf-8-sig"])
 def test_files_with_a_byte_order_mark_and_without(coding, tmp_path):
     path = write(tmp_path, '{"x": "ä"}'.encode(coding))
     assert Fields.read(path).text("x") == "ä"
@@ -180,8 +181,8 @@ def test_files_with_a_byte_order_mark_and_without(coding, tmp_path):
     [
         (b"", "is no JSON, perhaps cut short: Expecting value"),
         (b'{"x": 1', "is no JSON, perhaps cut short: Expecting"),
-        (b'{"x": "\xff"}', "is no text in UTF-8: invalid start byte"),
-        (b"\xff\xfe{", "is no text in UTF-8: truncated data"),
+        (b'{"x": "\xff"}', "line 1 is not UTF-8 (byte 0xff)"),
+        (b"\xff\xfe{", "line 1 is UTF-16"),
         (b"[1]", "holds no JSON object but [1]"),
         (b"null", "holds no JSON object but None"),
         (b'"' + b"x" * 9999 + b'"', "holds no JSON object but 'xxx"),

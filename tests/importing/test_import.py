@@ -341,7 +341,10 @@ BAD = {
             "model.embed_tokens.weight is [7, 16] instead of [260, 16]",
         ],
     ),
-    "architecture": (config(architectures=["MambaForCausalLM"]), ["'MambaForCausalLM'", "known:"]),
+    "architecture": (
+        config(architectures=["MambaForCausalLM"]),
+        ["architectures='MambaForCausalLM': not implemented, only Llama"],
+    ),
     "no architecture": (
         config(architectures=None, model_type=None),
         ["config.json lacks architectures"],

@@ -91,7 +91,7 @@ def test_without_a_task_the_models_read_the_prompt_as_it_is(exported):
     [
         ({}, "give --prompt or a --prompts_file"),
         ({"prompt": " "}, "--prompt is empty"),
-        ({"prompts_file": "/nowhere"}, "/nowhere cannot be read: No such file"),
+        ({"prompts_file": "/nowhere"}, "/nowhere is missing"),
         ({"prompt": "1", "knobs": "nonsense"}, "--knobs=nonsense is no JSON"),
         ({"prompt": "1", "fields": {"draft_length": 0}}, "rule=spec draft_length=0: .* at least 1"),
         ({"prompt": "1", "fields": {"rule": "opt"}}, "rule=opt draft_length=5: .* needs alpha"),

@@ -4,6 +4,7 @@ import json
 
 import jax
 import jax.numpy as jnp
+import ml_collections
 import pytest
 
 from speccascade import models
@@ -61,3 +62,40 @@ def test_a_bad_description_is_one_clear_line(change, message):
     with pytest.raises(UserError, match="^[^\n]+$") as caught:
         models.build(config)
     assert message in str(caught.value)
+
+
+VALUES = [None, "x", "16", [], [1], {}, {"x": 1}, True, -1, 0, 0.5, 10**12, float("nan")]
+DESCRIPTIONS = [
+    {
+        **CONFIG,
+        "rope_scaling": {"kind": "linear", "factor": 2.0},
+        "window": 4,
+        "window_pattern": [True, False],
+    },
+    {
+        **{name: size for name, size in CONFIG.items() if name != "num_kv_heads"},
+        "family": "encoder_decoder",
+        "num_decoder_layers": 2,
+    },
+]
+
+
+def test_a_config_describes_a_model_as_a_mapping_does():
+    config = ml_collections.ConfigDict(DESCRIPTIONS[0])
+    wanted = models.build(DESCRIPTIONS[0])
+    assert models.build(config) == models.build({**config}) == wanted
+
+
+@pytest.mark.parametrize("described", DESCRIPTIONS)
+def test_every_field_may_hold_anything(described):
+    whole = models.describe(models.build(described))
+    changes = [{name: value} for name in whole for value in VALUES]
+    for name in whole["rope_scaling"] if "rope_scaling" in whole else ():
+        changes += [{"rope_scaling": {**whole["rope_scaling"], name: value}} for value in VALUES]
+    for change in changes:
+        try:
+            model = models.build({**whole, **change}, "model.json")
+        except UserError as error:
+            assert next(iter(change)) in str(error), (change, str(error))
+        else:
+            assert models.build(json.loads(json.dumps(models.describe(model)))) == model

@@ -105,5 +105,7 @@ def test_damaged_settings(tmp_path):
     tokenizer.save(tmp_path / "b")
     for damaged in ("{", "[]", '{"eos_ids": [1]}', '{"names": {}, "eos_ids": 3}'):
         (tmp_path / "b/tokenizer_settings.json").write_text(damaged)
-        with pytest.raises(UserError, match="tokenizer_settings.json is damaged"):
+        with pytest.raises(
+            UserError, match="tokenizer_settings.json (is no JSON|holds no|lacks|has)"
+        ):
             text.load(tmp_path / "b")

@@ -2,8 +2,7 @@
 
 from collections.abc import Callable
 
-from speccascade.errors import UserError
-from speccascade.formats.fields import Fields, show
+from speccascade.formats.fields import Fields
 from speccascade.importing.architectures import decoder_only, gemma3_vision, t5
 from speccascade.importing.architectures.gemma3_vision import text_config
 from speccascade.importing.weights import Plan
@@ -40,9 +39,4 @@ def planner(config: Fields) -> Callable[[Fields], Plan]:
         raise config.wrong("architectures", "")
     if not names:
         return ARCHITECTURES[config.choice("model_type", OF_MODEL_TYPE)]
-    if names[0] not in ARCHITECTURES:
-        raise UserError(
-            f"architecture {show(names[0])} of {config.source} is unknown; known: "
-            f"{', '.join(ARCHITECTURES)}"
-        )
-    return ARCHITECTURES[names[0]]
+    return config.changed({"architectures": names[0]}).choice("architectures", ARCHITECTURES)
