@@ -163,16 +163,17 @@ def _check_heads(setting: Setting, task: tasks.Task, splits: Mapping[str, int]) 
 def _tokenize(
     pair: pairs.Pair, task: tasks.Task, examples: Mapping[str, Sequence], max_new_tokens: int
 ) -> tuple[Engine, dict[str, quality.Prompts]]:
-    ids = {
-        split: pair.encode_prompts([e.prompt for e in found]) for split, found in examples.items()
+    fitted = {
+        split: pair.fit_prompts([e.prompt for e in found], max_new_tokens)
+        for split, found in examples.items()
     }
-    every = [prompt for found in ids.values() for prompt in found]
+    every = [prompt.ids for found in fitted.values() for prompt in found]
     engine = Engine.build(pair, every, max_new_tokens, task.stop_strings)
     prompts = {}
     for split, found in examples.items():
         requests = [
-            engine.request(prompt, example.id, f"the prompt of {split} example {example.id}")
-            for prompt, example in zip(ids[split], found, strict=True)
+            engine.request(p.ids, example.id, f"the prompt of {split} example {example.id}", p.cut)
+            for p, example in zip(fitted[split], found, strict=True)
         ]
         answers = pair.tokenizer.encode_batch([e.answer for e in found])
         prompts[split] = quality.Prompts(found, requests, answers)

@@ -36,13 +36,13 @@ class Loaded(NamedTuple):
       model: its description.
       params: its parameters.
       tokenizer: its own.
-      context_length: the most tokens that it was made for.
+      context_length: the most tokens that it was made for, see `pairs.Pair`; None for no limit.
     """
 
     model: Model
     params: Params
     tokenizer: Tokenizer
-    context_length: int
+    context_length: int | None
 
 
 def load(

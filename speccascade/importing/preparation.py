@@ -26,9 +26,6 @@ _DTYPES = ("float32", "bfloat16")
 # How much of a tensor is in memory while it is compared.
 _PIECE = 32 * 2**20
 
-# T5 has relative positions, which end nowhere; it was trained on texts of this length.
-_T5_LENGTH = 512
-
 
 @dataclasses.dataclass(frozen=True)
 class Part:
@@ -137,14 +134,16 @@ def prepare(source: sources.Source, dtype: str | None, weights: str | None = Non
     return Prepared(model, tokenizer, config, shapes, parts)
 
 
-def context_length(config: dict[str, Any]) -> int:
-    """Returns the most tokens that a model was made for, by its config.json."""
+def context_length(config: dict[str, Any]) -> int | None:
+    """Returns the most tokens that a model was made for, by its config.json; None for no limit."""
     config = text_config(config)
+    if config.get("model_type") == "t5" or "relative_attention_num_buckets" in config:
+        # Its positions are relative and end nowhere. `n_positions` is a length of its training,
+        # which the models that are fine-tuned from it go beyond.
+        return None
     for name in ("max_position_embeddings", "n_positions"):
         if config.get(name) is not None:
             return config[name]
-    if config.get("model_type") == "t5" or "relative_attention_num_buckets" in config:
-        return _T5_LENGTH
     raise UserError("config.json lacks max_position_embeddings")
 
 

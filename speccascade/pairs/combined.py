@@ -1,7 +1,7 @@
 """A pair of two or three models, each from a place of its own."""
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -14,7 +14,8 @@ from speccascade.pairs.pair import MIDDLE, ONE_DEVICE, ROLES, Pair
 from speccascade.sharding import Layout
 from speccascade.sharding.layout import loading
 
-_OPTIONS = ("context_length", "chat", "dtype", "weights")
+_LENGTHS = ("context_length", "prompt_length", "answer_length")
+_OPTIONS = (*_LENGTHS, "chat", "dtype", "weights")
 
 
 def load_model(
@@ -46,6 +47,7 @@ def combine(source: Mapping[str, Any], layout: Layout | None) -> Pair:
             f"a pair is {{drafter: SOURCE, expert: SOURCE}}, give these two{named}; beside them "
             f"may stand {', '.join((*_OPTIONS, MIDDLE))}"
         )
+    lengths = _lengths(source)
     roles = ROLES if source.get(MIDDLE) is None else (*ROLES, MIDDLE)
     if layout is not None and MIDDLE in roles:
         raise UserError(ONE_DEVICE)
@@ -57,6 +59,9 @@ def combine(source: Mapping[str, Any], layout: Layout | None) -> Pair:
     found = {"drafter": drafter, "expert": expert}
     if MIDDLE in roles:
         found[MIDDLE] = load_as(source[MIDDLE], expert=expert.params)
+    if lengths["context_length"] is None:
+        own = (model.context_length for model in found.values())
+        lengths["context_length"] = min((n for n in own if n is not None), default=None)
     size = max(_shared_ids(found, role, source) for role in roles if role != "expert")
     trimmed = {role: trim.to_vocabulary(*found[role][:2], size) for role in roles}
     return Pair(
@@ -68,8 +73,8 @@ def combine(source: Mapping[str, Any], layout: Layout | None) -> Pair:
         **{role: trimmed[role][0] for role in roles},
         params={role: parameter_files.cast(*trimmed[role]) for role in roles},
         tokenizer=found["expert"][2].trimmed(size),
-        context_length=_context_length(source, (m.context_length for m in found.values())),
         chat=source.get("chat", False),
+        **lengths,
     )
 
 
@@ -96,9 +101,11 @@ def _shared_ids(found: Mapping[str, Any], role: str, source: Mapping[str, Any]) 
     return size
 
 
-def _context_length(source: Mapping[str, Any], lengths: Iterable[int]) -> int:
-    if (given := source.get("context_length")) is not None:
-        if not isinstance(given, int) or given < 2:
-            raise UserError(f"pair.context_length={given!r} must be a whole number, at least 2")
-        return given
-    return min(lengths)
+def _lengths(source: Mapping[str, Any]) -> dict[str, int | None]:
+    """Returns the limits that a pair's source sets, None for others."""
+    found = {name: source.get(name) for name in _LENGTHS}
+    for name, value in found.items():
+        least = 2 if name == "context_length" else 1
+        if value is not None and (type(value) is not int or value < least):
+            raise UserError(f"pair.{name}={value!r} must be a whole number, at least {least}")
+    return found

@@ -1,6 +1,6 @@
 """Exported pairs: directories of
 
-    pair.json             name, both models' descriptions, context length, how they were trained
+    pair.json             name, both models' descriptions, limits of length, how they were trained
     tokenizer.json        the tokenizer (an imported one: its own files)
     drafter.safetensors   parameters; see `parameter_files.py`
     expert.safetensors    likewise
@@ -53,7 +53,7 @@ class _Described(NamedTuple):
     """What pair.json says."""
 
     name: str
-    context_length: int
+    lengths: dict[str, int | None]
     models: dict[str, Mapping[str, Any]]
     chat: bool
 
@@ -80,7 +80,13 @@ def _described(directory: str) -> _Described:
             role: found[role] for role in (*ROLES, MIDDLE) if role in ROLES or role in found
         }
         return _Described(
-            found["name"], found["context_length"], described, found.get("chat", False)
+            found["name"],
+            {
+                "context_length": found["context_length"],
+                **{name: found.get(name) for name in ("prompt_length", "answer_length")},
+            },
+            described,
+            found.get("chat", False),
         )
     except (KeyError, TypeError):
         raise UserError(f"{where} describes no pair; export the pair again") from None
@@ -101,8 +107,8 @@ def read(directory: str) -> Pair:
         **{role: model for role, (model, _) in built.items()},
         params={role: params for role, (_, params) in built.items()},
         tokenizer=text.load(directory),
-        context_length=described.context_length,
         chat=described.chat,
+        **described.lengths,
     )
 
 
@@ -116,7 +122,7 @@ def read_model(directory: str, role: str) -> importing.Loaded:
         model, params, tokenizer = getattr(pair, role), pair.params[role], pair.tokenizer
     else:
         (model, params), tokenizer = _read(directory, role, described), text.load(directory)
-    return importing.Loaded(model, params, tokenizer, described.context_length)
+    return importing.Loaded(model, params, tokenizer, described.lengths["context_length"])
 
 
 def _read(directory: str, role: str, described: _Described) -> tuple[Model, Params]:
@@ -140,8 +146,8 @@ def _beside(described: _Described, directory: str) -> Pair:
             "expert": parameter_files.cast(expert, params),
         },
         tokenizer=found.tokenizer,
-        context_length=described.context_length,
         chat=described.chat,
+        **described.lengths,
     )
 
 
@@ -181,9 +187,11 @@ def write(
         own = {key: leaf for key, leaf in pair.params["drafter"].items() if key != SHARED}
         parameter_files.write(_file(directory, "drafter"), own, rounded=True)
         described["expert"] = {"source": expert, "dtype": described["expert"]["dtype"]}
+    own = {name: getattr(pair, name) for name in ("prompt_length", "answer_length")}
     description = {
         "name": pair.name,
         "context_length": pair.context_length,
+        **{name: value for name, value in own.items() if value is not None},
         **({"chat": True} if pair.chat else {}),
         **described,
         "training": dict(notes),
