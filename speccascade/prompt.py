@@ -32,7 +32,8 @@ class Prompt(str):
 
     def cut(self, length: int) -> str:
         """Returns the text with `length` characters of its part, white space at their end aside."""
-        return self[: self.start] + self[self.start : self.start + length].rstrip() + self[self.stop :]
+        kept = self[self.start : self.start + length].rstrip()
+        return self[: self.start] + kept + self[self.stop :]
 
 
 class Fitted(NamedTuple):

@@ -9,12 +9,11 @@ import numpy as np
 from speccascade import decode, rules
 from speccascade.decode.stopping import cut
 from speccascade.errors import UserError
-from speccascade.evaluate.settings import TRUNCATIONS, Pairs, Setting
+from speccascade.evaluate.settings import TRUNCATIONS, Pairs, Setting, digest
 from speccascade.padding import padded
 from speccascade.pairs import Pair
 from speccascade.sampling import Truncation
 from speccascade.sharding import hosts
-
 
 # Where nothing else limits an answer: the caches of a longer one would be allocated at once.
 MOST_NEW_TOKENS = 2**17
@@ -74,6 +73,11 @@ def _kind(rule: str | None, knobs: Pairs) -> tuple:
 def prompt_slots(longest: int) -> int:
     """Returns to how many tokens prompts are padded of which the longest has `longest`."""
     return padded(longest, step=16, steps=8)
+
+
+def answer_digest(tokens: Sequence[int]) -> str:
+    """Returns 8 hex digits of an answer's tokens, by which a row remembers it."""
+    return digest([int(token) for token in tokens])[:8]
 
 
 @dataclasses.dataclass(frozen=True)

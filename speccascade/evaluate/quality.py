@@ -9,7 +9,7 @@ import numpy as np
 
 from speccascade import decode
 from speccascade.evaluate import compute, metrics
-from speccascade.evaluate.decoding import Engine, Request, program, rule_kind
+from speccascade.evaluate.decoding import Engine, Request, answer_digest, program, rule_kind
 from speccascade.evaluate.jobs import Job
 from speccascade.pairs import Pair
 from speccascade.sharding import hosts
@@ -30,6 +30,10 @@ class Prompts(NamedTuple):
     requests: Sequence[Request]
     answers: Sequence[Sequence[int]]
 
+    def cut(self, count: int) -> int:
+        """Returns how many of the first `count` prompts were cut to fit."""
+        return sum(request.cut > 0 for request in self.requests[:count])
+
 
 class _Tally:
     """What is known so far of one job."""
@@ -38,7 +42,9 @@ class _Tally:
         self.job = job
         self.aggregate = aggregate
         self.scores: list = [None] * job.num_examples
+        self.answers: dict[int, str] = {}  # digests of those that are timed, too
         self.invalid = 0
+        self.answers_cut = 0
         self.seconds = 0.0
         self.counts: dict[str, float] = dict.fromkeys(decode.Stats._fields, 0.0)
 
@@ -46,7 +52,7 @@ class _Tally:
     def done(self) -> bool:
         return None not in self.scores
 
-    def row(self, pair: Pair) -> dict[str, Any]:
+    def row(self, pair: Pair, prompts: Prompts) -> dict[str, Any]:
         setting = self.job.setting
         scores = np.array(self.scores, np.float64)
         of = statistic(self.aggregate)
@@ -55,9 +61,12 @@ class _Tally:
             "quality_ci": list(metrics.bootstrap(of, scores)),
             **metrics.rates(self.counts, setting.method, setting.verifier),
             "multiply_adds_per_token": compute.per_token(pair, setting, self.counts),
+            "prompts_cut": prompts.cut(self.job.num_examples),
+            "answers_cut": self.answers_cut,
             "seconds": round(self.seconds, 3),
             "aggregate": self.aggregate,
             "scores": scores.tolist(),
+            "answer_digests": [self.answers[i] for i in sorted(self.answers)],
         }
 
 
@@ -75,6 +84,7 @@ def run(
     prompts: dict[str, Prompts],
     jobs: Sequence[Job],
     batch_size: int,
+    timed: int,
     advance: Callable[[int], None],
 ) -> Iterator[tuple[Job, dict[str, Any] | str]]:
     """Decodes the jobs of one program.
@@ -85,6 +95,7 @@ def run(
       prompts: by split.
       jobs: a group of `groups`.
       batch_size: rows decoded at a time.
+      timed: of how many examples the row remembers the answers, for those that are timed.
       advance: told the number of examples after each batch.
 
     Yields:
@@ -102,6 +113,8 @@ def run(
         for row, (tally, index) in enumerate(part):
             example = prompts[tally.job.split].examples[index]
             _count(engine, task, example, tally, index, output, row)
+            if index < timed:
+                tally.answers[index] = answer_digest(output.tokens[row, : output.num_tokens[row]])
             tally.seconds += seconds
         advance(len(part))
         for tally in dict.fromkeys(tally for tally, _ in part):
@@ -112,7 +125,7 @@ def run(
                     "not finite; look at the checkpoints and the dtype",
                 )
             elif tally.done:
-                yield tally.job, tally.row(engine.pair)
+                yield tally.job, tally.row(engine.pair, prompts[tally.job.split])
 
 
 def _by_length(job: Job, prompts: dict[str, Prompts]) -> list[int]:
@@ -127,15 +140,15 @@ def _decode(engine, prompts, kinds, part, batch_size) -> decode.Output:
     settings += settings[:1] * missing
     requests += [requests[0]._replace(max_new_tokens=0)] * missing
     output = engine.prepare(settings, requests, kinds)()
-    tokens, num_tokens, invalid, stats = hosts.gather(
-        (output.tokens, output.num_tokens, output.invalid, output.stats)
-    )
-    return output._replace(tokens=tokens, num_tokens=num_tokens, invalid=invalid, stats=stats)
+    wanted = ("tokens", "num_tokens", "finished", "invalid", "stats")
+    found = hosts.gather([getattr(output, name) for name in wanted])
+    return output._replace(**dict(zip(wanted, found, strict=True)))
 
 
 def _count(engine, task, example, tally, index, output, row) -> None:
     text = engine.text(output.tokens[row, : output.num_tokens[row]])
     tally.scores[index] = task.score(text, example)
     tally.invalid += int(output.invalid[row])
+    tally.answers_cut += int(not output.finished[row])
     for field, values in output.stats._asdict().items():
         tally.counts[field] += float(values[row])

@@ -228,6 +228,7 @@ def describe(sweep: Sweep, workdir: str) -> str:
             f"{len(teacher_forced.groups(forced))} splits",
             f"timing: {len(timed)} rows, {cost.answers(timed)} answers at batch 1, "
             f"beside those of the expert in {len(timing.groups(timed, sweep.jobs))} groups",
+            *_cut(sweep.prompts),
             *_mesh(sweep.engine.pair),
         ]
     )
@@ -263,6 +264,15 @@ def _priced(sweep: Sweep, left: Sequence[Job], workdir: str) -> tuple[cost.Speed
     if sum(priced) > DAY:
         line += "; for less, lower evaluate.splits, evaluate.timing or evaluate.settings"
     return speeds, line
+
+
+def _cut(prompts: Mapping[str, quality.Prompts]) -> list[str]:
+    """Returns a line that says how many prompts do not fit whole, none where all do."""
+    counts = {split: (p.cut(len(p.requests)), len(p.requests)) for split, p in prompts.items()}
+    if not any(cut for cut, _ in counts.values()):
+        return []
+    told = (f"{cut} of {count} of {split}" for split, (cut, count) in counts.items())
+    return [f"prompts cut to the pair's lengths: {', '.join(told)}"]
 
 
 def _mesh(pair: pairs.Pair) -> list[str]:
@@ -327,8 +337,17 @@ def measure(sweep: Sweep, workdir: str, profile: bool = False) -> Outcome:
                     continue
                 with hosts.agreed():
                     if store is not None:
+                        if job.kind == TIMING:
+                            outcome |= timing.differing(outcome, _scored(sweep, job, store.rows))
                         store.append({**_identity(sweep, job), **outcome})
     return Outcome(len(left) - len(failed), failed)
+
+
+def _scored(sweep: Sweep, job: Job, rows: Mapping[str, results.Row]) -> results.Row | None:
+    """Returns the row of quality of what a job times, None where there is none."""
+    count = sweep.config["evaluate"]["splits"][job.split]
+    scored = Job(QUALITY, job.setting, job.split, count)
+    return rows.get(_identity(sweep, scored)["key"])
 
 
 def _fingerprint(sweep: Sweep) -> str:
@@ -341,12 +360,13 @@ def _measure(
 ) -> Iterator[tuple[Job, dict[str, Any] | str]]:
     """Yields every job with its outcome; `timed` is the file of `timing_parts`."""
     engine, prompts = sweep.engine, sweep.prompts
-    batch_size = sweep.config["evaluate"]["batch_size"]
+    section = sweep.config["evaluate"]
+    batch_size, timed_examples = section["batch_size"], section["timing"]["num_examples"]
     for group in cost.groups(jobs, sweep.jobs):
         progress.starts(group)
         if group[0].kind == QUALITY:
             yield from quality.run(
-                engine, sweep.task, prompts, group, batch_size, progress.answered
+                engine, sweep.task, prompts, group, batch_size, timed_examples, progress.answered
             )
         elif group[0].kind == TEACHER_FORCED:
             yield from teacher_forced.run(engine, prompts, group, batch_size)

@@ -6,7 +6,7 @@ comparison.py   one setting against another; verdicts.py says in words what come
 every_setting.py  all that was measured
 correlation.py  rejection rate against latency
 tradeoffs.py references.py slices.py   figures, in one style.py
-notes.py        what stands below the tables
+notes.py        what stands below the tables; caveats.py finds what was shortened
 table.py        Markdown, LaTeX and CSV
 """
 

@@ -13,6 +13,7 @@ from speccascade.errors import UserError
 from speccascade.evaluate import metrics
 from speccascade.evaluate.jobs import ORACLE, QUALITY, TEACHER_FORCED, TIMING, plan
 from speccascade.evaluate.settings import Setting, expand
+from speccascade.report.caveats import caveats
 from speccascade.tasks import aggregate
 
 # What all rows of a report must share; timings the machine besides.
@@ -196,6 +197,7 @@ def collect(rows: Sequence[Mapping[str, Any]], config: Mapping[str, Any], comman
         notes.append(f"{len(absent)} of {len(jobs)} rows are missing; to add them run {command}")
     if machine:
         shared["machine"] = machine
+    notes += caveats(quality + timed + forced)
     found = tuple(_forced(row) for row in forced if row["positions"])
     return Points(_pool(grid, quality, timed), shared, notes, found)
 
