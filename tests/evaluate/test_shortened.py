@@ -9,12 +9,14 @@ import pytest
 
 from speccascade import models, pairs, parameter_files
 from speccascade.evaluate import results, run
+from speccascade.evaluate.decoding import answer_digest
 from speccascade.evaluate.jobs import QUALITY, TEACHER_FORCED, TIMING
 from speccascade.evaluate.settings import Setting, setting
 from speccascade.report import report
 from tests import tiny_pair
 
 COUNT, ROOM, CONTEXT = 6, 6, 120
+COMPARED = 12
 # Words of the articles: some prompts fit with the answer's room, some do not.
 WORDS = (2, 60, 5, 200, 400, 3)
 
@@ -98,15 +100,15 @@ def bfloat16(pair):
 
 
 def test_answers_that_are_timed_otherwise_are_counted(tmp_path):
-    """In bfloat16 one row and the rows of a batch are rounded otherwise."""
+    """In bfloat16, where one row and the rows of a batch may be rounded otherwise."""
     pair = bfloat16(tiny_pair.make())
     pairs.export(pair, tmp_path / "pair", {})
     config = tiny_pair.get_config(str(tmp_path / "pair"))
     config.evaluate.settings = ({"method": "autoregressive_expert", "temperature": 1.0},)
-    config.task.test_size = 30
-    config.evaluate.splits = {"test": 30}
+    config.task.test_size = COMPARED
+    config.evaluate.splits = {"test": COMPARED}
     config.evaluate.max_new_tokens = 40
-    config.evaluate.timing.update(num_examples=30, trials=1)
+    config.evaluate.timing.update(num_examples=COMPARED, trials=1)
     sweep = run.prepare(config)
     assert run.evaluate(config, str(tmp_path / "w")).failed == []
     chosen = setting(config.evaluate.settings[0])
@@ -120,11 +122,22 @@ def test_answers_that_are_timed_otherwise_are_counted(tmp_path):
     # In the order of the sweep's batches.
     order = np.argsort([len(a) for a in sweep.prompts["test"].answers], kind="stable")
     batched = {}
-    for start in range(0, 30, 8):
+    for start in range(0, COMPARED, 8):
         part = [int(i) for i in order[start : start + 8]]
         filler = [requests[part[0]]._replace(max_new_tokens=0)] * (8 - len(part))
         batched |= dict(zip(part, decoded([requests[i] for i in part] + filler), strict=False))
-    differing = sum(alone[i] != batched[i] for i in range(30))
+    differing = sum(alone[i] != batched[i] for i in range(COMPARED))
     (row,) = [row for row in results.read(tmp_path / "w") if row["kind"] == TIMING]
-    assert (row["answers_compared"], row["answers_differing"]) == (30, differing)
-    print(differing)
+    assert (row["answers_compared"], row["answers_differing"]) == (COMPARED, differing)
+
+    # Were other answers scored, it would be said: two of their digests are changed by hand.
+    rows = results.read(tmp_path / "w")
+    (scored,) = [row for row in rows if row["kind"] == QUALITY]
+    assert scored["answer_digests"] == [answer_digest(batched[i]) for i in range(COMPARED)]
+    scored["answer_digests"][:2] = ["another", "another"]
+    kept = [json.dumps(row) + "\n" for row in rows if row["kind"] != TIMING]
+    (tmp_path / "w" / results.FILE).write_text("".join(kept))
+    assert run.evaluate(config, str(tmp_path / "w")).measured == 1
+    (row,) = [row for row in results.read(tmp_path / "w") if row["kind"] == TIMING]
+    expected = sum(alone[i] != batched[i] for i in range(2, COMPARED)) + 2
+    assert (row["answers_compared"], row["answers_differing"]) == (COMPARED, expected)
