@@ -133,7 +133,7 @@ def config(
       settings: what is measured, of `sweep`.
       mesh: devices along each axis.
       draft_length: N of the plan.
-      prompt_length: room for a prompt, tokens.
+      prompt_length: the most tokens of a prompt.
       max_new_tokens: room for an answer, tokens.
       timed: how many examples of each split are timed, three times each.
       dtype: of weights and activations.
@@ -147,7 +147,7 @@ def config(
     kinds = {"dtype": dtype, "param_dtype": dtype}
     made = ml_collections.ConfigDict(
         {
-            "pair": hub,
+            "pair": {**hub, "prompt_length": prompt_length},
             "models": {role: {**ARCHITECTURES[name], **kinds} for role, name in hub.items()},
             "mesh": mesh,
             "plan": {

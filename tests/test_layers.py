@@ -28,7 +28,7 @@ ALLOWED = {
     "sharding": _BASE,
     "models": _MODELS,
     "text": (*_BASE, "formats"),
-    "tasks": (*_BASE, "formats"),
+    "tasks": (*_BASE, "formats", "text"),
     "workdir": _FILES,
     "decode": (*_METHOD, *_MODELS),
     "importing": (*_FILES, "importing"),

@@ -17,6 +17,8 @@ from speccascade.benchmark import table
 from speccascade.errors import UserError
 from speccascade.models.interface import Model, Params
 from speccascade.models.quantisation import is_int8, quantise
+from speccascade.pairs.lengths import Lengths
+from speccascade.text.prompt import fit
 
 BATCH = 4  # logits of float32 [BATCH, T, V] are in memory three times
 
@@ -88,16 +90,21 @@ def _subjects(
     if source is not None:
         found = importing.load(source, "float32")  # the finer of the two that are compared
         rows, tokenizer, chat = {source: found[:2]}, found.tokenizer, False
+        lengths = Lengths.of(found.model, found.context_length)
     else:
         pair = config.pair if isinstance(config.pair, str) else config.pair.to_dict()
         pair = pairs.load(pair)
         rows = {role: (getattr(pair, role), pair.params[role]) for role in pairs.ROLES}
-        tokenizer, chat = pair.tokenizer, pair.chat
+        tokenizer, chat, lengths = pair.tokenizer, pair.chat, pair.lengths
     if named := [name for name, (model, _) in rows.items() if is_int8(model)]:
         raise UserError(f"{named[0]} is rounded already; give it as it was")
-    prompts = tokenizer.encode_prompts([e.prompt for e in examples], chat)
     answers = tokenizer.encode_batch([e.answer for e in examples])
-    texts = list(zip(prompts, answers, strict=True))
+    fitted = fit(
+        partial(tokenizer.encode_prompts, chat=chat),
+        [e.prompt for e in examples],
+        [lengths.for_prompt(len(answer)) for answer in answers],
+    )
+    texts = [(prompt.ids, answer) for prompt, answer in zip(fitted, answers, strict=True)]
     return [Subject(name, *row, texts) for name, row in rows.items()]
 
 

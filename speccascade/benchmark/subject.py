@@ -80,11 +80,11 @@ def load(config: ml_collections.ConfigDict, num_prompts: int) -> Subject:
             f"the test split has {len(examples)} examples of {num_prompts}; lower "
             "benchmark.num_examples or benchmark.batch_sizes"
         )
-    prompts = pair.encode_prompts([example.prompt for example in examples])
-    engine = Engine.build(pair, prompts, room, task.stop_strings)
+    fitted = pair.fit_prompts([example.prompt for example in examples], room)
+    engine = Engine.build(pair, [prompt.ids for prompt in fitted], room, task.stop_strings)
     requests = [
-        engine.request(prompt, example.id, f"the prompt of test example {example.id}")
-        for prompt, example in zip(prompts, examples, strict=True)
+        engine.request(p.ids, example.id, f"the prompt of test example {example.id}", p.cut)
+        for p, example in zip(fitted, examples, strict=True)
     ]
     return Subject(
         name=pair.name,

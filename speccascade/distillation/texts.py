@@ -28,6 +28,7 @@ from speccascade import decode
 from speccascade.errors import UserError
 from speccascade.formats import text_files
 from speccascade.importing import Loaded
+from speccascade.pairs.lengths import Lengths
 from speccascade.workdir import files
 
 SELF = "self"
@@ -167,7 +168,10 @@ class _Writer:
             if c[name] < 1:
                 raise UserError(f"texts.{name}={c[name]} must be at least 1")
         self._size = c.prompt_slots + c.max_new_tokens
-        if self._size > expert.context_length:
+        lengths = Lengths.of(expert.model, expert.context_length)
+        limits = lengths.for_prompt(c.max_new_tokens), lengths.for_answer(c.prompt_slots)
+        wanted = c.prompt_slots, c.max_new_tokens
+        if any(n is not None and n < size for n, size in zip(limits, wanted, strict=True)):
             raise UserError(
                 f"texts.prompt_slots + texts.max_new_tokens is {self._size} and the expert's "
                 f"context {expert.context_length}; lower one of them"

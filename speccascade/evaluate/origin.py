@@ -110,7 +110,7 @@ def of(config: Mapping[str, Any], task: Task, engine: Engine, examples: Mapping)
         "max_new_tokens": engine.max_new_tokens,
         "stop_strings": list(engine.stop_strings),
         "chat": pair.chat,
-        "context_length": pair.context_length,
+        "lengths": list(pair.lengths),
     }
     decoding = f"{DECODING}, {digest(asked)}"
     return Origin(common, decoding, scoring(config["task"], task), examples)

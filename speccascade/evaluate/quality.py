@@ -34,13 +34,18 @@ class Prompts(NamedTuple):
     requests: Sequence[Request]
     answers: Sequence[Sequence[int]]
 
+    def cut(self, count: int) -> int:
+        """Returns how many of the first `count` prompts were cut to fit."""
+        return sum(request.cut > 0 for request in self.requests[:count])
+
 
 class Tally:
     """What is known so far of one job: an answer and its score for each example that has one.
 
-    An answer is `{"id", "prompt", "tokens", "text", "seconds", "counts"}`, JSON-ready: the
-    example's id and a digest of its prompt, the answer's token ids and text, the seconds that it
-    took of its batch, the counts of `decode.Stats.by_name`.
+    An answer is `{"id", "prompt", "tokens", "text", "finished", "seconds", "counts"}`, JSON-ready:
+    the example's id and a digest of its prompt, the answer's token ids and text, whether an
+    end-of-sequence or a stop string ended it and not want of room, the seconds that it took of its
+    batch, the counts of `decode.Stats.by_name`.
     """
 
     def __init__(self, job: Job, task: Task, examples: Sequence[Example]):
@@ -65,7 +70,7 @@ class Tally:
         """Whether no example is left to decode."""
         return len(self.missing()) == len(self.invalid)
 
-    def row(self, pair: Pair) -> dict[str, Any]:
+    def row(self, pair: Pair, prompts: Prompts) -> dict[str, Any]:
         """Returns the measured fields of the job's row."""
         setting = self.job.setting
         counts = {
@@ -76,6 +81,8 @@ class Tally:
             **scored(self._scores, self._task),
             **metrics.rates(counts, setting.method, setting.verifier),
             "multiply_adds_per_token": compute.per_token(pair, setting, counts),
+            "prompts_cut": prompts.cut(self.job.num_examples),
+            "answers_cut": sum(not answer["finished"] for answer in self.answers),
             "seconds": round(sum(answer["seconds"] for answer in self.answers), 3),
         }
 
@@ -177,7 +184,7 @@ def run(
         kept.fill(tally)
         known(tally.job.num_examples - len(tally.missing()))
         if tally.done:
-            yield tally.job, tally.row(engine.pair)
+            yield tally.job, tally.row(engine.pair, prompts[tally.job.split])
     stream = [(tally, i) for tally in tallies for i in _by_length(tally, prompts)]
     for start in range(0, len(stream), batch_size):
         part = stream[start : start + batch_size]
@@ -202,7 +209,7 @@ def run(
                 )
             elif tally.done:
                 kept.whole(tally)
-                yield tally.job, tally.row(engine.pair)
+                yield tally.job, tally.row(engine.pair, prompts[tally.job.split])
 
 
 def _by_length(tally: Tally, prompts: dict[str, Prompts]) -> list[int]:
@@ -217,10 +224,9 @@ def _decode(engine, prompts, kinds, part, batch_size) -> decode.Output:
     settings += settings[:1] * missing
     requests += [requests[0]._replace(max_new_tokens=0)] * missing
     output = engine.prepare(settings, requests, kinds)()
-    tokens, num_tokens, invalid, stats = hosts.gather(
-        (output.tokens, output.num_tokens, output.invalid, output.stats)
-    )
-    return output._replace(tokens=tokens, num_tokens=num_tokens, invalid=invalid, stats=stats)
+    wanted = ("tokens", "num_tokens", "finished", "invalid", "stats")
+    found = hosts.gather([getattr(output, name) for name in wanted])
+    return output._replace(**dict(zip(wanted, found, strict=True)))
 
 
 def _answer(engine, example, output, row, seconds) -> Answer:
@@ -230,6 +236,7 @@ def _answer(engine, example, output, row, seconds) -> Answer:
         **asked(example),
         "tokens": tokens,
         "text": engine.text(tokens),
+        "finished": bool(output.finished[row]),
         "seconds": round(seconds, 4),
         "counts": {name: metrics.finite(float(values[row])) for name, values in counts.items()},
     }

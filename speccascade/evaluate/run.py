@@ -22,6 +22,7 @@ from speccascade.inference.setting import Setting, digest, expand
 from speccascade.sharding import hosts
 from speccascade.workdir import claim, provenance, results
 from speccascade.workdir.answers import Answers
+from speccascade.workdir.answers import read as kept_answers
 from speccascade.workdir.claim import claim_workdir
 
 SECTIONS = ("task", "pair", "evaluate")
@@ -164,16 +165,17 @@ def _check_heads(setting: Setting, task: str, splits: Mapping[str, int]) -> None
 def _tokenize(
     pair: pairs.Pair, task: tasks.Task, examples: Mapping[str, Sequence], max_new_tokens: int
 ) -> tuple[Engine, dict[str, quality.Prompts]]:
-    ids = {
-        split: pair.encode_prompts([e.prompt for e in found]) for split, found in examples.items()
+    fitted = {
+        split: pair.fit_prompts([e.prompt for e in found], max_new_tokens)
+        for split, found in examples.items()
     }
-    every = [prompt for found in ids.values() for prompt in found]
+    every = [prompt.ids for found in fitted.values() for prompt in found]
     engine = Engine.build(pair, every, max_new_tokens, task.stop_strings)
     prompts = {}
     for split, found in examples.items():
         requests = [
-            engine.request(prompt, example.id, f"the prompt of {split} example {example.id}")
-            for prompt, example in zip(ids[split], found, strict=True)
+            engine.request(p.ids, example.id, f"the prompt of {split} example {example.id}", p.cut)
+            for p, example in zip(fitted[split], found, strict=True)
         ]
         answers = pair.tokenizer.encode_batch([e.answer for e in found])
         prompts[split] = quality.Prompts(found, requests, answers)
@@ -212,6 +214,7 @@ def describe(sweep: Sweep, workdir: str) -> str:
             f"{len(teacher_forced.groups(forced))} splits",
             f"timing: {len(timed)} rows, {cost.answers(timed)} answers at batch 1, "
             f"beside those of the expert in {len(timing.groups(timed, sweep.jobs))} groups",
+            *_cut(sweep.prompts),
             *_mesh(sweep.engine.pair),
         ]
     )
@@ -247,6 +250,15 @@ def _priced(sweep: Sweep, left: Sequence[Job], workdir: str) -> tuple[cost.Speed
     if sum(priced) > DAY:
         line += "; for less, lower evaluate.splits, evaluate.timing or evaluate.settings"
     return speeds, line
+
+
+def _cut(prompts: Mapping[str, quality.Prompts]) -> list[str]:
+    """Returns a line that says how many prompts do not fit whole, none where all do."""
+    counts = {split: (p.cut(len(p.requests)), len(p.requests)) for split, p in prompts.items()}
+    if not any(cut for cut, _ in counts.values()):
+        return []
+    told = (f"{cut} of {count} of {split}" for split, (cut, count) in counts.items())
+    return [f"prompts cut to the pair's lengths: {', '.join(told)}"]
 
 
 def _mesh(pair: pairs.Pair) -> list[str]:
@@ -312,8 +324,18 @@ def measure(sweep: Sweep, workdir: str, profile: bool = False) -> Outcome:
                     continue
                 with hosts.agreed():
                     if store is not None:
+                        if job.kind == TIMING:
+                            outcome |= timing.differing(outcome, _kept(sweep, job, workdir))
                         store.append({**sweep.origin.row(job), **outcome})
     return Outcome(len(left) - len(failed), failed)
+
+
+def _kept(sweep: Sweep, job: Job, workdir: str) -> list[list[int] | None]:
+    """Returns the tokens that quality's decoding gave the examples that a job times."""
+    found = kept_answers(workdir, sweep.origin.answers(job))
+    tokens = {(a["id"], a["prompt"]): a["tokens"] for a in found}
+    examples = sweep.prompts[job.split].examples[: job.num_examples]
+    return [tokens.get(tuple(quality.asked(example).values())) for example in examples]
 
 
 def _fingerprint(sweep: Sweep) -> str:

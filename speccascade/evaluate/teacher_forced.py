@@ -40,12 +40,14 @@ class References(NamedTuple):
       prompt_length: int32 [n].
       ids: int32 [n, A], the answer's tokens.
       length: int32 [n], of the answers; 0 where an example has none.
+      whole: int32 [n], what that would be if nothing limited it.
     """
 
     prompt: np.ndarray
     prompt_length: np.ndarray
     ids: np.ndarray
     length: np.ndarray
+    whole: np.ndarray
 
 
 class _Asked(NamedTuple):
@@ -58,11 +60,11 @@ class _Asked(NamedTuple):
 
 
 def references(engine: Engine, prompts: Prompts, count: int) -> References:
-    """Returns the first `count` prompts with their answers, cut to the pair's context."""
+    """Returns the first `count` prompts with their answers, cut to the pair's lengths."""
     read = [list(request.prompt) for request in prompts.requests[:count]]
-    room = engine.pair.context_length
+    lengths = engine.pair.lengths
     answers = [
-        list(answer[: room - len(prompt)])
+        list(answer[: lengths.for_answer(len(prompt))])
         for prompt, answer in zip(read, prompts.answers[:count], strict=True)
     ]
     tokens, ids = (
@@ -72,9 +74,11 @@ def references(engine: Engine, prompts: Prompts, count: int) -> References:
     for i, (prompt, answer) in enumerate(zip(read, answers, strict=True)):
         tokens[i, : len(prompt)] = prompt
         ids[i, : len(answer)] = answer
-    lengths = (np.array([len(x) for x in found], np.int32) for found in (read, answers))
-    prompt_length, length = lengths
-    return References(tokens, prompt_length, ids, length)
+    prompt_length, length, whole = (
+        np.array([len(x) for x in found], np.int32)
+        for found in (read, answers, prompts.answers[:count])
+    )
+    return References(tokens, prompt_length, ids, length, whole)
 
 
 def groups(jobs: Sequence[Job]) -> list[list[Job]]:
@@ -116,6 +120,10 @@ def run(
             # Of many examples and rules, only what the rows need is kept.
             kept = reference_rows.gains if job.setting.method == ORACLE else reference_rows.sums
             parts[job].append(kept(Figures(*(values[:count] for values in figures)), here))
+    shortened = {
+        "prompts_cut": prompts[jobs[0].split].cut(jobs[0].num_examples),
+        "answers_cut": int(np.sum(found.whole > found.length)),
+    }
     invalid = int(np.sum((own & ~np.concatenate(finite)).any(1)))
     for job in jobs:
         if invalid:
@@ -128,7 +136,7 @@ def run(
         values = np.concatenate(parts[job], axis=1)
         oracle = job.setting.method == ORACLE
         make = reference_rows.oracle_row if oracle else reference_rows.rule_row
-        yield job, make(values, own)
+        yield job, {**make(values, own), **shortened}
 
 
 def _filled(found: References, start: int, rows: int) -> References:

@@ -6,7 +6,7 @@ and the time is that of one slice of the axis.
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -16,7 +16,7 @@ from speccascade.evaluate.jobs import TIMING, Job
 from speccascade.evaluate.quality import Prompts
 from speccascade.evaluate.timing_parts import Part, Parts
 from speccascade.inference import metrics
-from speccascade.inference.engine import Engine, Request, program, rule_kind
+from speccascade.inference.engine import Engine, Request, answer_digest, program, rule_kind
 from speccascade.inference.setting import Setting
 from speccascade.sharding import hosts
 
@@ -88,36 +88,62 @@ def run(
             parts.keep(i, part)
             answered(each)
         found.append(part)
-    ms, tokens, invalid = (np.array(column) for column in zip(*found, strict=True))
+    ms, tokens, answers, invalid = (np.array(column) for column in zip(*found, strict=True))
     ms, tokens, invalid = np.median(ms, axis=-1).T, tokens.T, invalid.sum(0)
     for s, job in enumerate(jobs, start=1):
         if invalid[s] or invalid[0]:
             who = "it" if invalid[s] else "the expert"
             yield job, f"{who} met logits that were not finite; look at checkpoints and dtype"
         else:
-            yield job, _row(ms[s], tokens[s], ms[0], tokens[0])
+            row = _row(ms[s], tokens[s], ms[0], tokens[0])
+            yield job, {**row, "answer_digests": answers[:, s].tolist()}
 
 
 def _timed(engine: Engine, settings: Sequence[Setting], request: Request, trials: int) -> Part:
     ms = np.zeros((len(settings), trials))
-    tokens = np.zeros(len(settings), int)
+    answers: list[Sequence[int]] = [()] * len(settings)
     invalid = np.zeros(len(settings), int)
     for trial in range(trials):
         for turn in range(len(settings)):
             s = (turn + trial) % len(settings)
-            ms[s, trial], tokens[s], bad = _answer(engine, settings[s], request)
+            ms[s, trial], answers[s], bad = _answer(engine, settings[s], request)
             invalid[s] += bad
-    return Part(ms.tolist(), tokens.tolist(), invalid.tolist())
+    lengths, digests = [len(own) for own in answers], [answer_digest(own) for own in answers]
+    return Part(ms.tolist(), lengths, digests, invalid.tolist())
 
 
-def _answer(engine: Engine, setting: Setting, request: Request) -> tuple[float, int, bool]:
+def _answer(
+    engine: Engine, setting: Setting, request: Request
+) -> tuple[float, Sequence[int], bool]:
     """Returns an answer's milliseconds and tokens, and whether its logits were not finite."""
     decode = engine.prepare([setting], [request], [setting])
     began = time.perf_counter()
     output = jax.block_until_ready(decode())
     ms = 1000 * (time.perf_counter() - began)
-    num_tokens, invalid = hosts.gather((output.num_tokens, output.invalid))
-    return ms, int(num_tokens[0]), bool(invalid[0])
+    gathered = hosts.gather((output.tokens, output.num_tokens, output.invalid))
+    tokens, num_tokens, invalid = (np.asarray(x[0]) for x in gathered)
+    return ms, tokens[:num_tokens].tolist(), bool(invalid)
+
+
+def differing(row: Mapping[str, Any], kept: Sequence[Sequence[int] | None]) -> dict[str, int]:
+    """Returns how many timed answers are not those that were scored.
+
+    One row goes through a model's matrix products in another way than the rows of a batch do, and
+    sums are rounded otherwise: where two tokens are as likely as each other, the choice may differ.
+
+    Args:
+      row: the timed row's fields.
+      kept: the tokens of the same examples' answers as quality decoded them, None where it did not.
+    """
+    both = [
+        (timed, answer_digest(tokens))
+        for timed, tokens in zip(row["answer_digests"], kept, strict=True)
+        if tokens is not None
+    ]
+    return {
+        "answers_compared": len(both),
+        "answers_differing": sum(timed != batched for timed, batched in both),
+    }
 
 
 def _row(ms, tokens, expert_ms, expert_tokens) -> dict[str, Any]:

@@ -22,11 +22,13 @@ class Part(NamedTuple):
     Attributes:
       ms: milliseconds by setting, the expert's own decoding first, and trial.
       tokens: of the answer, by setting.
+      answers: see `decoding.answer_digest`, by setting.
       invalid: how many trials met logits that were not finite, by setting.
     """
 
     ms: list[list[float]]
     tokens: list[int]
+    answers: list[str]
     invalid: list[int]
 
 

@@ -25,7 +25,7 @@ def one(value: Any, name: str) -> str:
             f"{name} holds half a surrogate pair, {value[error.start]!r}, as character "
             f"{error.start + 1}: an emoji cut in two, or a byte that is not UTF-8; correct it"
         ) from None
-    return str.__str__(value)
+    return str.__str__(value) if type(value).__module__ == "numpy" else value
 
 
 def several(values: Any, name: str) -> tuple[str, ...]:

@@ -39,7 +39,7 @@ class Loaded(NamedTuple):
       model: its description.
       params: its parameters.
       tokenizer: its own.
-      context_length: the most tokens that it was made for.
+      context_length: the most tokens that it was made for, see `pairs.Pair`; None for no limit.
       origin: what its parameters were made of, JSON-ready: a checkpoint's checksums or, where it
         has none, its files' sizes and times; and in which way. None where that is not known.
     """
@@ -47,7 +47,7 @@ class Loaded(NamedTuple):
     model: Model
     params: Params
     tokenizer: Tokenizer
-    context_length: int
+    context_length: int | None
     origin: Any = None
 
 

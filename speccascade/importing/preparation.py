@@ -32,9 +32,6 @@ _DTYPES = ("float32", "bfloat16")
 # How much of a tensor is in memory while it is compared.
 _PIECE = 32 * 2**20
 
-# T5 has relative positions, which end nowhere; it was trained on texts of this length.
-_T5_LENGTH = 512
-
 
 @dataclasses.dataclass(frozen=True)
 class Part:
@@ -163,14 +160,16 @@ def prepare(source: sources.Source, dtype: str | None, weights: str | None = Non
     return Prepared(source.name, model, tokenizer, config.values, shapes, parts)
 
 
-def context_length(config: Fields) -> int:
-    """Returns the most tokens that a model was made for, by its config.json."""
+def context_length(config: Fields) -> int | None:
+    """Returns the most tokens that a model was made for, by its config.json; None for no limit."""
     config = text_config(config)
+    if config.values.get("model_type") == "t5" or config.has("relative_attention_num_buckets"):
+        # Its positions are relative and end nowhere. `n_positions` is a length of its training,
+        # which the models that are fine-tuned from it go beyond.
+        return None
     for name in ("max_position_embeddings", "n_positions"):
         if config.has(name):
             return config.integer(name, at_least=1)
-    if config.values.get("model_type") == "t5" or config.has("relative_attention_num_buckets"):
-        return _T5_LENGTH
     return config.integer("max_position_embeddings")
 
 

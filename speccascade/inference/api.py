@@ -24,7 +24,9 @@ class Completion:
     Attributes:
       text: without the prompt, up to the first stop string.
       tokens: its ids, an end-of-sequence included.
-      statistics: counts and rates of this answer; None where the method has no such thing.
+      statistics: counts and rates of this answer, None where the method has no such thing;
+        `finished`, whether it came to its end, rather than running out of room; `prompt_cut`, how
+        many tokens its prompt has less than it had.
     """
 
     text: str
@@ -44,7 +46,8 @@ def generate_text(
 
     Args:
       pair: from `load_pair`.
-      prompts: decoded together as one batch; one text is one prompt.
+      prompts: decoded together as one batch; one text is one prompt. A `text.prompt.Prompt` that is
+        too long is cut.
       max_new_tokens: the most tokens of an answer.
       stop_strings: an answer ends before the first of these; one text is one stop string.
       **how: a setting as configs write it: `rule="token_v3", alpha=0.3, draft_length=5`, and where
@@ -57,24 +60,30 @@ def generate_text(
     if not prompts:
         raise UserError("no prompt was given; give at least one")
     chosen = setting(how)
-    ids = pair.encode_prompts(prompts)
-    engine = Engine.build(pair, ids, max_new_tokens, stop_strings)
-    requests = [engine.request(prompt, i, f"prompt {i}") for i, prompt in enumerate(ids)]
+    fitted = pair.fit_prompts(prompts, max_new_tokens)
+    engine = Engine.build(pair, [prompt.ids for prompt in fitted], max_new_tokens, stop_strings)
+    requests = [
+        engine.request(prompt.ids, i, f"prompt {i}", prompt.cut) for i, prompt in enumerate(fitted)
+    ]
     output = engine.prepare([chosen] * len(requests), requests, [chosen])()
     if np.any(output.invalid):
         raise UserError("the models' logits are not finite; look at the checkpoints and the dtype")
-    lengths = np.asarray(output.num_tokens)
+    lengths, finished = np.asarray(output.num_tokens), np.asarray(output.finished)
     tokens = [row[:n].tolist() for row, n in zip(np.asarray(output.tokens), lengths, strict=True)]
     stats = {name: np.asarray(values) for name, values in output.stats.by_name().items()}
     return [
         Completion(
             text=engine.text(own),
             tokens=own,
-            statistics=metrics.rates(
-                {name: float(values[i]) for name, values in stats.items()},
-                chosen.method,
-                chosen.verifier,
-            ),
+            statistics={
+                **metrics.rates(
+                    {name: float(values[i]) for name, values in stats.items()},
+                    chosen.method,
+                    chosen.verifier,
+                ),
+                "finished": bool(finished[i]),
+                "prompt_cut": requests[i].cut,
+            },
         )
         for i, own in enumerate(tokens)
     ]

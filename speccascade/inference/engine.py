@@ -12,10 +12,13 @@ from speccascade.decode.stopping import cut
 from speccascade.errors import UserError
 from speccascade.formats import plain_text
 from speccascade.inference.padding import padded
-from speccascade.inference.setting import DRAFTERS, TRUNCATIONS, Pairs, Setting
+from speccascade.inference.setting import DRAFTERS, TRUNCATIONS, Pairs, Setting, digest
 from speccascade.pairs import Pair
 from speccascade.sampling import Truncation
 from speccascade.sharding import hosts
+
+# Where nothing else limits an answer: the caches of a longer one would be allocated at once.
+MOST_NEW_TOKENS = 2**17
 
 
 class Request(NamedTuple):
@@ -25,11 +28,13 @@ class Request(NamedTuple):
       prompt: its token ids.
       example_id: keys its random draws.
       max_new_tokens: the most tokens to generate; 0 for a row that only fills a batch.
+      cut: how many tokens the prompt has less than it had, see `prompt.fit`.
     """
 
     prompt: Sequence[int]
     example_id: int
     max_new_tokens: int
+    cut: int = 0
 
 
 def program(setting: Setting) -> tuple:
@@ -73,6 +78,11 @@ def prompt_slots(longest: int) -> int:
     return padded(longest, step=16, steps=8)
 
 
+def answer_digest(tokens: Sequence[int]) -> str:
+    """Returns 8 hex digits of an answer's tokens, by which a row remembers it."""
+    return digest([int(token) for token in tokens])[:8]
+
+
 @dataclasses.dataclass(frozen=True)
 class Engine:
     """A pair with the shapes in which it decodes.
@@ -113,24 +123,34 @@ class Engine:
             tokenizer.vocab_size, tokenizer.eos_ids, stop_strings, tokenizer.token_bytes
         )
         slots = prompt_slots(max(len(prompt) for prompt in prompts))
-        room = min(int(max_new_tokens), pair.context_length)
+        longest = pair.lengths.longest_answer
+        if longest is None and max_new_tokens > MOST_NEW_TOKENS:
+            raise UserError(
+                f"max_new_tokens={max_new_tokens} and pair {pair.name} has no limit of its own; "
+                f"give at most {MOST_NEW_TOKENS}, or the pair an answer_length"
+            )
+        room = int(max_new_tokens if longest is None else min(max_new_tokens, longest))
         return cls(pair, table, stop_strings, slots, room)
 
-    def request(self, prompt: Sequence[int], example_id: int, name: str) -> Request:
-        """Returns the request for a prompt, which may be answered until the context is full.
+    def request(self, prompt: Sequence[int], example_id: int, name: str, cut: int = 0) -> Request:
+        """Returns the request for a prompt, whose answer may take all room that there is.
+
+        Args:
+          prompt: its token ids.
+          example_id: keys its random draws.
+          name: what a message calls it.
+          cut: how many tokens it has less than it had.
 
         Raises:
-          UserError: the prompt is empty or leaves no room; the message calls it `name`.
+          UserError: the prompt is empty, too long or leaves no room.
         """
         if not prompt:
             raise UserError(f"{name} is empty; give it at least one token")
-        room = self.pair.context_length - len(prompt)
-        if room < 1:
-            raise UserError(
-                f"{name} has {len(prompt)} tokens and the pair a context of "
-                f"{self.pair.context_length}, prompt and answer together; shorten it"
-            )
-        return Request(prompt, example_id, min(self.max_new_tokens, room))
+        if refusal := self.pair.lengths.refusal(len(prompt)):
+            raise UserError(f"{name} has {refusal}; shorten it")
+        room = self.pair.lengths.for_answer(len(prompt))
+        room = self.max_new_tokens if room is None else min(self.max_new_tokens, room)
+        return Request(prompt, example_id, room, cut)
 
     def check(self, setting: Setting) -> None:
         """Raises UserError where a setting needs a model that the pair has not."""

@@ -23,9 +23,10 @@ def load(source: str | Mapping[str, Any], layout: Layout | None = None) -> Pair:
       source: "shipped:NAME", the directory of an exported pair, or two models,
         `{"drafter": SOURCE, "expert": SOURCE}`, each as `load_model` takes it; the drafter may
         be missing where no model drafts. Beside the two may stand `middle`, the source of a third
-        model, between them; `context_length`, the most tokens that prompt and answer may have;
-        `chat`, whether a prompt goes into the expert's chat template; `dtype`, in which the models
-        are kept and compute, where not in their own; and `weights`, "int8" to round those of all.
+        model, between them; `context_length`, `prompt_length` and `answer_length`, the most tokens,
+        see `Pair`; `chat`, whether a prompt goes into the expert's chat template; `dtype`, in which
+        the models are kept and compute, where not in their own; and `weights`, "int8" to round
+        those of all.
       layout: how the pair lies on a mesh; None for one device.
 
     Raises:

@@ -1,7 +1,7 @@
 """A pair of two or three models, each from a place of its own."""
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -15,7 +15,8 @@ from speccascade.sharding import Layout
 from speccascade.sharding.layout import loading
 from speccascade.workdir import parameter_files
 
-_OPTIONS = ("context_length", "chat", "dtype", "weights")
+_LENGTHS = ("context_length", "prompt_length", "answer_length")
+_OPTIONS = (*_LENGTHS, "chat", "dtype", "weights")
 
 
 def load_model(
@@ -48,6 +49,7 @@ def combine(source: Mapping[str, Any], layout: Layout | None) -> Pair:
             f"a pair is {{drafter: SOURCE, expert: SOURCE}}, give these two{named}; beside them "
             f"may stand {', '.join((*_OPTIONS, MIDDLE))}; where no model drafts, leave out drafter"
         )
+    lengths = _lengths(source)
     roles = tuple(role for role in (*ROLES, MIDDLE) if source.get(role) is not None)
     if MIDDLE in roles and "drafter" not in roles:
         raise UserError("a pair with a middle model needs a drafter; give it both or neither")
@@ -64,6 +66,9 @@ def combine(source: Mapping[str, Any], layout: Layout | None) -> Pair:
         )
     if MIDDLE in roles:
         found[MIDDLE] = load_as(source[MIDDLE], expert=expert.params)
+    if lengths["context_length"] is None:
+        own = (model.context_length for model in found.values())
+        lengths["context_length"] = min((n for n in own if n is not None), default=None)
     size = max(
         (_shared_ids(found, role, source) for role in roles if role != "expert"),
         default=min(expert.model.vocab_size, len(expert.tokenizer.tokens())),
@@ -78,8 +83,8 @@ def combine(source: Mapping[str, Any], layout: Layout | None) -> Pair:
         **{"drafter": None, **{role: trimmed[role][0] for role in roles}},
         params={role: parameter_files.cast(*trimmed[role]) for role in roles},
         tokenizer=found["expert"][2].trimmed(size),
-        context_length=_context_length(source, (m.context_length for m in found.values())),
         chat=source.get("chat", False),
+        **lengths,
     ).made_of({role: found[role].origin for role in roles})
 
 
@@ -106,9 +111,11 @@ def _shared_ids(found: Mapping[str, Any], role: str, source: Mapping[str, Any]) 
     return size
 
 
-def _context_length(source: Mapping[str, Any], lengths: Iterable[int]) -> int:
-    if (given := source.get("context_length")) is not None:
-        if not isinstance(given, int) or given < 2:
-            raise UserError(f"pair.context_length={given!r} must be a whole number, at least 2")
-        return given
-    return min(lengths)
+def _lengths(source: Mapping[str, Any]) -> dict[str, int | None]:
+    """Returns the limits that a pair's source sets, None for others."""
+    found = {name: source.get(name) for name in _LENGTHS}
+    for name, value in found.items():
+        least = 2 if name == "context_length" else 1
+        if value is not None and (type(value) is not int or value < least):
+            raise UserError(f"pair.{name}={value!r} must be a whole number, at least {least}")
+    return found

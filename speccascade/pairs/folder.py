@@ -1,6 +1,6 @@
 """Exported pairs: directories of
 
-    pair.json             name, both models' descriptions, context length, how they were trained
+    pair.json             name, both models' descriptions, limits of length, how they were trained
     tokenizer.json        the tokenizer (an imported one: its own files)
     drafter.safetensors   parameters; see `parameter_files.py`
     expert.safetensors    likewise
@@ -51,11 +51,14 @@ def part(source: str) -> tuple[str, str] | None:
     return None
 
 
+_LENGTHS = ("context_length", "prompt_length", "answer_length")
+
+
 class _Described(NamedTuple):
     """What pair.json says."""
 
     name: str
-    context_length: int
+    lengths: dict[str, int | None]
     models: dict[str, Fields]
     chat: bool
 
@@ -77,7 +80,7 @@ def _described(directory: str) -> _Described:
         roles = [role for role in (*ROLES, MIDDLE) if role == "expert" or found.has(role)]
         return _Described(
             found.text("name"),
-            found.integer("context_length", at_least=1),
+            {name: found.integer(name, None, at_least=1) for name in _LENGTHS},
             {role: found.object(role) for role in roles},
             found.boolean("chat", False),
         )
@@ -105,8 +108,8 @@ def read(directory: str) -> Pair:
         **{"drafter": None, **{role: model for role, (model, _) in built.items()}},
         params={role: params for role, (_, params) in built.items()},
         tokenizer=text.load(directory),
-        context_length=described.context_length,
         chat=described.chat,
+        **described.lengths,
     ).made_of({role: parameter_files.origin(_file(directory, role)) for role in built})
 
 
@@ -122,7 +125,8 @@ def read_model(directory: str, role: str) -> importing.Loaded:
     else:
         (model, params), tokenizer = _read(directory, role, described), text.load(directory)
         origin = parameter_files.origin(_file(directory, role))
-    return importing.Loaded(model, params, tokenizer, described.context_length, origin)
+    length = described.lengths["context_length"]
+    return importing.Loaded(model, params, tokenizer, length, origin)
 
 
 def _read(directory: str, role: str, described: _Described) -> tuple[Model, Params]:
@@ -151,8 +155,8 @@ def _beside(described: _Described, directory: str) -> Pair:
             "expert": parameter_files.cast(expert, params),
         },
         tokenizer=found.tokenizer,
-        context_length=described.context_length,
         chat=described.chat,
+        **described.lengths,
     ).made_of(
         {
             "drafter": parameter_files.origin(_file(directory, "drafter")),
@@ -197,9 +201,11 @@ def write(
         own = {key: leaf for key, leaf in pair.params["drafter"].items() if key != SHARED}
         parameter_files.write(_file(directory, "drafter"), own, rounded=True)
         described["expert"] = {"source": expert, "dtype": described["expert"]["dtype"]}
+    own = {name: getattr(pair, name) for name in ("prompt_length", "answer_length")}
     description = {
         "name": pair.name,
         "context_length": pair.context_length,
+        **{name: value for name, value in own.items() if value is not None},
         **({"chat": True} if pair.chat else {}),
         **described,
         "training": dict(notes),

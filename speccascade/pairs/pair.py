@@ -8,10 +8,13 @@ from typing import Any
 
 from speccascade import models
 from speccascade.errors import UserError
+from speccascade.formats import plain_text
 from speccascade.models.interface import Model, Params
 from speccascade.pairs import kept_hashes
+from speccascade.pairs.lengths import Lengths
 from speccascade.sharding import Layout, hosts
 from speccascade.text import Tokenizer
+from speccascade.text.prompt import Fitted, fit
 from speccascade.workdir.parameter_files import flat
 
 ROLES = ("drafter", "expert")
@@ -30,10 +33,13 @@ class Pair:
       params: `{"drafter": ..., "expert": ...}`, in the dtype in which each model computes, one for
         each of the roles.
       tokenizer: of both.
-      context_length: the most tokens, prompt and answer together, that the models were trained on.
+      context_length: the most tokens that the models were made for: of a decoder-only pair prompt
+        and answer together, of an encoder-decoder either of them by itself; None for no limit.
       chat: whether a prompt is a user's message, to be put into the tokenizer's chat template.
       layout: how the parameters lie on a mesh; None for one device.
       middle: a model between the two, with which the drafter may draft; None for none.
+      prompt_length: the most tokens of a prompt, where that is another limit; None where not.
+      answer_length: the most tokens of an answer, likewise.
     """
 
     name: str
@@ -41,10 +47,12 @@ class Pair:
     expert: Model
     params: dict[str, Params]
     tokenizer: Tokenizer
-    context_length: int
+    context_length: int | None
     chat: bool = False
     layout: Layout | None = None
     middle: Model | None = None
+    prompt_length: int | None = None
+    answer_length: int | None = None
     _origin: str | None = dataclasses.field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self):
@@ -68,9 +76,27 @@ class Pair:
         """The roles of its models."""
         return tuple(r for r in (*ROLES, MIDDLE) if getattr(self, r) is not None)
 
+    @property
+    def lengths(self) -> Lengths:
+        """The limits of its prompts and answers."""
+        own = self.prompt_length, self.answer_length
+        return Lengths.of(self.expert, self.context_length, *own)
+
     def encode_prompts(self, prompts: Sequence[str]) -> list[list[int]]:
-        """Returns the ids that the models read of each prompt."""
+        """Returns the ids that the models read of each prompt, however many."""
         return self.tokenizer.encode_prompts(prompts, chat=self.chat)
+
+    def fit_prompts(self, prompts: Sequence[str], answer: int | Sequence[int]) -> list[Fitted]:
+        """Returns what the models read of each prompt, cut where it is too long and may be cut.
+
+        Args:
+          prompts: see `prompt.fit`.
+          answer: how many tokens of an answer there must be room for, of each or of all.
+        """
+        prompts = plain_text.several(prompts, "prompts")
+        rooms = [answer] * len(prompts) if isinstance(answer, int) else answer
+        lengths = self.lengths
+        return fit(self.encode_prompts, prompts, [lengths.for_prompt(room) for room in rooms])
 
     def laid_out(self, layout: Layout | None) -> "Pair":
         """Returns the pair with its parameters where a layout has them; None changes nothing."""

@@ -7,7 +7,7 @@ every_setting.py  all that was measured
 correlation.py  rejection rate against latency
 tradeoffs.py references.py slices.py   figures, in one style.py
 answers.py      where two settings' answers differ; beside.py several workdirs in one table
-notes.py        what stands below the tables
+notes.py        what stands below the tables; caveats.py finds what was shortened
 table.py        Markdown, LaTeX and CSV
 """
 

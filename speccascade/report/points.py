@@ -13,6 +13,7 @@ from speccascade.errors import UserError
 from speccascade.evaluate.jobs import ORACLE, QUALITY, TEACHER_FORCED, TIMING, Job, plan
 from speccascade.inference import metrics
 from speccascade.inference.setting import Setting, expand
+from speccascade.report.caveats import caveats
 from speccascade.tasks import aggregate
 
 # What all rows of a report must share; timings the machine besides.
@@ -225,6 +226,8 @@ def collect(
         )
     if absent := len(jobs) - len(found):
         notes.append(f"{absent} of {len(jobs)} rows are missing; to add them run {command}")
+
+    notes += caveats(list(found.values()))
 
     def of(kind):
         return [row for job, row in found.items() if job.kind == kind]

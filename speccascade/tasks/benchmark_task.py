@@ -13,6 +13,7 @@ import ml_collections
 from speccascade.errors import UserError
 from speccascade.tasks import columns
 from speccascade.tasks.example import Example
+from speccascade.text.prompt import Prompt
 
 _FIELDS = ("format", "path", "revision", "seed", "shots")
 _WORD = re.compile(r"\S+")
@@ -55,7 +56,8 @@ class BenchmarkTask:
     examples come first, drawn from the training rows by `seed` (0); where the task has it,
     `max_words`, after which a text to be summarised is cut off.
 
-    A task is a class that sets the attributes and defines `problem` and `score`.
+    A task is a class that sets the attributes and defines `problem` and `score`, and `may_cut`
+    where its questions hold a long text.
 
     Attributes:
       name: in the registry.
@@ -70,7 +72,7 @@ class BenchmarkTask:
       stops: where an answer to a few-shot prompt ends.
       prefix: T5's, None where it has none.
       formats: that it has.
-      max_words: if the config does not say; None where a question must stay whole.
+      max_words: if the config does not say; None where a question is not cut by words.
     """
 
     name: str
@@ -122,6 +124,13 @@ class BenchmarkTask:
     def score(self, text: str, example: Example) -> float | tuple[float, ...]:
         raise NotImplementedError
 
+    def may_cut(self, question: str) -> tuple[int, int] | None:
+        """Returns where a text begins and ends that may lose its end where a prompt is too long.
+
+        None where all of the question is needed. Instruction and worked examples always are.
+        """
+        return None
+
     def examples(self, split: str, limit: int | None = None) -> list[Example]:
         if split not in self.parts:
             raise UserError(
@@ -143,8 +152,14 @@ class BenchmarkTask:
     def prompt(self, question: str) -> str:
         question = self._cut(question)
         if self._format == "t5":
-            return self.prefix + question
-        return self._head + self.template.format(question)
+            before, after = self.prefix, ""
+        else:
+            before, _, after = self.template.partition("{}")
+            before = self._head + before
+        whole, part = before + question + after, self.may_cut(question)
+        if part is None:
+            return whole
+        return Prompt(whole, *(len(before) + at for at in part))
 
     def _cut(self, question: str) -> str:
         if self._max_words is None:

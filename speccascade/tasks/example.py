@@ -10,7 +10,7 @@ class Example:
 
     Attributes:
         id: Unique over all splits of the task and stable from run to run; keys random draws.
-        prompt: What a model reads.
+        prompt: What a model reads; a `prompt.Prompt` where a part of it may be cut.
         answer: What a model should write, without EOS: the whole worked answer.
         reference: What `Task.score` compares with.
     """

@@ -29,12 +29,18 @@ class Squad(BenchmarkTask):
         f'"{NO_ANSWER}" if the text has no answer.\n\n'
     )
     template = "{}\nAnswer:"
+    _TEXT, _QUESTION = "Text: ", "\nQuestion: "
 
     def problem(self, row: Mapping[str, Any]) -> Problem | None:
         context, asked = (columns.text(row, name).strip() for name in ("context", "question"))
-        question = f"Text: {context}\nQuestion: {asked}"
+        question = f"{self._TEXT}{context}{self._QUESTION}{asked}"
         accepted = [text for text in columns.texts(row, "answers", "text") if answers.squad(text)]
         return Problem(question, accepted[0] if accepted else NO_ANSWER, tuple(accepted or [""]))
+
+    def may_cut(self, question: str) -> tuple[int, int] | None:
+        stop = question.rfind(self._QUESTION)
+        given = question.startswith(self._TEXT) and stop >= 0
+        return (len(self._TEXT), stop) if given else None
 
     def score(self, text: str, example: Example) -> float:
         declined = answers.squad(text) == NO_ANSWER

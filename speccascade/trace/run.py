@@ -96,10 +96,9 @@ def trace_prompt(
     Raises:
       UserError: the prompt is no text, empty or too long, or the models' logits are not finite.
     """
-    prompt = plain_text.one(prompt, "the prompt")
-    ids = pair.encode_prompts([prompt])[0]
-    engine = Engine.build(pair, [ids], max_new_tokens, stop_strings)
-    request = engine.request(ids, 0, "the prompt")
+    (fitted,) = pair.fit_prompts([plain_text.one(prompt, "the prompt")], max_new_tokens)
+    engine = Engine.build(pair, [fitted.ids], max_new_tokens, stop_strings)
+    request = engine.request(fitted.ids, 0, "the prompt", fitted.cut)
     traces = tuple(_trace(engine, request, setting) for setting in settings)
     return Comparison(pair.name, prompt, max_new_tokens, traces)
 

@@ -1,6 +1,7 @@
 """Tokenised problems as fixed-shape batches whose content depends on the step alone."""
 
 import os
+import sys
 import zipfile
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ from speccascade.errors import UserError
 from speccascade.inference.padding import padded
 from speccascade.tasks import Task
 from speccascade.text import Tokenizer
+from speccascade.text.prompt import fit
 
 
 def _room(length: int) -> int:
@@ -66,11 +68,24 @@ class Problems:
 
 
 def tokenize(task: Task, split: str, tokenizer: Tokenizer, row_length: int) -> Problems:
-    """All of a split, or a `UserError` if a problem is longer than `row_length` tokens."""
+    """All of a split.
+
+    A problem of more than `row_length` tokens loses so much of what its prompt may lose; how many
+    do is said. One that is longer even so is a `UserError`.
+    """
     examples = task.examples(split)
     # Prompt and answer apart, as decoding meets them.
-    prompts = tokenizer.encode_prompts([e.prompt for e in examples])
     answers = tokenizer.encode_batch([e.answer for e in examples])
+    rooms = [row_length - len(answer) - 1 for answer in answers]
+    fitted = fit(tokenizer.encode_prompts, [e.prompt for e in examples], rooms)
+    if cut := sum(prompt.cut > 0 for prompt in fitted):
+        print(
+            f"{cut} of {len(fitted)} prompts of split {split} are cut to train.row_length="
+            f"{row_length}",
+            file=sys.stderr,
+            flush=True,
+        )
+    prompts = [prompt.ids for prompt in fitted]
     prompt_length = np.array([len(p) for p in prompts], np.int32)
     length = prompt_length + np.array([len(a) + 1 for a in answers], np.int32)
     if length.max() > row_length:

@@ -8,6 +8,7 @@ examples that no evaluation reads.
 """
 
 import os
+import sys
 from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
@@ -150,15 +151,25 @@ def _told(out, head, kept, learned, plug_in) -> str:
 def read(pair: pairs.Pair, examples: Sequence[tasks.Example]) -> Positions:
     """Returns what a pair says at every token of the answers, the end included.
 
-    What is beyond the pair's context is left out.
+    What is beyond the pair's lengths is left out, and how often is said.
     """
-    prompts = pair.encode_prompts([e.prompt for e in examples])
-    answers = pair.tokenizer.encode_batch([e.answer for e in examples])
     end = pair.tokenizer.eos_ids[0]
-    texts = [
-        (prompt, [*prompt, *answer, end][: pair.context_length])
-        for prompt, answer in zip(prompts, answers, strict=True)
-    ]
+    answers = pair.tokenizer.encode_batch([e.answer for e in examples])
+    answers = [[*answer, end] for answer in answers]
+    fitted = pair.fit_prompts([e.prompt for e in examples], list(map(len, answers)))
+    texts, short = [], 0
+    for (prompt, cut), answer in zip(fitted, answers, strict=True):
+        kept = answer[: pair.lengths.for_answer(len(prompt))]
+        if pair.lengths.refusal(len(prompt)):  # nothing of it can be read
+            prompt, kept = prompt[:1], []
+        short += cut > 0 or len(kept) < len(answer)
+        texts.append((prompt, prompt + kept))
+    if short:
+        print(
+            f"{short} of {len(texts)} examples are cut to the pair's lengths",
+            file=sys.stderr,
+            flush=True,
+        )
     longest = -(-max(len(text) for _, text in texts) // 16) * 16
     parts = []
     for start in range(0, len(texts), BATCH):

@@ -21,14 +21,14 @@ _FILE = "shared.json"
 _COUNT = 64
 
 
-def record(workdir: str, expert: Params, source: str, context_length: int) -> None:
+def record(workdir: str, expert: Params, source: str, context_length: int | None) -> None:
     """Notes that the drafter in `workdir` takes its embedding from an expert.
 
     Args:
       workdir: the drafter's.
       expert: the expert's parameters.
       source: where the expert was found.
-      context_length: the most tokens that it was made for.
+      context_length: the most tokens that it was made for, None for no limit.
     """
     value = {
         "expert": source,

@@ -68,7 +68,10 @@ def test_rows_have_what_they_promise(swept):
         if row["kind"] == TIMING:
             assert row["ms_per_token"] > 0 and row["speedup"] > 0
             assert row["speedup_ci"][0] <= row["speedup"] <= row["speedup_ci"][1]
+            assert (row["answers_compared"], row["answers_differing"]) == (2, 0)  # in float32
+            assert len(row["answer_digests"]) == 2
             continue
+        assert row["prompts_cut"] == 0 <= row["answers_cut"] <= row["num_examples"]
         if row["kind"] == TEACHER_FORCED:
             assert row["positions"] == sum(row["lengths"]) > 0
             assert len(row["lengths"]) == len(row["tv_sums" if row["rule"] else "lengths"])

@@ -112,9 +112,9 @@ def test_a_group_whose_settings_fail_again_takes_nothing_from_another(
 def test_parts_serve_a_group_whose_settings_are_all_among_theirs(tmp_path):
     store = results.Results(tmp_path, file=timing_parts.FILE)
     whole = timing_parts.Parts(store, ["a", "b"], str)
-    whole.keep(4, timing_parts.Part([[1.0], [2.0], [3.0]], [5, 6, 7], [0, 0, 1]))
+    whole.keep(4, timing_parts.Part([[1.0], [2.0], [3.0]], [5, 6, 7], list("xyz"), [0, 0, 1]))
     own = timing_parts.Parts(store, ["b"], str)
-    assert own.known == {4: timing_parts.Part([[1.0], [3.0]], [5, 7], [0, 1])}
+    assert own.known == {4: timing_parts.Part([[1.0], [3.0]], [5, 7], ["x", "z"], [0, 1])}
     assert timing_parts.Parts(store, ["b", "c"], str).known == {}
     own.clear()
     assert timing_parts.Parts(store, ["b"], str).known == {}

@@ -12,6 +12,7 @@ from speccascade import tasks
 from speccascade.errors import UserError
 from speccascade.tasks import aggregate
 from speccascade.tasks.benchmark_task import BenchmarkTask
+from speccascade.text.prompt import Prompt
 from tests.tasks.rows import ROWS, numbered
 
 # A good answer to each row and its score.
@@ -127,19 +128,53 @@ def test_t5_gets_its_prefix_and_nothing_else(name, prefix, write):
     assert not example.answer.startswith(" ")
 
 
-def test_long_articles_are_cut(write):
-    long = {**ROWS["xsum"], "document": "one  two\nthree " * 200}
-    path = write(train=[long], test=[long])
-    (example,) = make("xsum", path=path, format="t5").examples("test")
-    assert example.prompt == "summarize: " + ("one  two\nthree " * 200)[: 133 * 15 + 3]
-    (example,) = make("xsum", path=path, max_words=3).examples("test")
-    shot = "Article: one  two\nthree\nSummary: Dog bites man in Ulm."
-    assert example.prompt == f"{shot}\n\nArticle: one  two\nthree\nSummary:"
-    assert example.answer == " Dog bites man in Ulm."
+# What a prompt of the row may lose, and what stands before and behind it.
+CUTTABLE = {
+    "xsum": (ROWS["xsum"]["document"], "Article: ", "\nSummary:"),
+    "cnn_dailymail": (ROWS["cnn_dailymail"]["article"], "Article: ", "\nSummary:"),
+    "squad": (
+        ROWS["squad"]["context"],
+        "Text: ",
+        f"\nQuestion: {ROWS['squad']['question']}\nAnswer:",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_long_texts_stay_whole_and_may_be_cut(name, write):
+    """But for worked examples, instruction, question and wording."""
+    task = make(name, path=write(train=[ROWS[name]] * 8, test=[ROWS[name]]), shots=1)
+    question = task.problem(ROWS[name]).question
+    prompt = task.prompt(question)
+    assert prompt.endswith(task.template.format(question))
+    if name not in CUTTABLE:
+        assert not isinstance(prompt, Prompt)
+        return
+    part, before, after = CUTTABLE[name]
+    assert prompt[prompt.start : prompt.stop] == part
+    assert prompt[: prompt.start].endswith(before) and prompt[prompt.stop :] == after
+    assert part in prompt[: prompt.start]  # that of the worked example
+
+
+@pytest.mark.parametrize("name", ["xsum", "cnn_dailymail"])
+def test_an_article_behind_a_prefix_may_be_cut(name):
+    prompt = make(name, format="t5").prompt("A b. " * 2000)
+    assert prompt == "summarize: " + "A b. " * 2000
+    assert prompt[prompt.start : prompt.stop] == "A b. " * 2000
+
+
+def test_words_are_limited_where_a_pair_was_trained_so():
+    task = make("debian_summaries", path="nowhere", format="t5")
+    assert task.prompt("one  two\nthree " * 200) == "summarize: " + "one  two\nthree " * 39 + (
+        "one  two\nthree"
+    )
+    few = make("debian_summaries", path="nowhere", max_words=3)
+    assert few.prompt("one  two\nthree four") == "Description: one  two\nthree\nSynopsis:"
     with pytest.raises(UserError, match="task.max_words=0 must be a whole number"):
-        make("xsum", max_words=0)
-    with pytest.raises(UserError, match="unknown fields max_words"):
-        make("squad", max_words=10)
+        make("debian_summaries", max_words=0)
+    for name in ("squad", "xsum", "cnn_dailymail"):
+        with pytest.raises(UserError, match="unknown fields max_words"):
+            make(name, max_words=10)
 
 
 def test_every_row_of_the_registry_makes_a_task_of_its_name():

@@ -1,5 +1,8 @@
+import json
+
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from speccascade import tasks, text
 from speccascade.errors import UserError
@@ -31,6 +34,20 @@ def test_rows_are_prompt_answer_eos_padding(task, tokenizer):
         assert tokenizer.decode(row[:prompt]) == example.prompt
         assert tokenizer.decode(row[prompt : whole - 1]) == example.answer
         assert row[whole - 1] == tokenizer.eos_ids[0] and (row[whole:] == tokenizer.pad_id).all()
+
+
+def test_long_texts_are_cut_to_the_row(tmp_path, tokenizer, capsys):
+    rows = [{"document": "pens " * n, "summary": "Pens."} for n in (3, 400)]
+    (tmp_path / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = {"name": "xsum", "path": str(tmp_path), "format": "t5"}
+    problems = data.tokenize(tasks.make(ConfigDict(config)), "test", tokenizer, 60)
+    texts = [
+        tokenizer.decode(row[:n]) for row, n in zip(problems.tokens, problems.length, strict=True)
+    ]
+    assert texts[0] == "summarize: pens pens pensPens."
+    assert texts[1].startswith("summarize: pens pens ") and texts[1].endswith("Pens.")
+    assert 55 <= problems.length[1] <= 60
+    assert "1 of 2 prompts of split test are cut to train.row_length=60" in capsys.readouterr().err
 
 
 def test_too_short_rows(task, tokenizer):
