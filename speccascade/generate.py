@@ -6,7 +6,7 @@ from typing import Any
 
 import ml_collections
 
-from speccascade import pairs, sharding, tasks
+from speccascade import pairs, paths, sharding, tasks
 from speccascade.api import Completion, generate_text
 from speccascade.errors import UserError
 
@@ -45,9 +45,8 @@ def from_flags(
     if "task" in config:
         task = tasks.make(config.task)
         texts, stop_strings = [task.prompt(text) for text in texts], task.stop_strings
-    pair = config.pair if isinstance(config.pair, str) else config.pair.to_dict()
     return generate_text(
-        pairs.load(pair, sharding.from_config(config.get("mesh"))),
+        pairs.load(config.pair, sharding.from_config(config.get("mesh"))),
         texts,
         max_new_tokens=max_new_tokens,
         stop_strings=stop_strings,
@@ -59,7 +58,7 @@ def _prompts(prompt: str | None, path: str | None) -> list[str]:
     found = [] if prompt is None else [prompt]
     if path is not None:
         try:
-            with open(path) as lines:
+            with open(paths.on_disk(path, "--prompts_file")) as lines:
                 found += [line.rstrip("\n") for line in lines]
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"cannot read --prompts_file={path}: {error}") from None

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from speccascade import head as heads
 from speccascade.errors import UserError
 from speccascade.knobs import HeadKnob, Knob
-from speccascade.quantities import entropy, total_variation
+from speccascade.quantities import entropy, largest_edge, total_variation
 from speccascade.vocab import WHOLE, Vocab
 
 
@@ -201,12 +201,10 @@ def _typical(d, knobs, vocab):
 
 
 def _topk_relaxed(d, knobs, vocab):
-    top = vocab.max(d.p1)
-    edge = top  # becomes the k-th largest probability; tied tokens share their rank
-    for _ in range(knobs["k"] - 1):
-        enough = vocab.sum((d.p1 >= edge).astype(jnp.int32)) >= knobs["k"]
-        following = vocab.max(jnp.where(d.p1 < edge, d.p1, 0.0))
-        edge = jnp.where(enough, edge, following)
+    # The edge is the k-th largest probability, tied tokens sharing their rank; 0 where k is above
+    # the vocabulary.
+    top, k = vocab.max(d.p1), min(knobs["k"], jnp.iinfo(jnp.int32).max)
+    edge = largest_edge(lambda t: vocab.sum((d.p1 >= t).astype(jnp.int32)) >= k, top)
     return _per_token(d, (d.p1 < edge) | (d.p1 < top - knobs["alpha"]), vocab)
 
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from speccascade import importing, models, pairs, tasks
+from speccascade import importing, models, pairs, tasks, values
 from speccascade.benchmark import table
 from speccascade.errors import UserError
 from speccascade.models.interface import Model, Params
@@ -74,8 +74,7 @@ def run(
     Raises:
       UserError: something is not as it must be.
     """
-    if num_examples < 1:
-        raise UserError(f"--num_examples={num_examples} must be at least 1")
+    num_examples = values.whole("--num_examples", num_examples, 1)
     examples = tasks.make(config.task).examples("validation", num_examples)
     rows = [row for subject in _subjects(config, source, examples) for row in _rows(subject)]
     show(table.markdown(_COLUMNS, rows))
@@ -88,8 +87,7 @@ def _subjects(
         found = importing.load(source)
         rows, tokenizer, chat = {source: found[:2]}, found.tokenizer, False
     else:
-        pair = config.pair if isinstance(config.pair, str) else config.pair.to_dict()
-        pair = pairs.load(pair)
+        pair = pairs.load(config.pair)
         rows = {role: (getattr(pair, role), pair.params[role]) for role in pairs.ROLES}
         tokenizer, chat = pair.tokenizer, pair.chat
     if named := [name for name, (model, _) in rows.items() if is_int8(model)]:

@@ -25,7 +25,7 @@ import numpy as np
 import tqdm
 from etils import epath
 
-from speccascade import decode
+from speccascade import decode, paths, values
 from speccascade.errors import UserError
 from speccascade.importing import Loaded
 from speccascade.training import checkpoints
@@ -79,6 +79,13 @@ def load(directory: epath.Path, num_texts: int) -> Texts:
         if sum(map(len, parts["tokens"])) >= num_texts:
             break
     return Texts(**{name: np.concatenate(found)[:num_texts] for name, found in parts.items()})
+
+
+def check(config: ml_collections.FrozenConfigDict) -> None:
+    """Raises UserError where a number of the config's `texts` is out of range."""
+    for name in ("num_texts", "batch_size", "prompt_slots", "max_new_tokens"):
+        values.whole(f"texts.{name}", config[name], 1)
+    values.whole("texts.seed", config.seed)
 
 
 def write(
@@ -163,9 +170,6 @@ class _Writer:
     def __init__(self, expert: Loaded, config):
         self._expert = expert
         self._config = c = config
-        for name in ("num_texts", "batch_size", "prompt_slots", "max_new_tokens"):
-            if c[name] < 1:
-                raise UserError(f"texts.{name}={c[name]} must be at least 1")
         self._size = c.prompt_slots + c.max_new_tokens
         if self._size > expert.context_length:
             raise UserError(
@@ -274,7 +278,7 @@ def _read(model, params, tokens, prompt_length):
 
 def _read_lines(path: str) -> list[str]:
     try:
-        lines = epath.Path(path).read_text().splitlines()
+        lines = epath.Path(paths.plain(path)).read_text().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read texts.prompts={path}: {error}") from None
     lines = [line.strip() for line in lines if line.strip()]

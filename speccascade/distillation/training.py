@@ -11,7 +11,7 @@ import numpy as np
 import optax
 from etils import epath
 
-from speccascade import importing, models, tasks
+from speccascade import importing, models, paths, tasks, values
 from speccascade.distillation import texts
 from speccascade.distillation.texts import Texts
 from speccascade.errors import UserError
@@ -38,16 +38,19 @@ def distill(config: ml_collections.ConfigDict, workdir: str) -> dict[str, float]
     Raises:
       UserError: something is missing or out of range.
     """
-    sections = {k: config[k].to_dict() for k in SECTIONS if k in config}
+    workdir = paths.on_disk(workdir, "the workdir of a training")
+    sections = values.json_ready({k: config[k] for k in SECTIONS if k in config})
     if missing := [k for k in SECTIONS if k not in sections]:
         raise UserError(f"the config lacks {', '.join(missing)}; see configs/smollm2.py")
     c = ml_collections.FrozenConfigDict(sections)
     steps.check(c.train)
     losses.distillation(c.train.loss)
     optimizer = make_optimizer(c.train)
-    if not 0 < c.train.validation_texts < c.texts.num_texts:
+    texts.check(c.texts)
+    values.whole("train.validation_texts", c.train.validation_texts, 1)
+    if c.train.validation_texts >= c.texts.num_texts:
         raise UserError(
-            f"train.validation_texts={c.train.validation_texts} must be at least 1 and below "
+            f"train.validation_texts={c.train.validation_texts} must be below "
             f"texts.num_texts={c.texts.num_texts}"
         )
     exclude = _held_out(config)

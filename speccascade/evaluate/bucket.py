@@ -30,11 +30,6 @@ SETTLES = 2.0  # in this time two that claim at once see each other's locks
 LOCK = ".lock"
 
 
-def is_bucket(workdir: str) -> bool:
-    """Returns whether a workdir lies in a bucket."""
-    return "://" in os.fspath(workdir)
-
-
 def write(path: epath.Path, data: bytes) -> None:
     """Replaces an object.
 

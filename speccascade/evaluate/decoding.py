@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from speccascade import decode, rules
+from speccascade import decode, rules, values
 from speccascade.decode.stopping import cut
 from speccascade.errors import UserError
 from speccascade.evaluate.settings import TRUNCATIONS, Pairs, Setting
@@ -97,8 +97,7 @@ class Engine:
         stop_strings: Sequence[str] = (),
     ) -> "Engine":
         """Returns an engine with room for `prompts`."""
-        if max_new_tokens < 1:
-            raise UserError(f"max_new_tokens={max_new_tokens} must be at least 1")
+        max_new_tokens = values.whole("max_new_tokens", max_new_tokens, 1)
         tokenizer = pair.tokenizer
         table = decode.stop_table(
             tokenizer.vocab_size, tokenizer.eos_ids, stop_strings, tokenizer.token_bytes
@@ -124,7 +123,11 @@ class Engine:
         return Request(prompt, example_id, min(self.max_new_tokens, room))
 
     def check(self, setting: Setting) -> None:
-        """Raises UserError where a setting needs a middle model and the pair has none."""
+        """Raises UserError where a setting asks for what the pair cannot do."""
+        for name in ("draft_length", "middle_draft_length"):
+            length, most = getattr(setting, name), self.pair.context_length
+            if length is not None and length > most:
+                raise UserError(f"setting {setting}: {name} is above the pair's context of {most}")
         if setting.middle_rule is not None and self.pair.middle is None:
             raise UserError(
                 f"setting {setting} names a middle_rule and pair {self.pair.name} has no middle "

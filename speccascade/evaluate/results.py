@@ -9,6 +9,7 @@ from typing import Any
 
 from etils import epath
 
+from speccascade import paths
 from speccascade.errors import UserError
 from speccascade.evaluate import bucket
 from speccascade.importing.sources import storage
@@ -27,7 +28,8 @@ def claim(workdir: str) -> Iterator[Callable[[], None]]:
     Raises:
       UserError: another process works there, or the directory cannot be made.
     """
-    if bucket.is_bucket(workdir):
+    workdir = paths.plain(workdir)
+    if paths.is_bucket(workdir):
         with bucket.claim(workdir) as check:
             yield check
         return
@@ -54,7 +56,8 @@ def read(workdir: str) -> list[Row]:
     Raises:
       UserError: a line that is not the last cannot be read.
     """
-    with storage(os.fspath(workdir)):
+    workdir = paths.plain(workdir)
+    with storage(workdir):
         return _read(os.path.join(workdir, FILE))[0]
 
 
@@ -96,11 +99,12 @@ class Results:
           check: from `claim`; called before every row.
           file: the file's name there.
         """
+        workdir = paths.plain(workdir)
         self._path = os.path.join(workdir, file)
         self._check = check
         rows, data = _read(self._path)
         self.rows = {row["key"]: row for row in rows}
-        self._data = data if bucket.is_bucket(workdir) else None
+        self._data = data if paths.is_bucket(workdir) else None
         if self._data is None and os.path.exists(self._path):
             os.truncate(self._path, len(data))
 

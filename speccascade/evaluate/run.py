@@ -1,7 +1,6 @@
 """A whole sweep: everything is checked, then what is missing in the workdir is measured."""
 
 import contextlib
-import json
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,7 +10,7 @@ import jax
 import ml_collections
 
 from speccascade import head as heads
-from speccascade import pairs, sharding, tasks
+from speccascade import pairs, paths, sharding, tasks, values
 from speccascade.errors import UserError
 from speccascade.evaluate import (
     cost,
@@ -81,9 +80,7 @@ def prepare(config: ml_collections.ConfigDict) -> Sweep:
     Raises:
       UserError: a setting, the task, the pair or a prompt is not as it must be.
     """
-    plain = json.loads(
-        json.dumps({k: _plain(config[k]) for k in SECTIONS + OPTIONAL if k in config})
-    )
+    plain = values.json_ready({k: config[k] for k in SECTIONS + OPTIONAL if k in config})
     if absent := [k for k in SECTIONS if k not in plain]:
         raise UserError(f"the config lacks {', '.join(absent)}; see configs/quickstart.py")
     section = plain["evaluate"]
@@ -122,10 +119,6 @@ def prepare(config: ml_collections.ConfigDict) -> Sweep:
     )
 
 
-def _plain(value: Any) -> Any:
-    return value.to_dict() if isinstance(value, ml_collections.ConfigDict) else value
-
-
 def _check(section: Mapping[str, Any]) -> None:
     """Raises UserError where a number of the section is out of range."""
     wanted = {"batch_size": 1, "max_new_tokens": 1}
@@ -137,8 +130,7 @@ def _check(section: Mapping[str, Any]) -> None:
             raise UserError(f"unknown split {split!r}; choose from: {', '.join(tasks.SPLITS)}")
         numbers[f"evaluate.splits.{split}"] = count, 1
     for name, (value, least) in numbers.items():
-        if not isinstance(value, int) or value < least:
-            raise UserError(f"{name}={value} must be a whole number, at least {least}")
+        values.whole(name, value, least)
 
 
 def _check_heads(setting: Setting, task: tasks.Task, splits: Mapping[str, int]) -> None:
@@ -289,6 +281,7 @@ def evaluate(config: ml_collections.ConfigDict, workdir: str, profile: bool = Fa
     Raises:
       UserError: bad input; nothing in the workdir is changed then.
     """
+    workdir = paths.on_disk(workdir, "a profile") if profile else paths.plain(workdir)
     with hosts.agreed():
         sweep = prepare(config)
     return measure(sweep, workdir, profile)
@@ -296,6 +289,7 @@ def evaluate(config: ml_collections.ConfigDict, workdir: str, profile: bool = Fa
 
 def measure(sweep: Sweep, workdir: str, profile: bool = False) -> Outcome:
     """Does what `evaluate` does with a sweep that is prepared, or with some of its jobs."""
+    workdir = paths.plain(workdir)
     hosts.check_alike(_fingerprint(sweep), "code, config or checkpoint")
     with contextlib.ExitStack() as held:
         store = timed = None

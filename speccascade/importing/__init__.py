@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from etils import epath
 
-from speccascade import models
+from speccascade import models, paths
 from speccascade.importing.arrays import read_params
 from speccascade.importing.checkpoint import load_json
 from speccascade.importing.preparation import context_length, prepare
@@ -66,6 +66,7 @@ def load(
     Raises:
       UserError: names everything that is wrong with it.
     """
+    source = paths.plain(source)
     if _is_workdir(source):
         return _load_workdir(source, dtype, shardings, weights, expert)
     with locate(source) as found:

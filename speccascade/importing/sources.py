@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from etils import epath
 
+from speccascade import paths
 from speccascade.errors import UserError
 
 # The files of a checkpoint's directory. The config comes first: it decides whether the rest can be
@@ -104,12 +105,13 @@ def locate(name: str) -> Iterator[Source]:
     Raises:
       UserError: nothing is there.
     """
+    name = paths.plain(name)
     if name.startswith("package:"):
         yield Source(name, _in_package(name))
-    elif "://" in name:
+    elif paths.is_bucket(name):
         with tempfile.TemporaryDirectory(prefix="import_") as scratch, storage(name):
             yield _Bucket(name, scratch)
-    elif (path := pathlib.Path(name).expanduser()).exists():
+    elif (path := pathlib.Path(name)).exists():
         yield Source(name, path)
     elif re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name) and path.suffix != ".gguf":
         yield _Hub(name)

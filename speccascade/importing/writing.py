@@ -18,7 +18,7 @@ import time
 
 from etils import epath
 
-from speccascade import models
+from speccascade import models, paths
 from speccascade.errors import UserError
 from speccascade.importing import arrays, sources
 from speccascade.importing.preparation import prepare
@@ -85,10 +85,11 @@ def import_checkpoint(
     """
     from speccascade.training import checkpoints
 
+    source, out = paths.plain(source), paths.plain(out)
     start, out_path = time.monotonic(), epath.Path(out)
     if shardings is None:
         shardings = loading(Layout(make_mesh()), "expert", param_axes)
-    if "://" not in out:
+    if not paths.is_bucket(out):
         out_path = epath.Path(os.path.abspath(out))
     with sources.storage(out):
         out_path.exists()  # a bucket without its client package: before any work

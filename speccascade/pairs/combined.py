@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any
 
-from speccascade import importing, parameter_files, text
+from speccascade import importing, parameter_files, paths, text, values
 from speccascade.errors import UserError
 from speccascade.models import trim
 from speccascade.models.axes import param_axes
@@ -47,6 +47,7 @@ def combine(source: Mapping[str, Any], layout: Layout | None) -> Pair:
             f"may stand {', '.join((*_OPTIONS, MIDDLE))}"
         )
     roles = ROLES if source.get(MIDDLE) is None else (*ROLES, MIDDLE)
+    source = {**source, **{role: paths.plain(source[role]) for role in roles}}
     if layout is not None and MIDDLE in roles:
         raise UserError(ONE_DEVICE)
     # A model may be larger than one device: its shards are read where they belong.
@@ -98,7 +99,5 @@ def _shared_ids(found: Mapping[str, Any], role: str, source: Mapping[str, Any]) 
 
 def _context_length(source: Mapping[str, Any], lengths: Iterable[int]) -> int:
     if (given := source.get("context_length")) is not None:
-        if not isinstance(given, int) or given < 2:
-            raise UserError(f"pair.context_length={given!r} must be a whole number, at least 2")
-        return given
+        return values.whole("pair.context_length", given, 2)
     return min(lengths)

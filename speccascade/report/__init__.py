@@ -16,6 +16,7 @@ from collections.abc import Callable
 
 from etils import epath
 
+from speccascade import paths
 from speccascade.errors import UserError
 from speccascade.evaluate import results
 from speccascade.importing.sources import storage
@@ -50,6 +51,7 @@ def report(workdir: str) -> tuple[str, list[str]]:
     Raises:
       UserError: the workdir lacks what a table needs; the message says which command measures it.
     """
+    workdir = paths.plain(workdir)
     points = _read(workdir)
     directory = epath.Path(workdir) / "report"
     directory.mkdir(parents=True, exist_ok=True)
@@ -116,7 +118,7 @@ def report(workdir: str) -> tuple[str, list[str]]:
 
 def _read(workdir: str) -> Points:
     command = f"python scripts/evaluate.py --config=CONFIG.py --workdir={workdir}"
-    with storage(os.fspath(workdir)):
+    with storage(workdir):
         measured = (epath.Path(workdir) / "config.json").exists()
     if not measured:
         raise UserError(f"{workdir} holds no evaluation; run {command}")

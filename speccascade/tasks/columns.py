@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from etils import epath
 
+from speccascade import paths
 from speccascade.errors import UserError
 
 Rows = Sequence[Mapping[str, Any]]
@@ -44,6 +45,7 @@ def read(hub: Hub, path: str | None, revision: str | None, split: str) -> Rows:
     if path is None:
         revision = revision or hub.revision
         return _load("load_dataset", hub.id, name=hub.subset, revision=revision, split=split)
+    path = paths.plain(path)
     directory = epath.Path(path)
     if not directory.is_dir():
         raise UserError(f"task.path={path} is no directory; leave it out to read {hub.id}")

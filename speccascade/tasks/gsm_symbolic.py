@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 import ml_collections
 
+from speccascade import values
 from speccascade.errors import UserError
 from speccascade.tasks.example import Example
 
@@ -48,8 +49,11 @@ class GsmSymbolic:
     def __init__(self, config: ml_collections.ConfigDict):
         self._templates = tuple(config.templates)
         self._max_number = config.max_number
-        self._seed = config.seed
-        self._sizes = {split: config[f"{split}_size"] for split in _SPLITS}
+        self._seed = values.whole("task.seed", config.seed)
+        self._sizes = {
+            split: values.whole(f"task.{split}_size", config[f"{split}_size"], 0)
+            for split in _SPLITS
+        }
         known = _working_templates()
         unknown = [t for t in self._templates if t not in known]
         if unknown or not self._templates:

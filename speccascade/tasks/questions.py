@@ -17,6 +17,7 @@ from typing import Any
 import ml_collections
 from etils import epath
 
+from speccascade import paths
 from speccascade.errors import UserError
 from speccascade.tasks.example import Example
 
@@ -81,7 +82,7 @@ def _is_punctuation(character: str) -> bool:
 def _read(path: str) -> dict[str, list[Example]]:
     """The examples by split, in the file's order."""
     try:
-        text = epath.Path(path).read_text(encoding="utf-8")
+        text = epath.Path(paths.plain(path)).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(
             f"task.path={path} cannot be read ({type(error).__name__}); it is relative to the "

@@ -14,6 +14,7 @@ from collections.abc import Iterable
 import tokenizers
 from etils import epath
 
+from speccascade import paths
 from speccascade.errors import UserError
 from speccascade.text import byte_bpe, hugging_face
 from speccascade.text.interface import Tokenizer, show
@@ -30,6 +31,7 @@ def train(texts: Iterable[str], vocab_size: int) -> Tokenizer:
 
 def is_in(directory: str | os.PathLike) -> bool:
     """Returns whether a directory holds a tokenizer's file."""
+    directory = paths.plain(directory)
     return any((epath.Path(directory) / name).exists() for name in _FILES)
 
 
@@ -43,7 +45,7 @@ def load(path: str | os.PathLike) -> Tokenizer:
     Raises:
       UserError: there is none, or it is damaged or not implemented.
     """
-    path = epath.Path(path)
+    path = epath.Path(paths.plain(path))
     if path.is_dir():
         path = next((path / name for name in _FILES if (path / name).exists()), path / _FILES[0])
     if not path.exists():

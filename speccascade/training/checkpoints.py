@@ -21,7 +21,7 @@ import jax
 import orbax.checkpoint as ocp
 from etils import epath
 
-from speccascade import models, text
+from speccascade import models, paths, text, values
 from speccascade.errors import UserError
 from speccascade.models.interface import Model, Params
 from speccascade.models.loading import Shardings, default_sharding
@@ -55,7 +55,8 @@ def claim_workdir(workdir: str, config: dict[str, Any]) -> None:
     Raises:
       UserError: names the fields that differ. Nothing in the workdir is changed then.
     """
-    config = json.loads(json.dumps(config))  # tuples become lists, as in the file
+    config = values.json_ready(config)
+    workdir = paths.plain(workdir)
     path = os.path.join(workdir, "config.json")
     if not epath.Path(path).exists():
         epath.Path(workdir).mkdir(parents=True, exist_ok=True)
@@ -98,8 +99,9 @@ def manager(workdir: str, read_only: bool = False) -> ocp.CheckpointManager:
 
 
 def _directory(workdir: str) -> epath.Path:
+    workdir = paths.plain(workdir)
     path = epath.Path(workdir) / "checkpoints"
-    return path if "://" in os.fspath(workdir) else path.absolute()
+    return path if paths.is_bucket(workdir) else path.absolute()
 
 
 def save(checkpoints: ocp.CheckpointManager, step: int, params: Params, rest: Any) -> None:
@@ -167,6 +169,7 @@ def load_model(
     """
     from speccascade.training import sharing
 
+    workdir = paths.plain(workdir)
     model = models.build(read_json(os.path.join(workdir, "model.json")))
     tokenizer = text.load(workdir)
     if not _directory(workdir).is_dir():

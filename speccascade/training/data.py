@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from speccascade import randomness
 from speccascade.errors import UserError
 from speccascade.padding import padded
 from speccascade.tasks import Task
@@ -115,7 +116,7 @@ def rows_of_step(step: int, num_rows: int, batch_size: int, seed: int) -> np.nda
     Epochs are seeded permutations laid end to end, so that a restart needs nothing but the step.
     """
     at = np.arange(step * batch_size, (step + 1) * batch_size)
-    epochs = at // num_rows
+    seed, epochs = randomness.folded(seed), at // num_rows
     rows = np.empty(batch_size, np.int64)
     for epoch in np.unique(epochs):
         order = _epoch_order(int(epoch), num_rows, seed)
@@ -139,6 +140,7 @@ def rows_of_like_length(step: int, lengths: np.ndarray, batch_size: int, seed: i
       batch_size: rows of a step.
       seed: of the order.
     """
+    seed = randomness.folded(seed)
     epoch, index = divmod(step, len(lengths) // batch_size)
     key = (epoch, len(lengths), seed, batch_size)
     if key not in _orders:

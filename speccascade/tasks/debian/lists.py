@@ -13,6 +13,7 @@ from collections.abc import Iterator
 
 import tqdm
 
+from speccascade import paths
 from speccascade.errors import UserError
 
 LANGUAGES = ("en", "de")
@@ -30,7 +31,7 @@ def read(directory: str) -> dict[str, str]:
     Raises:
       UserError: they are not there and cannot be fetched, or cannot be read.
     """
-    folder = pathlib.Path(directory)
+    folder = pathlib.Path(paths.on_disk(directory, "task.path"))
     if any(_find(folder, language) is None for language in LANGUAGES):
         fetch(folder)
     texts = {}
