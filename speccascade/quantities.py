@@ -8,6 +8,21 @@ import jax.numpy as jnp
 from speccascade.vocab import WHOLE, Vocab
 
 
+def positive(x: jax.Array) -> jax.Array:
+    """Returns whether x is above 0 in every arithmetic.
+
+    Most devices take subnormal numbers for 0, in some of their operations or all: what `> 0` lets
+    pass may be 0 to the logarithm, or under the fraction, that it was to guard.
+    """
+    return x >= jnp.finfo(x.dtype).tiny
+
+
+def flushed(x: jax.Array) -> jax.Array:
+    """Returns non-negative x, of JAX or NumPy, with subnormal numbers as 0."""
+    x = jnp.asarray(x)
+    return jnp.where(positive(x), x, jnp.zeros((), x.dtype))
+
+
 def total_variation(q: jax.Array, p: jax.Array, vocab: Vocab = WHOLE) -> jax.Array:
     """Returns `TV(q, p) = sum_v max(0, q(v) - p(v))`, `[..., 1]`."""
     return vocab.sum(jnp.maximum(q - p, 0.0))
@@ -15,7 +30,9 @@ def total_variation(q: jax.Array, p: jax.Array, vocab: Vocab = WHOLE) -> jax.Arr
 
 def entropy(p: jax.Array, vocab: Vocab = WHOLE) -> jax.Array:
     """Returns the Shannon entropy in nats, `[..., 1]`."""
-    return -vocab.sum(jnp.where(p > 0, p * jnp.log(jnp.where(p > 0, p, 1.0)), 0.0))
+    p = jnp.asarray(p)
+    own = positive(p)
+    return -vocab.sum(jnp.where(own, p * jnp.log(jnp.where(own, p, 1.0)), 0.0))
 
 
 def largest_edge(holds: Callable[[jax.Array], jax.Array], start: jax.Array) -> jax.Array:

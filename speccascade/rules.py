@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from speccascade import head as heads
 from speccascade.errors import UserError
 from speccascade.knobs import HeadKnob, Knob
-from speccascade.quantities import entropy, largest_edge, total_variation
+from speccascade.quantities import entropy, flushed, largest_edge, positive, total_variation
 from speccascade.vocab import WHOLE, Vocab
 
 
@@ -163,7 +163,7 @@ def _lossy(d, knobs, vocab):
         above = t * d.p > low
         rest = 1 - vocab.sum(jnp.where(above, 0.0, low))
         slope = vocab.sum(jnp.where(above, d.p, 0.0))
-        step = jnp.where(slope > 0, rest / jnp.where(slope > 0, slope, 1.0), t)
+        step = jnp.where(positive(slope), rest / jnp.where(positive(slope), slope, 1.0), t)
         new = jnp.clip(step, 0.0, t)
         return new, jnp.any(new < t)
 
@@ -176,7 +176,7 @@ def _lenient(d, knobs, vocab):
     accepted = jnp.minimum(d.q, d.p / (1 - knobs["alpha"]))
     residual = jnp.maximum(d.p - d.q, 0.0)
     mass = vocab.sum(residual)
-    residual = jnp.where(mass > 0, residual / jnp.where(mass > 0, mass, 1.0), d.p)
+    residual = jnp.where(positive(mass), residual / jnp.where(positive(mass), mass, 1.0), d.p)
     return accepted + jnp.maximum(1 - vocab.sum(accepted), 0.0) * residual, None
 
 
@@ -310,9 +310,10 @@ def apply(rule: Rule, d: Distributions, vocab: Vocab = WHOLE) -> Target:
 
     Args:
       rule: from `make`; knobs of shape [B] belong to the first axis of the distributions.
-      d: distributions `[..., V]`.
+      d: distributions `[..., V]`; their subnormal numbers count as 0.
       vocab: how to reduce over V.
     """
+    d = Distributions(*map(flushed, d))
     pi, r = RULES[rule.name].target(d, _knobs(rule, d.q.ndim), vocab)
     if r is None:
         return Target(pi, jnp.full(d.q.shape[:-1], jnp.nan, d.q.dtype))
@@ -341,7 +342,7 @@ def ends_draft(rule: Rule, q1: jax.Array, vocab: Vocab = WHOLE) -> jax.Array:
     row = RULES[rule.name]
     if row.ends_draft is None:
         return jnp.zeros(q1.shape[:-1], bool)
-    return row.ends_draft(q1, _knobs(rule, q1.ndim), vocab)[..., 0]
+    return row.ends_draft(flushed(q1), _knobs(rule, q1.ndim), vocab)[..., 0]
 
 
 def check_sequential(rule: Rule) -> None:
@@ -355,6 +356,6 @@ def check_sequential(rule: Rule) -> None:
 
 def defers_before_expert(rule: Rule, q1: jax.Array, vocab: Vocab = WHOLE) -> jax.Array:
     """Returns bool `[...]`: what a rule that reads q1 alone decides before the expert has run."""
-    d = Distributions(q1, q1, q1, q1)
+    d = Distributions(*[flushed(q1)] * 4)
     _, r = RULES[rule.name].target(d, _knobs(rule, q1.ndim), vocab)
     return r[..., 0]

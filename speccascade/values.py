@@ -25,13 +25,15 @@ def whole(name: str, value: Any, least: int | None = None) -> int:
     Raises:
       UserError: it is none (5.0 is none either), or too small.
     """
-    domain = "a whole number" if least is None else f"a whole number, at least {least}"
     try:
         found = None if isinstance(value, bool) else operator.index(value)
     except TypeError:
         found = None
-    if found is None or (least is not None and found < least):
-        raise UserError(f"{name}={value} must be {domain}")
+    if found is None:
+        more = "" if least is None else f", at least {least}"
+        raise UserError(f"{name}={value} must be a whole number{more}")
+    if least is not None and found < least:
+        raise UserError(f"{name}={value} must be at least {least}")
     return found
 
 

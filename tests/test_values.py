@@ -39,7 +39,7 @@ def test_what_is_no_whole_number(value):
 
 def test_the_least_is_allowed_and_what_is_below_is_not():
     assert values.whole("n", 1, 1) == 1
-    with pytest.raises(UserError, match="^n=0 must be a whole number, at least 1$"):
+    with pytest.raises(UserError, match="^n=0 must be at least 1$"):
         values.whole("n", np.int64(0), 1)
 
 

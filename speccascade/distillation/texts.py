@@ -46,8 +46,8 @@ class Texts:
       first: int32 [R], where the expert's own text begins: with the answer, or already with a
         prompt that it made up.
       length: int32 [R], prompt and answer together.
-      features: uint16 [R, T, D], bits of the bfloat16 that the expert's head reads.
-      log_normaliser: float32 [R, T], of the expert's logits.
+      features: uint16 [R, T, D], bits of what the expert's head reads, as bfloat16.
+      log_normaliser: float32 [R, T], of the logits that the head makes of these.
     """
 
     tokens: np.ndarray
@@ -267,12 +267,12 @@ class _Writer:
 @partial(jax.jit, static_argnums=0)
 def _read(model, params, tokens, prompt_length):
     """What the expert's head reads in texts, and what normalises the logits that it makes."""
-    features = model.features(params, tokens, prompt_length)
+    features = model.features(params, tokens, prompt_length).astype(jnp.bfloat16)
 
     def normaliser(row):  # row by row: all logits at once would be large
         return jax.nn.logsumexp(model.head_logits(params, row), axis=-1)
 
-    bits = jax.lax.bitcast_convert_type(features.astype(jnp.bfloat16), jnp.uint16)
+    bits = jax.lax.bitcast_convert_type(features, jnp.uint16)
     return bits, jax.lax.map(normaliser, features)
 
 

@@ -1,15 +1,19 @@
 """Tokenised problems as fixed-shape batches whose content depends on the step alone."""
 
+import hashlib
+import json
 import os
+import pathlib
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from speccascade import randomness
+from speccascade import randomness, text
 from speccascade.errors import UserError
 from speccascade.padding import padded
-from speccascade.tasks import Task
+from speccascade.tasks import Example, Task
 from speccascade.text import Tokenizer
 
 
@@ -66,9 +70,14 @@ class Problems:
         }
 
 
-def tokenize(task: Task, split: str, tokenizer: Tokenizer, row_length: int) -> Problems:
-    """All of a split, or a `UserError` if a problem is longer than `row_length` tokens."""
-    examples = task.examples(split)
+def tokenize(
+    examples: Sequence[Example], split: str, tokenizer: Tokenizer, row_length: int
+) -> Problems:
+    """Returns worked answers as tokens.
+
+    Raises:
+      UserError: a problem is longer than `row_length` tokens; the message names its `split`.
+    """
     # Prompt and answer apart, as decoding meets them.
     prompts = tokenizer.encode_prompts([e.prompt for e in examples])
     answers = tokenizer.encode_batch([e.answer for e in examples])
@@ -89,14 +98,20 @@ def tokenize(task: Task, split: str, tokenizer: Tokenizer, row_length: int) -> P
 def load_or_tokenize(
     path: str, task: Task, split: str, tokenizer: Tokenizer, row_length: int
 ) -> Problems:
-    """`tokenize`, kept in the file `path` (.npz) for the next start."""
+    """`tokenize` of a whole split, kept in the file `path` (.npz) for the next start.
+
+    The task is always asked for its examples: files and code behind it may have changed, and what
+    takes long is to make tokens of them.
+    """
+    examples = task.examples(split)
+    key = _key(examples, tokenizer, row_length)
     try:
         with np.load(path) as saved:
-            if str(saved["tokenizer"]) == tokenizer.content_hash:
+            if str(saved["key"]) == key:
                 return Problems(saved["tokens"], saved["prompt_length"], saved["length"])
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         pass  # absent or cut short: made anew below
-    problems = tokenize(task, split, tokenizer, row_length)
+    problems = tokenize(examples, split, tokenizer, row_length)
     os.makedirs(os.path.dirname(path), exist_ok=True)
     partial = path + ".partial.npz"
     np.savez(
@@ -104,10 +119,21 @@ def load_or_tokenize(
         tokens=problems.tokens.astype(np.uint16 if tokenizer.vocab_size <= 65536 else np.int32),
         prompt_length=problems.prompt_length,
         length=problems.length,
-        tokenizer=tokenizer.content_hash,
+        key=key,
     )
     os.replace(partial, path)
     return problems
+
+
+def _key(examples: Sequence[Example], tokenizer: Tokenizer, row_length: int) -> str:
+    """Returns a hash of all that tokens depend on: texts, tokenizer, and the code of both ends."""
+    digest = hashlib.sha256(f"{tokenizer.content_hash} {row_length}".encode())
+    folder = pathlib.Path(text.__file__).parent
+    for code in (*sorted(folder.glob("*.py")), pathlib.Path(__file__)):
+        digest.update(code.read_bytes())
+    for example in examples:
+        digest.update(json.dumps([example.prompt, example.answer]).encode())
+    return digest.hexdigest()
 
 
 def rows_of_step(step: int, num_rows: int, batch_size: int, seed: int) -> np.ndarray:
