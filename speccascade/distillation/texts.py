@@ -9,6 +9,12 @@ prompts.json      the prompts, in the order in which they are answered, and in h
 00000.npz, ...    a batch of answered prompts each
 
 and every file of it appears whole or not at all.
+
+Of the expert's distributions its features are kept, in bfloat16, half the bytes of float32, and the
+normaliser of what the head makes of them. An expert that computes in bfloat16 loses nothing. One in
+float32 teaches others than its own: the shipped GSM pair's two models, computed in float32, differ
+by 5e-7 and 5e-5 in total variation on average over 1,250 tokens, at most by 4e-4 and 2e-3, and one
+most likely token in a thousand of the smaller one changes.
 """
 
 import dataclasses
@@ -267,13 +273,15 @@ class _Writer:
 @partial(jax.jit, static_argnums=0)
 def _read(model, params, tokens, prompt_length):
     """What the expert's head reads in texts, and what normalises the logits that it makes."""
-    features = model.features(params, tokens, prompt_length).astype(jnp.bfloat16)
+    features = model.features(params, tokens, prompt_length)
+    kept = features.astype(jnp.bfloat16)
 
     def normaliser(row):  # row by row: all logits at once would be large
         return jax.nn.logsumexp(model.head_logits(params, row), axis=-1)
 
-    bits = jax.lax.bitcast_convert_type(features, jnp.uint16)
-    return bits, jax.lax.map(normaliser, features)
+    # Of what is kept, so that the probabilities made of it sum to one.
+    bits = jax.lax.bitcast_convert_type(kept, jnp.uint16)
+    return bits, jax.lax.map(normaliser, kept.astype(features.dtype))
 
 
 def _read_lines(path: str) -> list[str]:

@@ -147,9 +147,11 @@ def _log_q(model, params, batch):
     return jax.nn.log_softmax(model.head_logits(params, features))
 
 
-def _expert_features(batch):
+def _expert_features(batch, expert, params):
+    """What the expert's head reads, kept in bfloat16, in the dtype in which it reads it."""
+    read = jax.eval_shape(expert.features, params, batch["tokens"], batch["prompt_length"])
     bits = batch["features"][:, :-1]
-    return jax.lax.bitcast_convert_type(bits, jnp.bfloat16)
+    return jax.lax.bitcast_convert_type(bits, jnp.bfloat16).astype(read.dtype)
 
 
 def _own(batch):
@@ -161,7 +163,8 @@ def _own(batch):
 @partial(jax.jit, static_argnames=("model", "expert", "loss", "optimizer"), donate_argnums=(0, 1))
 def _train_step(params, state, fixed, batch, *, model, expert, loss, optimizer):
     ids = params["head"].get("ids")
-    logits = expert.head_logits(fixed["expert"], _expert_features(batch), ids)
+    features = _expert_features(batch, expert, fixed["expert"])
+    logits = expert.head_logits(fixed["expert"], features, ids)
     log_p = logits - batch["log_normaliser"][:, :-1, None]
 
     def mean_distance(trained):
@@ -190,7 +193,7 @@ def _measure(params, expert_params, batch, *, model, expert):
         agree = ids[jnp.argmax(log_q, -1)] == jnp.argmax(log_p, -1)
         return jnp.minimum(jnp.exp(log_q), p).sum(-1), agree, p.sum(-1)
 
-    features = _expert_features(batch)
+    features = _expert_features(batch, expert, expert_params)
     found = jax.lax.map(lambda x: row(*x), (log_q, features, batch["log_normaliser"][:, :-1]))
     names = ("acceptance", "greedy_agreement", "head_mass")
     sums = {k: jnp.sum(v * weights) for k, v in zip(names, found, strict=True)}

@@ -5,7 +5,7 @@ tokenizer.json   the tokenizer (an imported one: its own files)
 model.json       the model's description, as `speccascade.models.build` takes it
 checkpoints/     Orbax: params, optimiser state and step, the last two kept
 metrics.jsonl    losses and validation figures; the same as TensorBoard events in tb/
-data/            tokenised problems; may be deleted
+data/            tokenised problems, read while their texts are the same; may be deleted
 
 An imported model has the first four, without optimiser state; its config.json is that of the
 checkpoint that it came from, and import.json (`importing/writing.py`) tells which that was.
