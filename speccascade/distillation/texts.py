@@ -112,6 +112,7 @@ def write(
       UserError: a value is out of range, or a prompt does not fit.
     """
     c = config
+    check(c)
     writer = _Writer(expert, c)
     directory.mkdir(parents=True, exist_ok=True)
     _write_prompts(writer, c.num_texts, directory / "prompts.json", exclude)
