@@ -31,7 +31,7 @@ def whole(name: str, value: Any, least: int | None = None) -> int:
         found = None
     if found is None:
         more = "" if least is None else f", at least {least}"
-        raise UserError(f"{name}={value} must be a whole number{more}")
+        raise UserError(f"{name}={_shown(value)} must be a whole number{more}")
     if least is not None and found < least:
         raise UserError(f"{name}={value} must be at least {least}")
     return found
@@ -51,8 +51,12 @@ def number(name: str, value: Any) -> float:
         except (TypeError, ValueError, OverflowError):
             pass
     if not math.isfinite(found):
-        raise UserError(f"{name}={value} must be a finite number")
+        raise UserError(f"{name}={_shown(value)} must be a finite number")
     return found
+
+
+def _shown(value: Any) -> str:
+    return repr(value) if isinstance(value, str) else str(value)
 
 
 def json_ready(value: Any) -> Any:
