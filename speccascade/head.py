@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from speccascade.errors import UserError
-from speccascade.formats import text_files
+from speccascade.formats import paths, text_files
 from speccascade.vocab import WHOLE, Vocab, entropy, total_variation
 
 FEATURES = (
@@ -148,8 +148,9 @@ def reference(source: str) -> Reference:
     Raises:
       UserError: there is none, or it is damaged.
     """
-    if not isinstance(source, str):
+    if not isinstance(source, (str, os.PathLike)):
         raise UserError(f"head={source} must name a file that scripts/learn_rule.py wrote")
+    source = os.fspath(source)
     named = _REFERENCE.fullmatch(source)
     return Reference(source if named else f"{source}@{_read(source).hash}")
 
@@ -187,6 +188,7 @@ def save(head: Head, path: str, notes: dict[str, Any]) -> None:
       path: the file.
       notes: how it was trained; JSON-ready.
     """
+    path = paths.on_disk(path, "a head")
     partial = f"{path}.partial"
     with open(partial, "w", encoding="utf-8") as file:
         json.dump({"features": FEATURES, **dataclasses.asdict(head), "notes": notes}, file)
@@ -197,7 +199,7 @@ def save(head: Head, path: str, notes: dict[str, Any]) -> None:
 def _path(source: str) -> str:
     if source.startswith("shipped:"):
         return os.path.join(_SHIPPED, source.removeprefix("shipped:"), "head.json")
-    return source
+    return paths.on_disk(source, "a head")
 
 
 def _read(source: str) -> Head:

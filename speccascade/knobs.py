@@ -7,6 +7,7 @@ import numpy as np
 
 from speccascade import head as heads
 from speccascade.errors import UserError
+from speccascade.formats import values
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,17 +39,28 @@ class Knob:
 
     def check(self, rule: str, name: str, value: Any) -> np.ndarray | int:
         """Returns the value as an array, a static one as an int; raises UserError elsewhere."""
-        array = np.asarray(value, np.float64 if self.static else np.float32)
-        if array.ndim > (0 if self.static else 1):
+        if np.ndim(value) > (0 if self.static else 1):
             raise UserError(f"rule {rule}: {name} must be one number, or where traced one per row")
-        ok = np.isfinite(array) & (array >= self.low)
-        ok &= array < self.high if self.open_high else array <= self.high
+        read = values.whole if self.static else values.number
+        found = []
+        for own in [value] if np.ndim(value) == 0 else value:
+            try:
+                found.append(read(name, own))
+            except UserError:
+                found.append(None)
+            if found[-1] is None or not self._holds(found[-1]):
+                raise UserError(f"rule {rule}: {name}={own} is outside its domain {self.domain}")
         if self.static:
-            ok &= array == np.rint(array)
-        if not np.all(ok):
-            shown = array[~ok][0] if array.ndim else value
-            raise UserError(f"rule {rule}: {name}={shown} is outside its domain {self.domain}")
-        return int(array) if self.static else array
+            return found[0]
+        return np.array(found, np.float32).reshape(np.shape(value))
+
+    def _holds(self, value: float) -> bool:
+        if not self.static:
+            with np.errstate(over="ignore"):
+                value = np.float32(value)  # as it is computed with
+            if not np.isfinite(value):
+                return False
+        return self.low <= value and (value < self.high if self.open_high else value <= self.high)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,11 +3,19 @@
 A draw's key is (seed, example id, block start, role, offset). The block start, not the token's own
 position, is part of it: a block verifier's acceptance looks at later drafts, so a position that is
 drafted again must be drafted with fresh noise.
+
+A seed is any whole number. `folded` makes 64 bits of it, and nothing else turns a seed into random
+numbers.
 """
 
 import enum
+import hashlib
+from typing import Any
 
 import jax
+import numpy as np
+
+from speccascade.formats import values
 
 
 class Role(enum.IntEnum):
@@ -18,9 +26,37 @@ class Role(enum.IntEnum):
     TOKEN = 2  # the token after the accepted prefix
 
 
+def folded(seed: Any, name: str = "seed") -> int:
+    """Returns the 64 bits that stand for a seed: itself below 2**31, else a hash with bit 63 set.
+
+    Raises:
+      UserError: it is no whole number; the message calls it `name`.
+    """
+    value = values.whole(name, seed)
+    if 0 <= value < 1 << 31:
+        return value
+    digest = hashlib.sha256(str(value).encode()).digest()
+    return int.from_bytes(digest[:8], "big") | 1 << 63
+
+
+def words(seed: Any) -> np.ndarray:
+    """Returns `folded` as two words, uint32 [2], the high one first: the data of its key."""
+    value = folded(seed)
+    return np.array([value >> 32, value & 0xFFFFFFFF], np.uint32)
+
+
+def key(seed: Any) -> jax.Array:
+    """Returns a seed's key: that of `jax.random.key` for 0 to 2**31 - 1."""
+    return _key(words(seed))
+
+
 def row_keys(seed: jax.Array, example_id: jax.Array) -> jax.Array:
-    """Returns one key per row, `[B]`, from int32 `seed [B]` and `example_id [B]`."""
-    return jax.vmap(lambda s, e: jax.random.fold_in(jax.random.key(s), e))(seed, example_id)
+    """Returns one key per row, `[B]`, from `words`, `[B, 2]`, and int32 `example_id [B]`."""
+    return jax.vmap(lambda s, e: jax.random.fold_in(_key(s), e))(seed, example_id)
+
+
+def _key(words: jax.Array) -> jax.Array:
+    return jax.random.wrap_key_data(words, impl="threefry2x32")
 
 
 def uniforms(keys: jax.Array, block_start: jax.Array, role: Role, count: int) -> jax.Array:

@@ -20,7 +20,15 @@ import jax.numpy as jnp
 from speccascade import head as heads
 from speccascade.errors import UserError
 from speccascade.knobs import HeadKnob, Knob
-from speccascade.vocab import WHOLE, Vocab, entropy, total_variation
+from speccascade.vocab import (
+    WHOLE,
+    Vocab,
+    entropy,
+    flushed,
+    largest_edge,
+    positive,
+    total_variation,
+)
 
 
 class Distributions(NamedTuple):
@@ -165,7 +173,7 @@ def _lossy(d, knobs, vocab):
         above = t * d.p > low
         rest = 1 - vocab.sum(jnp.where(above, 0.0, low))
         slope = vocab.sum(jnp.where(above, d.p, 0.0))
-        step = jnp.where(slope > 0, rest / jnp.where(slope > 0, slope, 1.0), t)
+        step = jnp.where(positive(slope), rest / jnp.where(positive(slope), slope, 1.0), t)
         new = jnp.clip(step, 0.0, t)
         return new, jnp.any(new < t)
 
@@ -178,7 +186,7 @@ def _lenient(d, knobs, vocab):
     accepted = jnp.minimum(d.q, d.p / (1 - knobs["alpha"]))
     residual = jnp.maximum(d.p - d.q, 0.0)
     mass = vocab.sum(residual)
-    residual = jnp.where(mass > 0, residual / jnp.where(mass > 0, mass, 1.0), d.p)
+    residual = jnp.where(positive(mass), residual / jnp.where(positive(mass), mass, 1.0), d.p)
     return accepted + jnp.maximum(1 - vocab.sum(accepted), 0.0) * residual, None
 
 
@@ -203,12 +211,10 @@ def _typical(d, knobs, vocab):
 
 
 def _topk_relaxed(d, knobs, vocab):
-    top = vocab.max(d.p1)
-    edge = top  # becomes the k-th largest probability; tied tokens share their rank
-    for _ in range(knobs["k"] - 1):
-        enough = vocab.sum((d.p1 >= edge).astype(jnp.int32)) >= knobs["k"]
-        following = vocab.max(jnp.where(d.p1 < edge, d.p1, 0.0))
-        edge = jnp.where(enough, edge, following)
+    # The edge is the k-th largest probability, tied tokens sharing their rank; 0 where k is above
+    # the vocabulary.
+    top, k = vocab.max(d.p1), min(knobs["k"], jnp.iinfo(jnp.int32).max)
+    edge = largest_edge(lambda t: vocab.sum((d.p1 >= t).astype(jnp.int32)) >= k, top)
     return _per_token(d, (d.p1 < edge) | (d.p1 < top - knobs["alpha"]), vocab)
 
 
@@ -318,9 +324,10 @@ def apply(rule: Rule, d: Distributions, vocab: Vocab = WHOLE) -> Target:
 
     Args:
       rule: from `make`; knobs of shape [B] belong to the first axis of the distributions.
-      d: distributions `[..., V]`.
+      d: distributions `[..., V]`; their subnormal numbers count as 0.
       vocab: how to reduce over V.
     """
+    d = Distributions(*map(flushed, d))
     pi, r = RULES[rule.name].target(d, _knobs(rule, d.q.ndim), vocab)
     if r is None:
         return Target(pi, jnp.full(d.q.shape[:-1], jnp.nan, d.q.dtype))
@@ -366,7 +373,7 @@ def ends_draft(rule: Rule, q1: jax.Array, vocab: Vocab = WHOLE) -> jax.Array:
     row = RULES[rule.name]
     if row.ends_draft is None:
         return jnp.zeros(q1.shape[:-1], bool)
-    return row.ends_draft(q1, _knobs(rule, q1.ndim), vocab)[..., 0]
+    return row.ends_draft(flushed(q1), _knobs(rule, q1.ndim), vocab)[..., 0]
 
 
 def check_sequential(rule: Rule) -> None:
@@ -380,6 +387,6 @@ def check_sequential(rule: Rule) -> None:
 
 def defers_before_expert(rule: Rule, q1: jax.Array, vocab: Vocab = WHOLE) -> jax.Array:
     """Returns bool `[...]`: what a rule that reads q1 alone decides before the expert has run."""
-    d = Distributions(q1, q1, q1, q1)
+    d = Distributions(*[flushed(q1)] * 4)
     _, r = RULES[rule.name].target(d, _knobs(rule, q1.ndim), vocab)
     return r[..., 0]

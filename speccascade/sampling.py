@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from speccascade.vocab import WHOLE, Vocab
+from speccascade.vocab import WHOLE, Vocab, largest_edge
 
 
 class Truncation(NamedTuple):
@@ -75,40 +75,18 @@ def _truncate(probs, truncation: Truncation, lift, vocab: Vocab):
     largest = vocab.max(probs)  # where nothing reads more than its shape, it is not computed
     if truncation.top_k is not None:
         k = lift(truncation.top_k)
-        edge = _largest_edge(lambda t: vocab.sum((probs >= t).astype(jnp.int32)) >= k, largest)
+        edge = largest_edge(lambda t: vocab.sum((probs >= t).astype(jnp.int32)) >= k, largest)
         probs = jnp.where(probs >= edge, probs, 0.0)
         probs = probs / vocab.sum(probs)
     keep = jnp.ones_like(probs, bool)
     if truncation.top_p is not None:
         mass = lift(truncation.top_p)
-        edge = _largest_edge(
-            lambda t: vocab.sum(jnp.where(probs >= t, probs, 0.0)) >= mass, largest
-        )
+        edge = largest_edge(lambda t: vocab.sum(jnp.where(probs >= t, probs, 0.0)) >= mass, largest)
         keep &= (probs >= edge) | (mass >= 1)  # a sum can round to one before the last token
     if truncation.min_p is not None:
         keep &= probs >= lift(truncation.min_p) * vocab.max(probs)
     kept = jnp.where(keep, probs, 0.0)
     return kept / vocab.sum(kept)
-
-
-def _largest_edge(holds, start):
-    """Returns the largest float32 t in [0, 1] at which the decreasing `holds(t)` is true.
-
-    It has the shape of `start`, whose values nothing reads.
-
-    Bisects the bit patterns, which order non-negative floats: 30 streaming passes, exact.
-    """
-    low = jnp.zeros_like(start, jnp.int32)  # t = 0 always holds
-    high = jnp.full_like(low, 0x3F800001)  # the float after 1 never does
-
-    def halve(_, bounds):
-        low, high = bounds
-        middle = low + (high - low) // 2
-        ok = holds(jax.lax.bitcast_convert_type(middle, jnp.float32))
-        return jnp.where(ok, middle, low), jnp.where(ok, high, middle)
-
-    low, _ = jax.lax.fori_loop(0, 30, halve, (low, high))
-    return jax.lax.bitcast_convert_type(low, jnp.float32)
 
 
 def draw(weights: jax.Array, uniform: jax.Array, vocab: Vocab = WHOLE) -> jax.Array:

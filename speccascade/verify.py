@@ -17,7 +17,7 @@ import jax.numpy as jnp
 
 from speccascade.errors import UserError
 from speccascade.sampling import draw
-from speccascade.vocab import WHOLE, Vocab
+from speccascade.vocab import WHOLE, Vocab, flushed, positive
 
 METHODS = ("token", "block")
 
@@ -74,7 +74,9 @@ def _block(draft, q, pi, length, method, vocab=WHOLE) -> _Block:
     if method == "block":
         # w_i = min(1, w_{i-1} pi / q) is, in logarithms, a sum held down at zero: the running sum
         # less its running maximum. A token without target mass ends the block, -inf from there on.
-        steps = jnp.log(pi_at) - jnp.log(q_at)
+        # A draft that q cannot have made is kept wherever pi allows it, as if q were least.
+        least = jnp.finfo(q_at.dtype).tiny
+        steps = jnp.log(pi_at) - jnp.log(jnp.maximum(q_at, least))
         sums = jnp.cumsum(jnp.pad(steps, ((0, 0), (1, 0))), axis=1)
         weight = jnp.exp(sums - jax.lax.cummax(sums, axis=1))
     return _Block(q_at, pi_at, weight, length)
@@ -92,7 +94,7 @@ def _after(q_i, pi_i, weight_i, is_end, vocab=WHOLE) -> jax.Array:
     """
     residual = jnp.maximum(weight_i[..., None] * pi_i - q_i, 0.0)
     # An empty residual is never reached but by rounding, where pi equals q.
-    empty = vocab.sum(residual) <= 0
+    empty = ~positive(vocab.sum(residual))
     return jnp.where(is_end[..., None] | empty, pi_i, residual)
 
 
@@ -102,7 +104,7 @@ def _block_scores(block: _Block, q, pi, vocab=WHOLE) -> jax.Array:
     inner = block.weight[:, 1:size, None] * pi[:, 1:size] - q[:, 1:]
     surplus = vocab.sum(jnp.maximum(inner, 0.0))[..., 0]  # s_i for i = 1..N-1
     total = surplus + (1 - block.weight[:, 1:size])  # the difference first: it is exact near 1
-    inner = jnp.where(total > 0, surplus / jnp.where(total > 0, total, 1.0), 0.0)
+    inner = jnp.where(positive(total), surplus / jnp.where(positive(total), total, 1.0), 0.0)
     scores = jnp.pad(inner, ((0, 0), (0, 1)))
     at = jnp.arange(1, size + 1)
     scores = jnp.where(at == block.length[:, None], block.weight[:, 1:], scores)
@@ -139,6 +141,7 @@ def verify(
       UserError: the method is unknown.
     """
     batch, size = draft.shape
+    q, pi = flushed(q), flushed(pi)
     if uniforms is None:
         accept_key, token_key = jax.random.split(key)
         uniforms = Uniforms(
@@ -192,11 +195,14 @@ def law(
       next_token: [B, N + 1, V], the distribution of the token after i kept ones.
     """
     batch, size = draft.shape
+    q, pi = flushed(q), flushed(pi)
     block = _block(draft, q, pi, length, method)
     if size == 0:
         return jnp.ones((batch, 1), pi.dtype), pi
     if method == "token":
-        keep = jnp.minimum(1.0, block.pi_at / block.q_at)
+        known = positive(block.q_at)
+        ratio = jnp.minimum(1.0, block.pi_at / jnp.where(known, block.q_at, 1.0))
+        keep = jnp.where(known, ratio, jnp.where(block.pi_at > 0, 1.0, 0.0))
         reach = jnp.cumprod(jnp.pad(keep, ((0, 0), (1, 0)), constant_values=1.0), axis=1)
         accepted = reach * (1 - jnp.pad(keep, ((0, 0), (0, 1))))
     else:

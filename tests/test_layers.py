@@ -10,7 +10,7 @@ ROOT = pathlib.Path("speccascade")
 
 # What each folder, or file at the top, may import beside itself. The method stands alone.
 _BASE = ("errors", "vocab")
-_METHOD = (*_BASE, "head", "knobs", "rules", "sampling", "verify", "randomness")
+_METHOD = (*_BASE, "formats", "head", "knobs", "rules", "sampling", "verify", "randomness")
 _MODELS = (*_BASE, "formats", "sharding", "models")
 _FILES = (*_MODELS, "text", "workdir")
 _PAIRS = (*_FILES, "importing", "pairs")
@@ -19,13 +19,13 @@ ALLOWED = {
     "errors": (),
     "vocab": (),
     "head": (*_BASE, "formats"),
-    "knobs": (*_BASE, "head"),
-    "rules": (*_BASE, "head", "knobs"),
+    "knobs": (*_BASE, "formats", "head"),
+    "rules": (*_BASE, "formats", "head", "knobs"),
     "sampling": _BASE,
     "verify": (*_BASE, "sampling"),
-    "randomness": _BASE,
+    "randomness": (*_BASE, "formats"),
     "formats": _BASE,
-    "sharding": _BASE,
+    "sharding": (*_BASE, "formats"),
     "models": _MODELS,
     "text": (*_BASE, "formats"),
     "tasks": (*_BASE, "formats", "text"),

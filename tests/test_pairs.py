@@ -335,7 +335,7 @@ def test_a_pair_without_chat_template(pair):
     [
         ({"context": 5}, "give these two, not context; beside them may stand context_length"),
         ({"context_length": "long"}, "pair.context_length='long' must be a whole number"),
-        ({"context_length": 1}, "pair.context_length=1 must be a whole number, at least 2"),
+        ({"context_length": 1}, "pair.context_length=1 must be at least 2"),
     ],
 )
 def test_bad_options(workdirs, more, message):

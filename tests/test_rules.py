@@ -4,13 +4,15 @@ import functools
 import math
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from jax.sharding import PartitionSpec as P
 
-from speccascade import rules
+from speccascade import head as heads
+from speccascade import rules, vocab
 from speccascade.errors import UserError
 from speccascade.rules import RULES, Distributions
 from speccascade.vocab import Vocab
@@ -304,3 +306,78 @@ def test_unknown_rule_lists_every_known_one():
     with pytest.raises(UserError) as error:
         rules.make("nonsense")
     assert all(name in str(error.value) for name in RULES)
+
+
+# ---- numbers that devices take for 0 ----
+
+LEAST = np.finfo(np.float32).tiny
+SUBNORMAL = [np.float32(1e-45), np.float32(1e-40), np.nextafter(LEAST, np.float32(0))]
+
+
+def sprinkled(seed: int) -> Distributions:
+    """Random distributions, some of whose probabilities are subnormal and some least."""
+    rng = np.random.default_rng(seed)
+    values = np.array([0, *SUBNORMAL, LEAST, 0.25, 1, 1], np.float32)
+
+    def one():
+        x = rng.choice(values, (BATCH, VOCAB))
+        x[np.arange(BATCH), rng.integers(VOCAB, size=BATCH)] += 1
+        return (x / x.sum(-1, keepdims=True)).astype(np.float32)
+
+    made = Distributions(*(one() for _ in range(4)))
+    assert any(np.any((x > 0) & (x < LEAST)) for x in made)
+    return made
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_subnormal_probabilities_count_as_zero_however_they_come(name):
+    knobs = {k: 0.3 for k, knob in RULES[name].knobs.items() if not knob.static}
+    for more in ({"k": 2}, {"k": 10**12}) if name == "topk_relaxed" else ({},):
+        rule = rules.make(name, **toy_head.knobs_of(RULES[name]), **knobs, **more)
+        for seed in range(5):
+            d = sprinkled(seed)
+            cleared = Distributions(*(np.where(x < LEAST, np.float32(0), x) for x in d))
+            expected = np.asarray(apply(rule, cleared).pi)
+            for given_as in (np.asarray, jnp.asarray):
+                for run in (rules.apply, apply, lambda r, x: rules.Target(rules.target(r, *x), 0)):
+                    pi = np.asarray(run(rule, Distributions(*map(given_as, d))).pi)
+                    assert np.all(np.isfinite(pi)), (name, pi)
+                    np.testing.assert_allclose(pi.sum(-1), 1, atol=2e-6)
+                    np.testing.assert_allclose(pi, expected, atol=1e-7, rtol=1e-6)
+
+
+def test_what_rules_and_heads_are_made_of_is_finite_at_subnormal_numbers():
+    d = sprinkled(0)
+    for given_as in (np.asarray, jnp.asarray):
+        q1, p1 = given_as(d.q1), given_as(d.p1)
+        assert np.all(np.isfinite(heads.features(q1, p1)))
+        assert np.all(np.asarray(vocab.entropy(q1)) >= 0)
+        if_chow = rules.make("chowlog", alpha=0.2)
+        decided = rules.defers_before_expert(if_chow, q1)
+        np.testing.assert_array_equal(decided, vocab.entropy(q1)[..., 0] > 0.2)
+
+
+@pytest.mark.parametrize("k", [1, 2, VOCAB - 1, VOCAB, VOCAB + 1, 2**31 - 1, 2**31, 10**30])
+@pytest.mark.parametrize("kind", [int, np.int64])
+def test_topk_relaxed_takes_any_whole_number(k, kind):
+    if kind is np.int64 and k > 2**63:
+        return
+    d = sprinkled(1)
+    d = d._replace(p1=np.eye(VOCAB, dtype=np.float32)[:1] * 0.5 + 0.5 / VOCAB + 0 * d.p1)
+    pi = np.asarray(apply(rules.make("topk_relaxed", alpha=2, k=kind(k)), d).pi)
+    # All but the first token are tied in rank: one is the best alone, any more are all.
+    best = np.arange(VOCAB) == 0
+    kept = np.where(best | (k > 1), np.where(d.q < LEAST, 0, d.q), 0)
+    np.testing.assert_allclose(pi, kept + d.p * (1 - kept.sum(-1, keepdims=True)), atol=1e-6)
+
+
+@pytest.mark.parametrize("value", [np.float32(0.5), np.float64(0.5), jnp.float32(0.5), 0.5])
+def test_knobs_of_any_kind_of_number(value):
+    assert rules.make("opt", alpha=value).knobs["alpha"] == 0.5
+    assert rules.make("opt", alpha=[value, 0]).knobs["alpha"].tolist() == [0.5, 0.0]
+
+
+@pytest.mark.parametrize("value", [True, "0.5", None, 10**400, 1e39, [0.5, True]])
+def test_knobs_that_are_no_numbers(value):
+    with pytest.raises(UserError, match="rule opt"):
+        rules.make("opt", alpha=value)

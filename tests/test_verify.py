@@ -210,3 +210,34 @@ class _Unequal(Vocab):
 def test_wrong_reductions_are_caught(method, mutant):
     with pytest.raises(AssertionError):
         check_shards(mutant("vocab"), method)
+
+
+@pytest.mark.parametrize("method", verify.METHODS)
+@pytest.mark.parametrize("given_as", [np.asarray, jnp.asarray])
+@pytest.mark.parametrize("jitted", [False, True])
+def test_subnormal_probabilities_count_as_zero(method, given_as, jitted):
+    least = np.finfo(np.float32).tiny
+    rng = np.random.default_rng(0)
+    values = np.array([0, 1e-45, 1e-40, least, 0.25, 1, 1], np.float32)
+    x = rng.choice(values, (60, 7, 5))
+    x[..., 0] += 1
+    x /= x.sum(-1, keepdims=True)
+    q, pi = x[:, :3], x[:, 3:]
+    draft = rng.integers(5, size=(60, 3)).astype(np.int32)
+    cleared = [np.where(y < least, np.float32(0), y) for y in (q, pi)]
+
+    def both(q, pi):
+        u = verify.Uniforms(jnp.full((60, 3), 0.4), jnp.full((60,), 0.7))
+        return verify.law(draft, q, pi, method=method), verify.verify(
+            None, draft, q, pi, method=method, uniforms=u
+        )
+
+    run = jax.jit(both) if jitted else both
+    (accepted, after), verdict = run(given_as(q), given_as(pi))
+    (expected, expected_after), expected_verdict = jax.jit(both)(*map(jnp.asarray, cleared))
+    np.testing.assert_allclose(np.asarray(accepted).sum(1), 1, atol=1e-6)
+    np.testing.assert_allclose(np.asarray(after).sum(-1), 1, atol=1e-6)
+    np.testing.assert_allclose(accepted, expected, atol=1e-6)
+    np.testing.assert_allclose(after, expected_after, atol=1e-6)
+    np.testing.assert_array_equal(verdict.num_accepted, expected_verdict.num_accepted)
+    np.testing.assert_array_equal(verdict.next_token, expected_verdict.next_token)

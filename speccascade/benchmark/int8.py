@@ -15,6 +15,7 @@ import numpy as np
 from speccascade import importing, models, pairs, tasks
 from speccascade.benchmark import table
 from speccascade.errors import UserError
+from speccascade.formats import values
 from speccascade.models.interface import Model, Params
 from speccascade.models.quantisation import is_int8, quantise
 from speccascade.pairs.lengths import Lengths
@@ -76,8 +77,7 @@ def run(
     Raises:
       UserError: something is not as it must be.
     """
-    if num_examples < 1:
-        raise UserError(f"--num_examples={num_examples} must be at least 1")
+    num_examples = values.whole("--num_examples", num_examples, 1)
     chat = source is None and pairs.chats(config.pair)
     examples = tasks.make(config.task, chat).examples("validation", num_examples)
     rows = [row for subject in _subjects(config, source, examples) for row in _rows(subject)]
@@ -92,8 +92,7 @@ def _subjects(
         rows, tokenizer, chat = {source: found[:2]}, found.tokenizer, False
         lengths = Lengths.of(found.model, found.context_length)
     else:
-        pair = config.pair if isinstance(config.pair, str) else config.pair.to_dict()
-        pair = pairs.load(pair)
+        pair = pairs.load(config.pair)
         rows = {role: (getattr(pair, role), pair.params[role]) for role in pairs.ROLES}
         tokenizer, chat, lengths = pair.tokenizer, pair.chat, pair.lengths
     if named := [name for name, (model, _) in rows.items() if is_int8(model)]:

@@ -9,6 +9,7 @@ import tqdm
 from speccascade.benchmark import clock, decoding, steps, table
 from speccascade.benchmark.subject import ROLES, Case, Subject, case, load
 from speccascade.errors import UserError
+from speccascade.formats import paths, values
 from speccascade.inference.setting import Setting
 from speccascade.workdir import provenance
 
@@ -26,6 +27,7 @@ def run(config: ml_collections.ConfigDict, say: Callable[[str], None], profile: 
     Raises:
       UserError: the config is not as it must be.
     """
+    profile = paths.on_disk(profile, "a profile") if profile else ""
     cases = _cases(config)
     section = config.benchmark
     prompts = {batch: -(-section.num_examples // batch) * batch for batch in section.batch_sizes}
@@ -48,11 +50,12 @@ def _cases(config: ml_collections.ConfigDict) -> list[Case]:
         raise UserError("the config has no section benchmark; see configs/synthetic.py")
     section = config.benchmark
     for name in _NUMBERS:
-        if not isinstance(section[name], int) or section[name] < 1:
-            raise UserError(f"benchmark.{name}={section[name]} must be a whole number, at least 1")
+        values.whole(f"benchmark.{name}", section[name], 1)
     for name in ("batch_sizes", "step_tokens"):
-        if not section[name] or any(not isinstance(n, int) or n < 1 for n in section[name]):
-            raise UserError(f"benchmark.{name}={section[name]} must be whole numbers, at least 1")
+        if not section[name]:
+            raise UserError(f"benchmark.{name} is empty; give it at least one number")
+        for value in section[name]:
+            values.whole(f"benchmark.{name}", value, 1)
     cases = [case(entry, "synthetic" in config) for entry in section.settings]
     if not cases:
         raise UserError("benchmark.settings is empty; give it at least one rule")

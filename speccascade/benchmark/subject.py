@@ -12,6 +12,7 @@ import numpy as np
 from speccascade import decode, pairs, tasks
 from speccascade.benchmark import synthetic
 from speccascade.errors import UserError
+from speccascade.formats import values
 from speccascade.inference.engine import Engine, Request
 from speccascade.inference.setting import Setting, setting
 from speccascade.models.interface import Model, Params
@@ -71,8 +72,7 @@ def load(config: ml_collections.ConfigDict, num_prompts: int) -> Subject:
     room = config.benchmark.max_new_tokens
     if "synthetic" in config:
         return _synthetic(config.synthetic, room, num_prompts)
-    source = config.pair
-    pair = pairs.load(source if isinstance(source, str) else source.to_dict())
+    pair = pairs.load(config.pair)
     task = tasks.make(config.task, pair.chat)
     examples = task.examples("test", num_prompts)
     if len(examples) < num_prompts:
@@ -129,6 +129,6 @@ def case(entry: Mapping[str, Any], has_agreement: bool) -> Case:
     read = setting(fields)
     if read.method != "speculative":
         raise UserError(f"benchmark.settings has {read.method}; it takes rules only")
-    if has_agreement and not (isinstance(agreement, (int, float)) and 0 <= agreement <= 1):
+    if has_agreement and not 0 <= values.number("agreement", agreement) <= 1:
         raise UserError(f"benchmark setting {read}: agreement={agreement} must be in [0, 1]")
     return Case(read, agreement)

@@ -6,8 +6,13 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from speccascade import randomness
 from speccascade.errors import UserError
+from speccascade.formats import values
 from speccascade.sampling import Truncation
+
+_MOST = 2**31 - 1  # what an int32 holds
+_LEAST = np.finfo(np.float32).tiny  # devices take what is smaller for 0
 
 
 class Rows(NamedTuple):
@@ -17,7 +22,7 @@ class Rows(NamedTuple):
       prompt: int32 [B, T], right-padded.
       prompt_length: int32 [B], each at least 1.
       example_id: int32 [B]; with the seed it keys the row's random draws.
-      seed: int32 [B].
+      seed: uint32 [B, 2], from `randomness.words`.
       temperature: float32 [B], 0 for greedy.
       rule_index: int32 [B], which of the run's rules the row follows.
       max_new_tokens: int32 [B]; 0 for a row that only fills the batch.
@@ -63,10 +68,10 @@ def make_rows(
       max_new_tokens: the most tokens to generate, per row or for all.
       prompt_slots: T; longer prompts are refused. Few values of it mean few compilations.
       temperature: per row or for all.
-      seed: per row or for all.
-      example_ids: per row; 0, 1, 2, ... where not given.
+      seed: any whole number, per row or for all.
+      example_ids: whole numbers from 0 on, per row; 0, 1, 2, ... where not given.
       rule_index: per row or for all.
-      drafter_truncation: fields per row or scalars.
+      drafter_truncation: fields per row or scalars; a `top_k` above the vocabulary keeps all.
       expert_truncation: fields per row or scalars.
       drafting: what the drafter asks of its rows, per row or scalars; see `Rows`.
 
@@ -88,41 +93,59 @@ def make_rows(
             raise UserError(f"prompt {i} has ids outside the vocabulary of {vocab_size} tokens")
         prompt[i, : len(ids)] = ids
 
-    def per_row(value, dtype):
-        return np.array(np.broadcast_to(np.asarray(value, dtype), (batch,)))
+    def each(value):
+        per_row = [value] * batch if np.ndim(value) == 0 else list(value)
+        if len(per_row) != batch:
+            raise UserError(f"{len(per_row)} values were given for {batch} rows")
+        return per_row
 
-    temperatures = per_row(temperature, np.float32)
-    if not np.all(np.isfinite(temperatures) & (temperatures >= 0)):
-        raise UserError(f"temperature={temperature} must be finite and at least 0")
+    def whole(name, value, least=0):
+        found = [values.whole(name, v, least) for v in each(value)]
+        if max(found, default=0) > _MOST:
+            raise UserError(f"{name}={max(found)} must be at most {_MOST}")
+        return np.array(found, np.int32)
+
+    def number(name, value, valid, domain):
+        try:
+            found = np.array([values.number(name, v) for v in each(value)], np.float64)
+        except UserError:
+            found = None
+        if found is None or not np.all(valid(found)):
+            raise UserError(f"{name}={value} must be {domain}")
+        return found.astype(np.float32)
+
+    def truncation(limits):
+        given = {} if limits is None else limits._asdict()
+        fields = {name: value for name, value in given.items() if value is not None}
+        if "top_k" in fields:
+            kept = fields["top_k"]
+            if min((values.whole("top_k", k) for k in each(kept)), default=1) < 1:
+                raise UserError(f"top_k={kept} must be at least 1")
+            # One above the vocabulary keeps all of it.
+            fields["top_k"] = np.array([min(int(k), vocab_size) for k in each(kept)], np.int32)
+        if "top_p" in fields:
+            kept = number("top_p", fields["top_p"], lambda x: (x > 0) & (x <= 1), "in (0, 1]")
+            fields["top_p"] = np.maximum(kept, _LEAST)
+        if "min_p" in fields:
+            kept = number("min_p", fields["min_p"], lambda x: (x >= 0) & (x <= 1), "in [0, 1]")
+            fields["min_p"] = kept
+        return Truncation(**fields) if fields else None
+
+    def warm(x):
+        return (x >= 0) & (x <= np.finfo(np.float32).max)
+
+    temperatures = number("temperature", temperature, warm, "finite and at least 0")
+    temperatures = np.where(temperatures < _LEAST, np.float32(0), temperatures)
     return Rows(
         prompt=prompt,
         prompt_length=np.array([len(ids) for ids in prompts], np.int32),
-        example_id=per_row(np.arange(batch) if example_ids is None else example_ids, np.int32),
-        seed=per_row(seed, np.int32),
+        example_id=whole("example_id", range(batch) if example_ids is None else example_ids),
+        seed=np.array([randomness.words(s) for s in each(seed)], np.uint32).reshape(batch, 2),
         temperature=temperatures,
-        rule_index=per_row(rule_index, np.int32),
-        max_new_tokens=per_row(max_new_tokens, np.int32),
+        rule_index=whole("rule_index", rule_index, -_MOST),
+        max_new_tokens=whole("max_new_tokens", max_new_tokens),
         stop_table=np.asarray(stop_table),
-        drafter_truncation=_truncation(drafter_truncation, per_row),
-        expert_truncation=_truncation(expert_truncation, per_row),
-        drafting=jax.tree.map(lambda knob: per_row(knob, np.float32), drafting),
+        drafter_truncation=truncation(drafter_truncation),
+        expert_truncation=truncation(expert_truncation),
+        drafting=jax.tree.map(lambda knob: np.array(each(knob), np.float32), drafting),
     )
-
-
-def _truncation(truncation: Truncation | None, per_row) -> Truncation | None:
-    if truncation is None or all(field is None for field in truncation):
-        return None
-    checks = {
-        "top_k": (np.int32, lambda x: x >= 1, "at least 1"),
-        "top_p": (np.float32, lambda x: (x > 0) & (x <= 1), "in (0, 1]"),
-        "min_p": (np.float32, lambda x: (x >= 0) & (x <= 1), "in [0, 1]"),
-    }
-    fields = {}
-    for name, (dtype, valid, domain) in checks.items():
-        value = getattr(truncation, name)
-        if value is None:
-            continue
-        fields[name] = per_row(value, dtype)
-        if not np.all(valid(fields[name])):
-            raise UserError(f"{name}={value} must be {domain}")
-    return Truncation(**fields)

@@ -269,7 +269,7 @@ def sequence_cascade(
         again = jax.tree.map(jnp.zeros_like, draft)
     else:
         # With noise of its own: what made the drafter unsure must not steer the expert.
-        seeds = np.asarray(rows.seed) ^ REWRITE
+        seeds = np.asarray(rows.seed) ^ np.array([0, REWRITE], np.uint32)
         again = autoregressive(
             expert,
             params["expert"],

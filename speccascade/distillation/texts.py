@@ -9,6 +9,12 @@ prompts.json      the prompts, in the order in which they are answered, and in h
 00000.npz, ...    a batch of answered prompts each
 
 and every file of it appears whole or not at all.
+
+Of the expert's distributions its features are kept, in bfloat16, half the bytes of float32, and the
+normaliser of what the head makes of them. An expert that computes in bfloat16 loses nothing. One in
+float32 teaches others than its own: the shipped GSM pair's two models, computed in float32, differ
+by 5e-7 and 5e-5 in total variation on average over 1,250 tokens, at most by 4e-4 and 2e-3, and one
+most likely token in a thousand of the smaller one changes.
 """
 
 import dataclasses
@@ -26,7 +32,7 @@ from etils import epath
 
 from speccascade import decode
 from speccascade.errors import UserError
-from speccascade.formats import text_files
+from speccascade.formats import text_files, values
 from speccascade.importing import Loaded
 from speccascade.pairs.lengths import Lengths
 from speccascade.workdir import files
@@ -47,8 +53,8 @@ class Texts:
       first: int32 [R], where the expert's own text begins: with the answer, or already with a
         prompt that it made up.
       length: int32 [R], prompt and answer together.
-      features: uint16 [R, T, D], bits of the bfloat16 that the expert's head reads.
-      log_normaliser: float32 [R, T], of the expert's logits.
+      features: uint16 [R, T, D], bits of what the expert's head reads, as bfloat16.
+      log_normaliser: float32 [R, T], of the logits that the head makes of these.
     """
 
     tokens: np.ndarray
@@ -82,6 +88,13 @@ def load(directory: epath.Path, num_texts: int) -> Texts:
     return Texts(**{name: np.concatenate(found)[:num_texts] for name, found in parts.items()})
 
 
+def check(config: ml_collections.FrozenConfigDict) -> None:
+    """Raises UserError where a number of the config's `texts` is out of range."""
+    for name in ("num_texts", "batch_size", "prompt_slots", "max_new_tokens"):
+        values.whole(f"texts.{name}", config[name], 1)
+    values.whole("texts.seed", config.seed)
+
+
 def write(
     expert: Loaded,
     config: ml_collections.FrozenConfigDict,
@@ -100,6 +113,7 @@ def write(
       UserError: a value is out of range, or a prompt does not fit.
     """
     c = config
+    check(c)
     writer = _Writer(expert, c)
     directory.mkdir(parents=True, exist_ok=True)
     _write_prompts(writer, c.num_texts, directory / "prompts.json", exclude)
@@ -164,9 +178,6 @@ class _Writer:
     def __init__(self, expert: Loaded, config):
         self._expert = expert
         self._config = c = config
-        for name in ("num_texts", "batch_size", "prompt_slots", "max_new_tokens"):
-            if c[name] < 1:
-                raise UserError(f"texts.{name}={c[name]} must be at least 1")
         self._size = c.prompt_slots + c.max_new_tokens
         lengths = Lengths.of(expert.model, expert.context_length)
         limits = lengths.for_prompt(c.max_new_tokens), lengths.for_answer(c.prompt_slots)
@@ -268,12 +279,14 @@ class _Writer:
 def _read(model, params, tokens, prompt_length):
     """What the expert's head reads in texts, and what normalises the logits that it makes."""
     features = model.features(params, tokens, prompt_length)
+    kept = features.astype(jnp.bfloat16)
 
     def normaliser(row):  # row by row: all logits at once would be large
         return jax.nn.logsumexp(model.head_logits(params, row), axis=-1)
 
-    bits = jax.lax.bitcast_convert_type(features.astype(jnp.bfloat16), jnp.uint16)
-    return bits, jax.lax.map(normaliser, features)
+    # Of what is kept, so that the probabilities made of it sum to one.
+    bits = jax.lax.bitcast_convert_type(kept, jnp.uint16)
+    return bits, jax.lax.map(normaliser, kept.astype(features.dtype))
 
 
 def _read_lines(path: str) -> list[str]:

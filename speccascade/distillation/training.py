@@ -15,6 +15,7 @@ from speccascade import importing, models, tasks
 from speccascade.distillation import texts
 from speccascade.distillation.texts import Texts
 from speccascade.errors import UserError
+from speccascade.formats import paths, values
 from speccascade.importing import Loaded
 from speccascade.models import trim
 from speccascade.models.shrink import SHARED, shrink
@@ -39,16 +40,19 @@ def distill(config: ml_collections.ConfigDict, workdir: str) -> dict[str, float]
     Raises:
       UserError: something is missing or out of range.
     """
-    sections = {k: config[k].to_dict() for k in SECTIONS if k in config}
+    workdir = paths.on_disk(workdir, "the workdir of a training")
+    sections = values.json_ready({k: config[k] for k in SECTIONS if k in config})
     if missing := [k for k in SECTIONS if k not in sections]:
         raise UserError(f"the config lacks {', '.join(missing)}; see configs/smollm2.py")
     c = ml_collections.FrozenConfigDict(sections)
     steps.check(c.train)
     losses.distillation(c.train.loss)
     optimizer = make_optimizer(c.train)
-    if not 0 < c.train.validation_texts < c.texts.num_texts:
+    texts.check(c.texts)
+    values.whole("train.validation_texts", c.train.validation_texts, 1)
+    if c.train.validation_texts >= c.texts.num_texts:
         raise UserError(
-            f"train.validation_texts={c.train.validation_texts} must be at least 1 and below "
+            f"train.validation_texts={c.train.validation_texts} must be below "
             f"texts.num_texts={c.texts.num_texts}"
         )
     exclude = _held_out(config)
@@ -145,9 +149,11 @@ def _log_q(model, params, batch):
     return jax.nn.log_softmax(model.head_logits(params, features))
 
 
-def _expert_features(batch):
+def _expert_features(batch, expert, params):
+    """What the expert's head reads, kept in bfloat16, in the dtype in which it reads it."""
+    read = jax.eval_shape(expert.features, params, batch["tokens"], batch["prompt_length"])
     bits = batch["features"][:, :-1]
-    return jax.lax.bitcast_convert_type(bits, jnp.bfloat16)
+    return jax.lax.bitcast_convert_type(bits, jnp.bfloat16).astype(read.dtype)
 
 
 def _own(batch):
@@ -159,7 +165,8 @@ def _own(batch):
 @partial(jax.jit, static_argnames=("model", "expert", "loss", "optimizer"), donate_argnums=(0, 1))
 def _train_step(params, state, fixed, batch, *, model, expert, loss, optimizer):
     ids = params["head"].get("ids")
-    logits = expert.head_logits(fixed["expert"], _expert_features(batch), ids)
+    features = _expert_features(batch, expert, fixed["expert"])
+    logits = expert.head_logits(fixed["expert"], features, ids)
     log_p = logits - batch["log_normaliser"][:, :-1, None]
 
     def mean_distance(trained):
@@ -188,7 +195,7 @@ def _measure(params, expert_params, batch, *, model, expert):
         agree = ids[jnp.argmax(log_q, -1)] == jnp.argmax(log_p, -1)
         return jnp.minimum(jnp.exp(log_q), p).sum(-1), agree, p.sum(-1)
 
-    features = _expert_features(batch)
+    features = _expert_features(batch, expert, expert_params)
     found = jax.lax.map(lambda x: row(*x), (log_q, features, batch["log_normaliser"][:, :-1]))
     names = ("acceptance", "greedy_agreement", "head_mass")
     sums = {k: jnp.sum(v * weights) for k, v in zip(names, found, strict=True)}

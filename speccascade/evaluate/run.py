@@ -1,7 +1,6 @@
 """A whole sweep: everything is checked, then what is missing in the workdir is measured."""
 
 import contextlib
-import json
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,6 +16,7 @@ from speccascade.evaluate import cost, origin, probe, quality, teacher_forced, t
 from speccascade.evaluate.jobs import QUALITY, TEACHER_FORCED, TIMING, Job, plan
 from speccascade.evaluate.origin import Origin
 from speccascade.evaluate.progress import Progress
+from speccascade.formats import paths, values
 from speccascade.inference.engine import Engine, program, rule_kind
 from speccascade.inference.setting import Setting, digest, expand
 from speccascade.sharding import hosts
@@ -78,9 +78,7 @@ def prepare(config: ml_collections.ConfigDict) -> Sweep:
     Raises:
       UserError: a setting, the task, the pair or a prompt is not as it must be.
     """
-    plain = json.loads(
-        json.dumps({k: _plain(config[k]) for k in SECTIONS + OPTIONAL if k in config})
-    )
+    plain = values.json_ready({k: config[k] for k in SECTIONS + OPTIONAL if k in config})
     if absent := [k for k in SECTIONS if k not in plain]:
         raise UserError(f"the config lacks {', '.join(absent)}; see configs/quickstart.py")
     section = plain["evaluate"]
@@ -124,10 +122,6 @@ def prepare(config: ml_collections.ConfigDict) -> Sweep:
     )
 
 
-def _plain(value: Any) -> Any:
-    return value.to_dict() if isinstance(value, ml_collections.ConfigDict) else value
-
-
 def _check(section: Mapping[str, Any]) -> None:
     """Raises UserError where a number of the section is out of range."""
     wanted = {"batch_size": 1, "max_new_tokens": 1}
@@ -139,8 +133,7 @@ def _check(section: Mapping[str, Any]) -> None:
             raise UserError(f"unknown split {split!r}; choose from: {', '.join(tasks.SPLITS)}")
         numbers[f"evaluate.splits.{split}"] = count, 1
     for name, (value, least) in numbers.items():
-        if not isinstance(value, int) or value < least:
-            raise UserError(f"{name}={value} must be a whole number, at least {least}")
+        values.whole(name, value, least)
 
 
 def _check_heads(setting: Setting, task: str, splits: Mapping[str, int]) -> None:
@@ -286,6 +279,7 @@ def evaluate(config: ml_collections.ConfigDict, workdir: str, profile: bool = Fa
     Raises:
       UserError: bad input; nothing in the workdir is changed then.
     """
+    workdir = paths.on_disk(workdir, "a profile") if profile else paths.plain(workdir)
     with hosts.agreed():
         sweep = prepare(config)
     return measure(sweep, workdir, profile)
@@ -293,6 +287,7 @@ def evaluate(config: ml_collections.ConfigDict, workdir: str, profile: bool = Fa
 
 def measure(sweep: Sweep, workdir: str, profile: bool = False) -> Outcome:
     """Does what `evaluate` does with a sweep that is prepared, or with some of its jobs."""
+    workdir = paths.plain(workdir)
     hosts.check_alike(_fingerprint(sweep), "code, config or checkpoint")
     with contextlib.ExitStack() as held:
         store = timed = answers = None

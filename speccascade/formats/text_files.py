@@ -15,7 +15,7 @@ from typing import Any
 from etils import epath
 
 from speccascade.errors import UserError
-from speccascade.formats import plain_text
+from speccascade.formats import paths, plain_text
 
 Path = str | os.PathLike
 _MARK = "\ufeff"
@@ -172,7 +172,7 @@ def _parquet_rows(data: bytes, path: Path) -> Iterator[tuple[int, dict[str, Any]
 
 def _content(path: Path, name: str) -> bytes:
     """Returns the bytes of a file, of an archive those inside."""
-    file = epath.Path(path).expanduser()
+    file = epath.Path(paths.plain(path))
     try:
         data = file.read_bytes()
     except FileNotFoundError:

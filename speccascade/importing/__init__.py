@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from etils import epath
 
 from speccascade import models
+from speccascade.formats import paths
 from speccascade.formats.fields import Fields
 from speccascade.importing.arrays import read_params
 from speccascade.importing.preparation import context_length, prepare
@@ -72,6 +73,7 @@ def load(
     Raises:
       UserError: names everything that is wrong with it.
     """
+    source = paths.plain(source)
     if _is_workdir(source):
         return _load_workdir(source, dtype, shardings, weights, expert)
     with locate(source) as found:

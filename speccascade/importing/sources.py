@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from etils import epath
 
 from speccascade.errors import UserError
+from speccascade.formats import paths
 from speccascade.workdir.storage import storage
 
 # The files of a checkpoint's directory. The configs come first: they decide whether the rest can be
@@ -114,12 +115,13 @@ def locate(name: str) -> Iterator[Source]:
     Raises:
       UserError: nothing is there.
     """
+    name = paths.plain(name)
     if name.startswith("package:"):
         yield Source(name, _in_package(name))
-    elif "://" in name:
+    elif paths.is_bucket(name):
         with tempfile.TemporaryDirectory(prefix="import_") as scratch, storage(name):
             yield _Bucket(name, scratch)
-    elif (path := pathlib.Path(name).expanduser()).exists():
+    elif (path := pathlib.Path(name)).exists():
         yield Source(name, path)
     elif re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name) and path.suffix != ".gguf":
         yield _Hub(name)

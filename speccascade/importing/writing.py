@@ -19,6 +19,7 @@ from etils import epath
 
 from speccascade import models
 from speccascade.errors import UserError
+from speccascade.formats import paths
 from speccascade.formats.fields import Fields
 from speccascade.importing import arrays, sources
 from speccascade.importing.preparation import prepare
@@ -85,10 +86,11 @@ def import_checkpoint(
     Raises:
       UserError: something is wrong with the source or `out`. `out` is then as it was.
     """
+    source, out = paths.plain(source), paths.plain(out)
     start, out_path = time.monotonic(), epath.Path(out)
     if shardings is None:
         shardings = loading(Layout(make_mesh()), "expert", param_axes)
-    if "://" not in out:
+    if not paths.is_bucket(out):
         out_path = epath.Path(os.path.abspath(out))
     with storage(out):
         out_path.exists()  # a bucket without its client package: before any work

@@ -1,7 +1,6 @@
 """From settings and prompts to calls of the decode engine."""
 
 import dataclasses
-import numbers
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -10,7 +9,7 @@ import numpy as np
 from speccascade import decode, rules
 from speccascade.decode.stopping import cut
 from speccascade.errors import UserError
-from speccascade.formats import plain_text
+from speccascade.formats import plain_text, values
 from speccascade.inference.padding import padded
 from speccascade.inference.setting import DRAFTERS, TRUNCATIONS, Pairs, Setting, digest
 from speccascade.pairs import Pair
@@ -115,9 +114,7 @@ class Engine:
           UserError: a stop string is none, or `max_new_tokens` is no whole number from 1 on.
         """
         stop_strings = plain_text.several(stop_strings, "stop_strings")
-        whole = isinstance(max_new_tokens, numbers.Integral) and type(max_new_tokens) is not bool
-        if not whole or max_new_tokens < 1:
-            raise UserError(f"max_new_tokens={max_new_tokens!r} must be at least 1, a whole number")
+        max_new_tokens = values.whole("max_new_tokens", max_new_tokens, 1)
         tokenizer = pair.tokenizer
         table = decode.stop_table(
             tokenizer.vocab_size, tokenizer.eos_ids, stop_strings, tokenizer.token_bytes
@@ -153,13 +150,20 @@ class Engine:
         return Request(prompt, example_id, room, cut)
 
     def check(self, setting: Setting) -> None:
-        """Raises UserError where a setting needs a model that the pair has not."""
+        """Raises UserError where a setting asks for what the pair cannot do."""
         if self.pair.drafter is None and setting.needs_drafting_model:
             raise UserError(
                 f"setting {setting} needs a model that drafts and pair {self.pair.name} is an "
                 "expert alone; give the pair one, {drafter: ..., expert: ...}, or let the setting "
                 f"draft without: drafter={' or '.join(DRAFTERS)}"
             )
+        most = self.pair.lengths.longest_answer or MOST_NEW_TOKENS
+        for name in ("draft_length", "middle_draft_length"):
+            length = getattr(setting, name)
+            if length is not None and length > most:
+                raise UserError(
+                    f"setting {setting}: {name} is above the pair's longest answer, {most}"
+                )
         if setting.middle_rule is not None and self.pair.middle is None:
             raise UserError(
                 f"setting {setting} names a middle_rule and pair {self.pair.name} has no middle "

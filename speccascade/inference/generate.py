@@ -42,9 +42,8 @@ def from_flags(
     if "task" in config:
         task = tasks.make(config.task, pairs.chats(config.pair))
         texts, stop_strings = [task.prompt(text) for text in texts], task.stop_strings
-    pair = config.pair if isinstance(config.pair, str) else config.pair.to_dict()
     return generate_text(
-        pairs.load(pair, sharding.from_config(config.get("mesh"))),
+        pairs.load(config.pair, sharding.from_config(config.get("mesh"))),
         texts,
         max_new_tokens=max_new_tokens,
         stop_strings=stop_strings,

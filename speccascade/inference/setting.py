@@ -3,13 +3,13 @@
 import dataclasses
 import hashlib
 import json
-import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from speccascade import head, rules, verify
 from speccascade.decode import LookupDrafter
 from speccascade.errors import UserError
+from speccascade.formats import values
 from speccascade.knobs import HeadKnob
 
 TRUNCATIONS = ("top_k", "top_p", "min_p")
@@ -232,18 +232,18 @@ def _rule(
     if method == "token_cascade" and not row.sequential:
         known = ", ".join(n for n, r in rules.RULES.items() if r.sequential)
         raise UserError(f"a token cascade's rule must decide before the expert: {known}")
-    values = {}
+    own = {}
     for key, knob in row.knobs.items():
         field = f"{prefix}{key}"
         if given.get(field, knob.default) is None:
             raise UserError(f"rule {name} needs {field}; its domain is {knob.domain}")
         if isinstance(knob, HeadKnob):
-            values[key] = head.reference(given[field])
+            own[key] = head.reference(given[field])
             continue
         read = _integer if knob.static else _number
-        values[key] = read(given, field, knob.default)
-    rules.make(name, **values)  # checks the domains
-    return name, values
+        own[key] = read(given, field, knob.default)
+    rules.make(name, **own)  # checks the domains
+    return name, own
 
 
 def _drafter(given: Mapping[str, Any], rule: str) -> dict[str, int]:
@@ -290,11 +290,12 @@ def _verifier(given: Mapping[str, Any]) -> str:
 
 
 def _truncation(given: Mapping[str, Any], who: str) -> Pairs:
-    values = {k: given[f"{who}_{k}"] for k in TRUNCATIONS if f"{who}_{k}" in given}
     limits = {}
-    for kind in values:
+    for kind in TRUNCATIONS:
+        if f"{who}_{kind}" not in given:
+            continue
         field = f"{who}_{kind}"
-        value = (_integer if kind == "top_k" else _number)(given, field, None)
+        value = (values.whole if kind == "top_k" else values.number)(field, given[field])
         valid = {"top_k": value >= 1, "top_p": 0 < value <= 1, "min_p": 0 <= value <= 1}[kind]
         if not valid:
             domain = {"top_k": "at least 1", "top_p": "in (0, 1]", "min_p": "in [0, 1]"}[kind]
@@ -309,16 +310,12 @@ def _number(
     value = given.get(field, default)
     if value is None and required:
         raise UserError(f"it has no {field}; give it one")
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise UserError(f"{field}={value} must be a finite number")
-    return float(value) + 0.0  # no negative zero: it would be another setting
+    return values.number(field, value) + 0.0  # no negative zero: it would be another setting
 
 
 def _integer(given: Mapping[str, Any], field: str, default: int | None) -> int | None:
     value = given.get(field, default)
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
-        raise UserError(f"{field}={value} must be a whole number")
-    return value
+    return None if value is None else values.whole(field, value)
 
 
 def digest(value: Any) -> str:

@@ -1,10 +1,12 @@
 """Pairs: a drafter and an expert that share a tokenizer; loaded, checked, exported."""
 
 import dataclasses
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from speccascade.errors import UserError
+from speccascade.formats import paths
 from speccascade.pairs import combined, folder
 from speccascade.pairs.combined import load_model
 from speccascade.pairs.folder import write as export
@@ -16,7 +18,7 @@ from speccascade.workdir import sharing
 __all__ = ["MIDDLE", "ROLES", "Pair", "export", "chats", "export_workdirs", "load", "load_model"]
 
 
-def load(source: str | Mapping[str, Any], layout: Layout | None = None) -> Pair:
+def load(source: str | os.PathLike | Mapping[str, Any], layout: Layout | None = None) -> Pair:
     """Loads a pair.
 
     Args:
@@ -32,7 +34,7 @@ def load(source: str | Mapping[str, Any], layout: Layout | None = None) -> Pair:
     Raises:
       UserError: something is missing, damaged or does not fit together.
     """
-    if not isinstance(source, str):
+    if hasattr(source, "keys"):
         return combined.combine(source, layout).laid_out(layout)
     return folder.read(folder.path(source)).laid_out(layout)
 
@@ -78,6 +80,8 @@ def export_workdirs(
     pairs = [note.partition("=") for note in notes]
     if bad := [note for note, (_, equals, _) in zip(notes, pairs, strict=True) if not equals]:
         raise UserError(f"--note={bad[0]} must be KEY=VALUE")
+    workdirs = {role: paths.plain(workdir) for role, workdir in workdirs.items()}
+    directory = paths.on_disk(directory, "an exported pair")
     shares = sharing.read(workdirs["drafter"]) is not None
     told = {role: _told(workdir) for role, workdir in workdirs.items()}
     source = {**workdirs, **({} if dtype is None else {"dtype": dtype}), "chat": chat}

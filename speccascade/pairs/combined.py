@@ -7,6 +7,7 @@ from typing import Any
 
 from speccascade import importing, text
 from speccascade.errors import UserError
+from speccascade.formats import paths, values
 from speccascade.models import trim
 from speccascade.models.axes import param_axes
 from speccascade.pairs import folder
@@ -53,6 +54,7 @@ def combine(source: Mapping[str, Any], layout: Layout | None) -> Pair:
     roles = tuple(role for role in (*ROLES, MIDDLE) if source.get(role) is not None)
     if MIDDLE in roles and "drafter" not in roles:
         raise UserError("a pair with a middle model needs a drafter; give it both or neither")
+    source = {**source, **{role: paths.plain(source[role]) for role in roles}}
     if layout is not None and MIDDLE in roles:
         raise UserError(ONE_DEVICE)
     # A model may be larger than one device: its shards are read where they belong.
@@ -115,7 +117,7 @@ def _lengths(source: Mapping[str, Any]) -> dict[str, int | None]:
     """Returns the limits that a pair's source sets, None for others."""
     found = {name: source.get(name) for name in _LENGTHS}
     for name, value in found.items():
-        least = 2 if name == "context_length" else 1
-        if value is not None and (type(value) is not int or value < least):
-            raise UserError(f"pair.{name}={value!r} must be a whole number, at least {least}")
+        if value is not None:
+            least = 2 if name == "context_length" else 1
+            found[name] = values.whole(f"pair.{name}", value, least)
     return found

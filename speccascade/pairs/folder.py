@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 from speccascade import importing, models, text
 from speccascade.errors import UserError
+from speccascade.formats import paths
 from speccascade.formats.fields import Fields
 from speccascade.models import trim
 from speccascade.models.interface import Model, Params
@@ -30,8 +31,9 @@ _SHIPPED = os.path.join(os.path.dirname(os.path.dirname(__file__)), "shipped")
 _SCHEME = "shipped:"
 
 
-def path(source: str) -> str:
+def path(source: str | os.PathLike) -> str:
     """Returns where "shipped:NAME" lies, or the directory itself."""
+    source = paths.plain(source)
     name = source.removeprefix(_SCHEME)
     if name == source:
         return source
@@ -42,8 +44,9 @@ def path(source: str) -> str:
     return os.path.join(_SHIPPED, name)
 
 
-def part(source: str) -> tuple[str, str] | None:
+def part(source: str | os.PathLike) -> tuple[str, str] | None:
     """Returns pair and role of a source that is a model of a pair, None of another."""
+    source = paths.plain(source)
     directory, _, role = source.rpartition("/")
     known = role in (*ROLES, MIDDLE)
     if known and (directory.startswith(_SCHEME) or os.path.exists(_description(directory))):
@@ -191,6 +194,7 @@ def write(
     """
     if pair.middle is not None and expert is not None:
         raise UserError("a drafter that shares its expert's embedding is exported without a middle")
+    directory = paths.on_disk(directory, "an exported pair")
     os.makedirs(directory, exist_ok=True)
     described = {role: models.describe(getattr(pair, role)) for role in pair.roles}
     if expert is None:

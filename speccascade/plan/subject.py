@@ -12,6 +12,7 @@ from speccascade.decode import loop, placing
 from speccascade.decode.rows import Rows
 from speccascade.decode.state import State
 from speccascade.errors import UserError
+from speccascade.formats import values
 from speccascade.inference.setting import Setting, setting
 from speccascade.models.interface import Model
 from speccascade.models.memory import local
@@ -142,8 +143,7 @@ def load(
     if batch_size is not None:
         section["batch_size"] = batch_size
     for name in _NUMBERS:
-        if not isinstance(section.get(name), int) or section[name] < 1:
-            raise UserError(f"plan.{name}={section.get(name)} must be a whole number, at least 1")
+        section[name] = values.whole(f"plan.{name}", section.get(name), 1)
     how = setting(section["setting"])
     if how.method != "speculative":
         raise UserError(f"plan.setting has {how.method}; only a rule's decode loop is planned")
@@ -172,6 +172,7 @@ def _rows(batch: int, prompt_length: int, vocab_size: int) -> Rows:
     rows = Rows(*(per_row(jnp.int32) for _ in range(8)))
     return rows._replace(
         prompt=per_row(jnp.int32, prompt_length),
+        seed=per_row(jnp.uint32, 2),
         temperature=per_row(jnp.float32),
         stop_table=jax.ShapeDtypeStruct((1, vocab_size), jnp.int32),
     )

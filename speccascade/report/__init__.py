@@ -19,6 +19,7 @@ from typing import Any
 from etils import epath
 
 from speccascade.errors import UserError
+from speccascade.formats import paths
 from speccascade.report import (
     answers,
     beside,
@@ -58,6 +59,7 @@ def report(workdir: str, only_newest: bool = False) -> tuple[str, list[str]]:
     Raises:
       UserError: the workdir lacks what a table needs; the message says which command measures it.
     """
+    workdir = paths.plain(workdir)
     points = _read(workdir, only_newest)
     directory = epath.Path(workdir) / "report"
     directory.mkdir(parents=True, exist_ok=True)
@@ -131,7 +133,8 @@ def report_beside(workdirs: Sequence[str], only_newest: bool = False) -> tuple[s
     Raises:
       UserError: a workdir lacks what a table needs, or they are of different tasks.
     """
-    names = beside.titles(list(workdirs))
+    workdirs = [paths.plain(workdir) for workdir in workdirs]
+    names = beside.titles(workdirs)
     by_title = {t: _read(w, only_newest) for t, w in zip(names, workdirs, strict=True)}
     text = table.markdown(beside.tables(by_title, TEST), beside.notes(by_title))
     directory = epath.Path(workdirs[0]) / "report"
@@ -144,12 +147,13 @@ def report_beside(workdirs: Sequence[str], only_newest: bool = False) -> tuple[s
 
 def compare_answers(workdir: str, left: str, right: str, split: str = TEST, limit: int = 10) -> str:
     """Returns where the answers of two settings differ, see `answers.differing`."""
+    workdir = paths.plain(workdir)
     return answers.differing(workdir, _config(workdir), left, right, split, limit)
 
 
 def _config(workdir: str) -> dict[str, Any]:
     command = f"python scripts/evaluate.py --config=CONFIG.py --workdir={workdir}"
-    with storage(os.fspath(workdir)):
+    with storage(workdir):
         measured = (epath.Path(workdir) / "config.json").exists()
     if not measured:
         raise UserError(f"{workdir} holds no evaluation; run {command}")

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import logging
+import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -93,6 +94,7 @@ def _together() -> Iterator[None]:
 
 def _parse(argv: Sequence[str]) -> list[str]:
     """Returns what is left of `argv` once its flags are read."""
+    argv = _at_home(argv)
     flag = next((a for a in argv if a.startswith("--config=")), "--config")
     try:
         rest = flags.FLAGS(argv)
@@ -115,6 +117,20 @@ def _parse(argv: Sequence[str]) -> list[str]:
         # The message of a KeyError, wrapped: "'learning_rat'", perhaps with a suggestion.
         reason = error.args[0].args[0] if isinstance(error.args[0], Exception) else error.args[0]
         _fail(f"{flag} has no field {' '.join(reason.split())}")
+
+
+def _at_home(argv: Sequence[str]) -> list[str]:
+    """Returns `argv` with the home directory in --config=~/..., where no shell puts it."""
+    found = list(argv)
+    for i, argument in enumerate(found):
+        name, equals, value = argument.partition("=")
+        if argument == "--":
+            break
+        if name in ("--config", "-config") and value.startswith("~"):
+            found[i] = name + equals + os.path.expanduser(value)
+        elif i and found[i - 1] in ("--config", "-config") and argument.startswith("~"):
+            found[i] = os.path.expanduser(argument)
+    return found
 
 
 def _fail(message: str) -> NoReturn:

@@ -8,6 +8,7 @@ from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh
 
 from speccascade.errors import UserError
+from speccascade.formats import values
 
 AXES = ("data", "fsdp", "model")
 """Every axis that a mesh may have, slowest first: neighbours along `model` are the nearest."""
@@ -31,7 +32,8 @@ def make_mesh(
     if unknown := sorted(set(sizes) - set(AXES)):
         raise UserError(f"mesh has no axis {', '.join(unknown)}; its axes: {', '.join(AXES)}")
     for axis, size in sizes.items():
-        if isinstance(size, bool) or not isinstance(size, int) or (size < 1 and size != -1):
+        sizes[axis] = size = values.whole(f"mesh.{axis}", size)
+        if size < 1 and size != -1:
             raise UserError(f"mesh.{axis}={size!r} must be a whole number, at least 1, or -1")
     shown = ", ".join(f"{axis}={size}" for axis, size in sizes.items())
     known = math.prod(size for size in sizes.values() if size != -1)

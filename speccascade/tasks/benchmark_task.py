@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import ml_collections
 
 from speccascade.errors import UserError
+from speccascade.formats import values
 from speccascade.tasks import columns
 from speccascade.tasks.example import Example
 from speccascade.text.prompt import Prompt
@@ -98,23 +99,19 @@ class BenchmarkTask:
             )
         self._path = config.get("path")
         self._revision = config.get("revision")
-        self._seed = config.get("seed", 0)
+        self._seed = values.whole("task.seed", config.get("seed", 0))
         self._format = config.get("format", "few_shot")
         if self._format not in self.formats:
             raise UserError(f"task.format={self._format!r} must be {' or '.join(self.formats)}")
         if self._format == "t5" and self.prefix is None:
             raise UserError(f"{self.name} has no T5 prefix; set task.format='few_shot'")
         default = 0 if self._format == "t5" else self.shots
-        self._num_shots = config.get("shots", default)
-        if type(self._num_shots) is not int or self._num_shots < 0:
-            raise UserError(f"task.shots={self._num_shots} must be a whole number, at least 0")
+        self._num_shots = values.whole("task.shots", config.get("shots", default), 0)
         if self._format == "t5" and self._num_shots:
             raise UserError("task.shots must be 0 with T5's format")
         self._max_words = config.get("max_words", self.max_words)
-        if self._max_words is not None and (
-            type(self._max_words) is not int or self._max_words < 1
-        ):
-            raise UserError(f"task.max_words={self._max_words} must be a whole number, at least 1")
+        if self._max_words is not None:
+            self._max_words = values.whole("task.max_words", self._max_words, 1)
         self.stop_strings = self.stops if self._format == "few_shot" else ()
 
     def problem(self, row: Mapping[str, Any]) -> Problem | None:

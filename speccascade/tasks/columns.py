@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from etils import epath
 
 from speccascade.errors import UserError
-from speccascade.formats import plain_text, text_files
+from speccascade.formats import paths, plain_text, text_files
 
 Rows = Sequence[Mapping[str, Any]]
 _LINES = (".jsonl", ".jsonl.gz")
@@ -48,6 +48,7 @@ def read(hub: Hub, path: str | None, revision: str | None, split: str) -> Rows:
     if path is None:
         revision = revision or hub.revision
         return _load("load_dataset", hub.id, name=hub.subset, revision=revision, split=split)
+    path = paths.plain(path)
     directory = epath.Path(path)
     if not directory.is_dir():
         raise UserError(f"task.path={path} is no directory; leave it out to read {hub.id}")

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 import ml_collections
 
 from speccascade.errors import UserError
+from speccascade.formats import values
 from speccascade.tasks.example import Example
 from speccascade.tasks.final_number import final_number
 from speccascade.tasks.numbers import number
@@ -40,8 +41,11 @@ class GsmSymbolic:
     def __init__(self, config: ml_collections.ConfigDict):
         self._templates = tuple(config.templates)
         self._max_number = config.max_number
-        self._seed = config.seed
-        self._sizes = {split: config[f"{split}_size"] for split in _SPLITS}
+        self._seed = values.whole("task.seed", config.seed)
+        self._sizes = {
+            split: values.whole(f"task.{split}_size", config[f"{split}_size"], 0)
+            for split in _SPLITS
+        }
         known = _working_templates()
         unknown = [t for t in self._templates if t not in known]
         if unknown or not self._templates:

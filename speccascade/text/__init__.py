@@ -16,7 +16,7 @@ import tokenizers
 from etils import epath
 
 from speccascade.errors import UserError
-from speccascade.formats import text_files
+from speccascade.formats import paths, text_files
 from speccascade.text import byte_bpe, hugging_face
 from speccascade.text.interface import Tokenizer, show
 
@@ -32,6 +32,7 @@ def train(texts: Iterable[str], vocab_size: int) -> Tokenizer:
 
 def is_in(directory: str | os.PathLike) -> bool:
     """Returns whether a directory holds a tokenizer's file."""
+    directory = paths.plain(directory)
     return any((epath.Path(directory) / name).exists() for name in _FILES)
 
 
@@ -45,7 +46,7 @@ def load(path: str | os.PathLike) -> Tokenizer:
     Raises:
       UserError: there is none, or it is damaged or not implemented.
     """
-    path = epath.Path(path)
+    path = epath.Path(paths.plain(path))
     if path.is_dir():
         path = next((path / name for name in _FILES if (path / name).exists()), path / _FILES[0])
     if not path.exists():

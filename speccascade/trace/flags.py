@@ -8,7 +8,7 @@ import ml_collections
 
 from speccascade import pairs, rules, tasks
 from speccascade.errors import UserError
-from speccascade.formats import plain_text, text_files
+from speccascade.formats import paths, plain_text, text_files, values
 from speccascade.inference.setting import Setting, setting
 from speccascade.trace import page
 from speccascade.trace.run import Comparison, trace_prompt
@@ -47,17 +47,16 @@ def from_flags(
     if not prompt.strip():
         raise UserError("the prompt is empty; give --prompt some text")
     chosen = settings(config, names, alphas, knobs, fields)
-    if max_new_tokens < 1:
-        raise UserError(f"max_new_tokens={max_new_tokens} must be at least 1")
+    max_new_tokens = values.whole("max_new_tokens", max_new_tokens, 1)
     if html is not None:
+        html = paths.on_disk(html, "a web page")
         _check_writable(html)
     stop_strings = ()
     if "task" in config:
         task = tasks.make(config.task, pairs.chats(config.pair))
         prompt, stop_strings = task.prompt(prompt), task.stop_strings
-    pair = config.pair if isinstance(config.pair, str) else config.pair.to_dict()
     comparison = trace_prompt(
-        pairs.load(pair),
+        pairs.load(config.pair),
         prompt,
         chosen,
         max_new_tokens=max_new_tokens,

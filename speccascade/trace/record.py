@@ -40,6 +40,7 @@ import numpy as np
 
 from speccascade.decode.step import Record
 from speccascade.verify import Uniforms, law, verify
+from speccascade.vocab import positive
 
 
 class Kind(enum.StrEnum):
@@ -238,10 +239,10 @@ def _accept(tokens, q, pi, *, length, method):
     if method == "token":
         q_at, pi_at = _at(q, tokens), _at(pi[:, : tokens.shape[1]], tokens)
         # Behind a row's drafted tokens q may be zero; nobody looks there.
-        return jnp.minimum(1.0, pi_at / jnp.where(q_at > 0, q_at, 1.0))
+        return jnp.minimum(1.0, pi_at / jnp.where(positive(q_at), q_at, 1.0))
     exactly, _ = law(tokens, q, pi, length=length, method=method)
     reach = jnp.cumsum(exactly[:, ::-1], axis=1)[:, ::-1]  # the chance to keep at least i
-    before = jnp.where(reach[:, :-1] > 0, reach[:, :-1], 1.0)
+    before = jnp.where(positive(reach[:, :-1]), reach[:, :-1], 1.0)
     return jnp.clip(reach[:, 1:] / before, 0.0, 1.0)
 
 

@@ -14,7 +14,7 @@ from speccascade.inference import metrics
 from speccascade.inference.engine import Engine, Request
 from speccascade.inference.setting import Setting
 from speccascade.pairs import Pair
-from speccascade.randomness import Role, row_keys, uniforms
+from speccascade.randomness import Role, row_keys, uniforms, words
 from speccascade.trace import record as record_lib
 from speccascade.trace.record import Block, Token
 from speccascade.verify import Uniforms
@@ -106,7 +106,7 @@ def trace_prompt(
 def _trace(engine: Engine, request: Request, setting: Setting) -> Trace:
     tokenizer = engine.pair.tokenizer
     writer = record_lib.Writer(tokenizer.token_bytes, tokenizer.eos_ids)
-    keys = row_keys(np.array([setting.seed]), np.array([request.example_id]))
+    keys = row_keys(words(setting.seed)[None], np.array([request.example_id]))
     start = np.zeros(1, np.int32)
     blocks = []
     for state, record in engine.prepare([setting], [request], [setting], decode.trace)():

@@ -1,15 +1,20 @@
 """Tokenised problems as fixed-shape batches whose content depends on the step alone."""
 
+import hashlib
+import json
 import os
+import pathlib
 import sys
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from speccascade import randomness, text
 from speccascade.errors import UserError
 from speccascade.inference.padding import padded
-from speccascade.tasks import Task
+from speccascade.tasks import Example, Task
 from speccascade.text import Tokenizer
 from speccascade.text.prompt import fit
 
@@ -67,13 +72,17 @@ class Problems:
         }
 
 
-def tokenize(task: Task, split: str, tokenizer: Tokenizer, row_length: int) -> Problems:
-    """All of a split.
+def tokenize(
+    examples: Sequence[Example], split: str, tokenizer: Tokenizer, row_length: int
+) -> Problems:
+    """Returns worked answers as tokens.
 
     A problem of more than `row_length` tokens loses so much of what its prompt may lose; how many
-    do is said. One that is longer even so is a `UserError`.
+    do is said.
+
+    Raises:
+      UserError: a problem is longer even so; the message names its `split`.
     """
-    examples = task.examples(split)
     # Prompt and answer apart, as decoding meets them.
     answers = tokenizer.encode_batch([e.answer for e in examples])
     rooms = [row_length - len(answer) - 1 for answer in answers]
@@ -103,14 +112,20 @@ def tokenize(task: Task, split: str, tokenizer: Tokenizer, row_length: int) -> P
 def load_or_tokenize(
     path: str, task: Task, split: str, tokenizer: Tokenizer, row_length: int
 ) -> Problems:
-    """`tokenize`, kept in the file `path` (.npz) for the next start."""
+    """`tokenize` of a whole split, kept in the file `path` (.npz) for the next start.
+
+    The task is always asked for its examples: files and code behind it may have changed, and what
+    takes long is to make tokens of them.
+    """
+    examples = task.examples(split)
+    key = _key(examples, tokenizer, row_length)
     try:
         with np.load(path) as saved:
-            if str(saved["tokenizer"]) == tokenizer.content_hash:
+            if str(saved["key"]) == key:
                 return Problems(saved["tokens"], saved["prompt_length"], saved["length"])
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         pass  # absent or cut short: made anew below
-    problems = tokenize(task, split, tokenizer, row_length)
+    problems = tokenize(examples, split, tokenizer, row_length)
     os.makedirs(os.path.dirname(path), exist_ok=True)
     partial = path + ".partial.npz"
     np.savez(
@@ -118,10 +133,21 @@ def load_or_tokenize(
         tokens=problems.tokens.astype(np.uint16 if tokenizer.vocab_size <= 65536 else np.int32),
         prompt_length=problems.prompt_length,
         length=problems.length,
-        tokenizer=tokenizer.content_hash,
+        key=key,
     )
     os.replace(partial, path)
     return problems
+
+
+def _key(examples: Sequence[Example], tokenizer: Tokenizer, row_length: int) -> str:
+    """Returns a hash of all that tokens depend on: texts, tokenizer, and the code of both ends."""
+    digest = hashlib.sha256(f"{tokenizer.content_hash} {row_length}".encode())
+    folder = pathlib.Path(text.__file__).parent
+    for code in (*sorted(folder.glob("*.py")), pathlib.Path(__file__)):
+        digest.update(code.read_bytes())
+    for example in examples:
+        digest.update(json.dumps([example.prompt, example.answer]).encode())
+    return digest.hexdigest()
 
 
 def rows_of_step(step: int, num_rows: int, batch_size: int, seed: int) -> np.ndarray:
@@ -130,7 +156,7 @@ def rows_of_step(step: int, num_rows: int, batch_size: int, seed: int) -> np.nda
     Epochs are seeded permutations laid end to end, so that a restart needs nothing but the step.
     """
     at = np.arange(step * batch_size, (step + 1) * batch_size)
-    epochs = at // num_rows
+    seed, epochs = randomness.folded(seed), at // num_rows
     rows = np.empty(batch_size, np.int64)
     for epoch in np.unique(epochs):
         order = _epoch_order(int(epoch), num_rows, seed)
@@ -154,6 +180,7 @@ def rows_of_like_length(step: int, lengths: np.ndarray, batch_size: int, seed: i
       batch_size: rows of a step.
       seed: of the order.
     """
+    seed = randomness.folded(seed)
     epoch, index = divmod(step, len(lengths) // batch_size)
     key = (epoch, len(lengths), seed, batch_size)
     if key not in _orders:

@@ -20,8 +20,9 @@ import numpy as np
 import optax
 
 from speccascade import head as heads
-from speccascade import pairs, tasks
+from speccascade import pairs, randomness, tasks
 from speccascade.errors import UserError
+from speccascade.formats import paths, values
 from speccascade.models.interface import Model, Params
 
 LEAST = 20  # examples
@@ -80,8 +81,9 @@ def learn(
     Raises:
       UserError: something is not as it must be; most of it before the models are loaded.
     """
-    if num_examples < LEAST:
-        raise UserError(f"--num_examples={num_examples} must be at least {LEAST}")
+    num_examples = values.whole("--num_examples", num_examples, LEAST)
+    seed = values.whole("--seed", seed)
+    out = paths.on_disk(out, "a head")
     folder = os.path.dirname(out) or "."
     if os.path.isdir(out):
         raise UserError(f"--out={out} is a directory; give it the name of a file")
@@ -110,7 +112,7 @@ def learn(
         raise UserError(f"--out={out} cannot be written: {error.strerror}") from None
     if not os.access(folder, os.W_OK):
         raise UserError(f"--out={out} cannot be written; choose another place")
-    pair = pairs.load(config.pair if isinstance(config.pair, str) else config.pair.to_dict())
+    pair = pairs.load(config.pair)
     found = read(pair, examples)
     held_out = found.example % HELD_OUT == HELD_OUT - 1
     head = train(found.where(~held_out), seed)
@@ -242,7 +244,7 @@ def train(positions: Positions, seed: int) -> heads.Head:
     features = positions.features.astype(np.float32)
     mean, scale = features.mean(0), features.std(0)
     scale = np.where(scale > 1e-6, scale, 1.0).astype(np.float32)  # some never change
-    key = jax.random.key(seed)
+    key = randomness.key(seed)
     size = features.shape[1]
     weights = {
         "hidden_weight": jax.random.normal(key, (size, HIDDEN)) / size**0.5,

@@ -11,8 +11,9 @@ import ml_collections
 import numpy as np
 import optax
 
-from speccascade import models, pairs, tasks, text
+from speccascade import models, pairs, randomness, tasks, text
 from speccascade.errors import UserError
+from speccascade.formats import paths
 from speccascade.models.interface import Dropout, Model, Params
 from speccascade.text import Tokenizer
 from speccascade.training import data, losses, steps
@@ -175,7 +176,7 @@ def _check_given(config, teacher: Given | None, begun: Given | None) -> None:
 def _first_params(model: Model, seed: int, begun: Given | None) -> Params:
     """Fresh parameters, or those of a trained model, in the dtype in which they are trained."""
     if begun is None:
-        return model.init(jax.random.key(seed))
+        return model.init(randomness.key(seed))
     fresh = jax.eval_shape(model.init, jax.random.key(0))
     return jax.tree.map(lambda old, new: jnp.asarray(old, new.dtype), begun.params, fresh)
 
@@ -185,9 +186,13 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, float]:
 
     Returns:
       The last validation figures.
+
+    Raises:
+      UserError: something is missing or out of range. Nothing is made in `workdir` then.
     """
+    workdir = paths.on_disk(workdir, "the workdir of a training")
     c = ml_collections.FrozenConfigDict(config.train)
-    steps.check(c)
+    steps.check(c, ("row_length",))
     if config.model.get("family") == "encoder_decoder" and c.prompt_weight:
         raise UserError("an encoder-decoder does not predict prompts; set train.prompt_weight to 0")
     if not 0 <= c.get("dropout", 0.0) < 1:
@@ -205,7 +210,7 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, float]:
         losses.distillation(c.distill_loss)
     teacher, begun = _given(c.distill_from), _given(c.get("init_from", ""))
     _check_given(config, teacher, begun)
-    claim.claim_workdir(workdir, {k: config[k].to_dict() for k in SECTIONS})
+    claim.claim_workdir(workdir, {k: config[k] for k in SECTIONS})
     tokenizer = _tokenizer(config, workdir, task, [given for given in (teacher, begun) if given])
     model = models.build({**config.model, "vocab_size": tokenizer.vocab_size})
     params = _first_params(model, c.seed, begun)
@@ -229,7 +234,7 @@ def _run(c, workdir, saved, model, params, teacher, optimizer, splits) -> dict[s
 
     problems = splits["train"]
     batch_of = problems.batch if c.prompt_weight else problems.answers
-    dropped = jax.random.key(c.seed)
+    dropped = randomness.key(c.seed)
 
     def take(params, state, step):
         if c.get("sort_by_length"):

@@ -1,7 +1,7 @@
 """The loop around training steps: metrics, checkpoints, going on after an interruption."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -10,12 +10,21 @@ import orbax.checkpoint as ocp
 import tqdm
 
 from speccascade.errors import UserError
+from speccascade.formats import values
 from speccascade.workdir import checkpoints
 from speccascade.workdir.training_metrics import MetricsWriter
 
 
-def check(c: Mapping[str, Any]) -> None:
-    """Raises UserError where the intervals of the config's `train` do not fit together."""
+def check(c: Mapping[str, Any], more: Sequence[str] = ()) -> None:
+    """Raises UserError where numbers of the config's `train` are out of range or do not fit.
+
+    Args:
+      c: the section.
+      more: further fields that must be whole numbers, at least 1.
+    """
+    values.whole("train.seed", c["seed"])
+    for name in ("num_steps", "batch_size", "log_every", "eval_every", "checkpoint_every", *more):
+        values.whole(f"train.{name}", c[name], 1)
     if c["checkpoint_every"] % c["log_every"]:
         raise UserError(
             f"train.checkpoint_every ({c['checkpoint_every']}) must be a multiple of "

@@ -7,6 +7,7 @@ import ml_collections
 from speccascade.errors import UserError
 from speccascade.evaluate import run
 from speccascade.evaluate.jobs import TEACHER_FORCED
+from speccascade.formats import paths
 from speccascade.inference.setting import Setting
 from speccascade.report.choice import TEST, VALIDATION
 from speccascade.report.points import collect, unseeded
@@ -51,6 +52,7 @@ def tune(
     Raises:
       UserError: bad input. Nothing is decoded then.
     """
+    workdir = paths.plain(workdir)
     if not 0 < confidence < 1:
         raise UserError(f"--confidence={confidence:g} must be between 0 and 1")
     if (max_quality_loss is None) == (min_speedup is None):

@@ -5,6 +5,7 @@ from typing import Any
 
 from etils import epath
 
+from speccascade.formats import paths
 from speccascade.inference import metrics
 from speccascade.report.choice import TEST
 from speccascade.report.points import Point, Points
@@ -60,6 +61,7 @@ def write(decision: Decision, points: Points, failed: list[str]) -> tuple[str, R
 
 def save(workdir: str, text: str, record: Record) -> None:
     """Writes tune.md and tune.json."""
+    workdir = paths.plain(workdir)
     (epath.Path(workdir) / "tune.md").write_text(text)
     write_json(os.path.join(workdir, "tune.json"), record)
 

@@ -15,7 +15,7 @@ from typing import Any
 from etils import epath
 
 from speccascade.errors import UserError
-from speccascade.workdir import bucket
+from speccascade.formats import paths
 from speccascade.workdir.growing import Growing
 
 FOLDER = "answers"
@@ -71,7 +71,7 @@ class Answers:
         """Returns the answers under a name so far, none where there are none."""
         path = _path(self._workdir, name)
         found, data = _read(path)
-        if not bucket.is_bucket(self._workdir):
+        if not paths.is_bucket(self._workdir):
             os.makedirs(os.path.dirname(path), exist_ok=True)
         self._open[name] = Growing(path, data, self._check)
         return found

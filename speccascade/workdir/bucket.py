@@ -7,6 +7,10 @@ megabytes.
 
 A lock cannot end with its holder there either. It is an object that its holder renews; one that has
 not changed for `EXPIRES` seconds belongs to nobody. No two machines' clocks are compared.
+
+Google's store creates an object only where there is none, if asked to: locks are numbered, who
+creates the next number has it, and the newest number is never removed, only emptied. Of any other
+store nothing such is known: who wants its one lock writes it, waits, and looks whose it is.
 """
 
 import contextlib
@@ -28,11 +32,7 @@ EXPIRES = 60.0
 SETTLES = 2.0  # in this time two that claim at once see each other's locks
 
 LOCK = ".lock"
-
-
-def is_bucket(workdir: str) -> bool:
-    """Returns whether a workdir lies in a bucket."""
-    return "://" in os.fspath(workdir)
+CREATES = ("gs",)  # stores whose client creates an object only where there is none
 
 
 def write(path: epath.Path, data: bytes) -> None:
@@ -80,21 +80,23 @@ def claim(workdir: str) -> Iterator[Callable[[], None]]:
     Raises:
       UserError: another process works there, or the bucket cannot be written to.
     """
-    path = epath.Path(workdir) / LOCK
+    folder = epath.Path(workdir)
     own = f"{socket.gethostname()} {os.getpid()} {uuid.uuid4().hex}"
     with storage(workdir):
-        path.exists()
-    _wait_until_free(path, workdir)
-    write(path, f"{own} 0".encode())
-    time.sleep(SETTLES)
-    if not _read(path).startswith(own):
+        folder.exists()
+    lock = (_Numbered if _creates(folder) else _Settled)(folder, own)
+    _wait_until_free(lock, workdir)
+    if not lock.take():
         raise _busy(workdir)
     ended, lost = threading.Event(), threading.Event()
-    renewing = threading.Thread(target=_renew, args=(path, own, ended, lost), daemon=True)
+    renewing = threading.Thread(target=_renew, args=(lock, ended, lost), daemon=True)
     renewing.start()
 
     def check():
-        if lost.is_set():
+        with _told(folder):
+            gone = lost.is_set() or not lock.held()
+        if gone:
+            lost.set()
             raise UserError(f"another process has taken over {workdir}; this one stops")
 
     try:
@@ -104,18 +106,117 @@ def claim(workdir: str) -> Iterator[Callable[[], None]]:
         renewing.join()
         if not lost.is_set():
             with contextlib.suppress(Exception):  # it expires by itself
-                path.unlink()
+                lock.release()
 
 
-def _wait_until_free(path: epath.Path, workdir: str) -> None:
+class _Settled:
+    """The one lock of a store that overwrites without asking."""
+
+    def __init__(self, folder: epath.Path, own: str):
+        self._path, self._own = folder / LOCK, own
+
+    def read(self) -> str:
+        """Returns what the lock says, nothing where nobody has it."""
+        return _read(self._path)
+
+    def take(self) -> bool:
+        """Returns whether a lock that was free is this process's now."""
+        self.write(0)
+        time.sleep(SETTLES)
+        return self.read().startswith(self._own)
+
+    def held(self) -> bool:
+        """Returns whether nobody else has taken over."""
+        found = self.read()
+        return not found or found.startswith(self._own)
+
+    def write(self, count: int) -> None:
+        """Renews it for the `count`-th time."""
+        write(self._path, f"{self._own} {count}".encode())
+
+    def release(self) -> None:
+        self._path.unlink()
+
+
+class _Numbered:
+    """The newest of a store's numbered locks.
+
+    Numbers only grow: who took a lock for expired cannot, however slow, take the place of whoever
+    has taken over meanwhile.
+    """
+
+    def __init__(self, folder: epath.Path, own: str):
+        self._folder, self._own = folder, own
+        self._number = 0  # that read last; once taken, this process's own
+
+    def read(self) -> str:
+        """Returns number and content of the newest lock, nothing where nobody has it."""
+        self._number = self._newest()
+        found = _read(self._path(self._number))
+        return f"{self._number} {found}" if found else ""
+
+    def take(self) -> bool:
+        """Returns whether a lock that was free when it was read last is this process's now."""
+        self._number += 1
+        path = self._path(self._number)
+        try:
+            _client(path).pipe_file(os.fspath(path), self._text(0), mode="create")
+        except FileExistsError:  # its own, perhaps, where the client asked twice
+            if not _read(path).startswith(self._own):
+                return False
+        if not self.held():
+            path.unlink()
+            return False
+        for number in self._numbers():
+            if number < self._number:
+                self._path(number).unlink(missing_ok=True)
+        return True
+
+    def held(self) -> bool:
+        """Returns whether nobody else has taken over."""
+        return self._newest() == self._number
+
+    def write(self, count: int) -> None:
+        """Renews it for the `count`-th time."""
+        self._path(self._number).write_bytes(self._text(count))
+
+    def release(self) -> None:
+        self._path(self._number).write_bytes(b"")
+
+    def _text(self, count: int) -> bytes:
+        return f"{self._own} {count}".encode()
+
+    def _path(self, number: int) -> epath.Path:
+        return self._folder / f"{LOCK}.{number:06d}"
+
+    def _numbers(self) -> list[int]:
+        _client(self._folder).invalidate_cache()
+        found = (path.name.rpartition(".")[2] for path in self._folder.glob(f"{LOCK}.*"))
+        return [int(number) for number in found if number.isdigit()]
+
+    def _newest(self) -> int:
+        return max(self._numbers(), default=0)
+
+
+def _creates(path: epath.Path) -> bool:
+    return os.fspath(path).partition("://")[0] in CREATES and _client(path) is not None
+
+
+def _client(path: epath.Path):
+    """Returns the fsspec file system behind a path, None where another client is."""
+    find = getattr(path._backend, "fs", None)
+    return None if find is None else find(path)
+
+
+def _wait_until_free(lock: _Settled | _Numbered, workdir: str) -> None:
     """Returns once there is no lock or it has expired."""
-    if not (seen := _read(path)):
+    if not (seen := lock.read()):
         return
     print(f"{workdir} is locked; waiting {EXPIRES:g} s if that is renewed", file=sys.stderr)
     deadline = time.monotonic() + EXPIRES
     while time.monotonic() < deadline:
         time.sleep(min(RENEWS, EXPIRES) / 4)
-        if not (now := _read(path)):
+        if not (now := lock.read()):
             return
         if now != seen:
             raise _busy(workdir)
@@ -126,19 +227,19 @@ def _busy(workdir: str) -> UserError:
 
 
 def _read(path: epath.Path) -> str:
-    try:
+    with contextlib.suppress(FileNotFoundError):
+        if (client := _client(path)) is not None:
+            client.invalidate_cache()  # listings that it keeps know nothing of other processes
         return path.read_text()
-    except FileNotFoundError:
-        return ""
+    return ""
 
 
-def _renew(path: epath.Path, own: str, ended: threading.Event, lost: threading.Event) -> None:
+def _renew(lock: _Settled | _Numbered, ended: threading.Event, lost: threading.Event) -> None:
     count = 0
     while not ended.wait(RENEWS):
         with contextlib.suppress(Exception):  # the next turn may reach the bucket again
-            found = _read(path)
-            if found and not found.startswith(own):
+            if not lock.held():
                 lost.set()
                 return
             count += 1
-            write(path, f"{own} {count}".encode())
+            lock.write(count)

@@ -5,7 +5,7 @@ tokenizer.json   the tokenizer (an imported one: its own files)
 model.json       the model's description, as `speccascade.models.build` takes it
 checkpoints/     Orbax: params, their checksums, optimiser state and step, the last two kept
 metrics.jsonl    losses and validation figures; the same as TensorBoard events in tb/
-data/            tokenised problems; may be deleted
+data/            tokenised problems, read while their texts are the same; may be deleted
 
 An imported model has the first four, without optimiser state; its config.json is that of the
 checkpoint that it came from, and import.json (`importing/writing.py`) tells which that was.
@@ -21,7 +21,7 @@ from etils import epath
 
 from speccascade import models, text
 from speccascade.errors import UserError
-from speccascade.formats import text_files
+from speccascade.formats import paths, text_files
 from speccascade.models.interface import Model, Params
 from speccascade.models.loading import Shardings, default_sharding
 from speccascade.text import Tokenizer
@@ -49,8 +49,9 @@ def manager(workdir: str, read_only: bool = False) -> ocp.CheckpointManager:
 
 
 def _directory(workdir: str) -> epath.Path:
+    workdir = paths.plain(workdir)
     path = epath.Path(workdir) / "checkpoints"
-    return path if "://" in os.fspath(workdir) else path.absolute()
+    return path if paths.is_bucket(workdir) else path.absolute()
 
 
 def save(checkpoints: ocp.CheckpointManager, step: int, params: Params, rest: Any) -> None:
@@ -148,6 +149,7 @@ def load(
     Raises:
       UserError: something is missing or damaged, or the drafter is another expert's.
     """
+    workdir = paths.plain(workdir)
     described = os.path.join(workdir, "model.json")
     model = models.build(read_json(described), described)
     tokenizer = text.load(workdir)

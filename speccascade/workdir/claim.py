@@ -2,7 +2,6 @@
 
 import contextlib
 import fcntl
-import json
 import os
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
@@ -11,6 +10,7 @@ from typing import Any
 from etils import epath
 
 from speccascade.errors import UserError
+from speccascade.formats import paths, values
 from speccascade.workdir import bucket
 from speccascade.workdir.files import read_json, write_json
 
@@ -25,7 +25,8 @@ def claim(workdir: str) -> Iterator[Callable[[], None]]:
     Raises:
       UserError: another process works there, or the directory cannot be made.
     """
-    if bucket.is_bucket(workdir):
+    workdir = paths.plain(workdir)
+    if paths.is_bucket(workdir):
         with bucket.claim(workdir) as check:
             yield check
         return
@@ -58,7 +59,8 @@ def claim_workdir(workdir: str, config: dict[str, Any], may_change: Sequence[str
     Raises:
       UserError: names the other fields that differ. Nothing in the workdir is changed then.
     """
-    config = json.loads(json.dumps(config))  # tuples become lists, as in the file
+    config = values.json_ready(config)  # tuples become lists, as in the file
+    workdir = paths.plain(workdir)
     path = os.path.join(workdir, "config.json")
     if not epath.Path(path).exists():
         epath.Path(workdir).mkdir(parents=True, exist_ok=True)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from etils import epath
 
 from speccascade.errors import UserError
+from speccascade.formats import paths
 from speccascade.workdir import bucket
 
 
@@ -26,7 +27,7 @@ class Growing:
         """
         self._path = path
         self._check = check
-        self._data = data if bucket.is_bucket(path) else None
+        self._data = data if paths.is_bucket(path) else None
         if self._data is None and os.path.exists(path) and os.path.getsize(path) > len(data):
             os.truncate(path, len(data))
 

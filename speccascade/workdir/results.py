@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from speccascade.errors import UserError
-from speccascade.formats import text_files
+from speccascade.formats import paths, text_files
 from speccascade.workdir.growing import Growing
 from speccascade.workdir.storage import storage
 
@@ -20,7 +20,8 @@ def read(workdir: str) -> list[Row]:
     Raises:
       UserError: a line before the last cannot be read, or one is no row.
     """
-    with storage(os.fspath(workdir)):
+    workdir = paths.plain(workdir)
+    with storage(workdir):
         return _read(os.path.join(workdir, FILE))[0]
 
 
@@ -48,7 +49,7 @@ class Results:
           check: from `claim`; called before every row.
           file: the file's name there.
         """
-        path = os.path.join(workdir, file)
+        path = os.path.join(paths.plain(workdir), file)
         rows, data = _read(path)
         self.rows = {row["key"]: row for row in rows}
         self._file = Growing(path, data, check)

@@ -56,6 +56,8 @@ def test_the_expert_is_read_back_exactly(expert, written):
     got = np.asarray(again - found.log_normaliser[..., None])[inside]
     want = np.asarray(jax.nn.log_softmax(logits))[inside]
     np.testing.assert_allclose(got, want, atol=0.02)  # features are kept in bfloat16
+    # A distribution all the same.
+    np.testing.assert_allclose(np.exp(got.astype(np.float64)).sum(-1), 1, atol=1e-5)
     # Rows of temperature 0 took the likeliest token each time.
     greedy = position[:-1] >= found.prompt_length[:, None] - 1
     greedy &= position[:-1] < found.length[:, None] - 1

@@ -159,7 +159,7 @@ def test_the_head_knows_the_most_frequent_ids(source):
     [
         ("drafter.layers", (0, 5), r"layers=\[0, 5\] must be layers of the expert"),
         ("train.loss", "mse", "unknown distillation loss 'mse'"),
-        ("train.validation_texts", 20, "must be at least 1 and below texts.num_texts=20"),
+        ("train.validation_texts", 20, "must be below texts.num_texts=20"),
         ("train.checkpoint_every", 3, "must be a multiple of train.log_every"),
         ("train.optimizer", "sgd", "unknown train.optimizer 'sgd'"),
     ],

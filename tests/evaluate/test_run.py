@@ -257,7 +257,7 @@ def test_a_workdir_in_use_is_refused(exported, swept):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"evaluate.batch_size": 0}, "evaluate.batch_size=0 must be a whole number, at least 1"),
+        ({"evaluate.batch_size": 0}, "evaluate.batch_size=0 must be at least 1"),
         ({"evaluate.max_new_tokens": 0}, "evaluate.max_new_tokens=0"),
         ({"evaluate.timing.trials": 0}, "evaluate.timing.trials=0"),
         ({"evaluate.splits.test": 11}, "split test has 10 examples; lower evaluate.splits.test"),

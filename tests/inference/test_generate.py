@@ -146,3 +146,16 @@ def test_prompts_from_a_file_of_windows(exported, tmp_path):
     path.write_bytes(b"How many?\n\n")
     with pytest.raises(UserError, match="prompts.txt line 2 is empty"):
         generate._prompts(None, str(path))
+def test_numbers_of_any_size_and_kind(exported):
+    pair = speccascade.load_pair(exported)
+
+    def texts(**how):
+        how = {"rule": "spec", "draft_length": 2, "temperature": 1.0, **how}
+        return [a.tokens for a in speccascade.generate_text(pair, [PROMPT] * 4, **how)]
+
+    plain = texts(seed=7, max_new_tokens=6)
+    assert plain == texts(seed=np.int64(7), max_new_tokens=np.int32(6), draft_length=np.uint8(2))
+    for k in (pair.tokenizer.vocab_size, 2**31, 10**20, np.uint64(2**63)):
+        assert texts(seed=7, max_new_tokens=6, expert_top_k=k, drafter_top_k=k) == plain
+    seeds = (7, -7, 2**31, 2**31 + 7, 2**32, 2**32 + 7, 2**64 + 7)
+    assert len({str(texts(seed=seed, max_new_tokens=6)) for seed in seeds}) == len(seeds)

@@ -7,6 +7,7 @@ from ml_collections import ConfigDict
 from speccascade import tasks, text
 from speccascade.errors import UserError
 from speccascade.inference.padding import padded
+from speccascade.tasks import Example
 from speccascade.training import data
 from tests.training import tiny
 
@@ -22,7 +23,7 @@ def tokenizer(task):
 
 
 def test_rows_are_prompt_answer_eos_padding(task, tokenizer):
-    problems = data.tokenize(task, "test", tokenizer, 160)
+    problems = data.tokenize(task.examples("test"), "test", tokenizer, 160)
     assert problems.tokens.shape == (10, 160)
     for row, prompt, whole, example in zip(
         problems.tokens,
@@ -40,7 +41,9 @@ def test_long_texts_are_cut_to_the_row(tmp_path, tokenizer, capsys):
     rows = [{"document": "pens " * n, "summary": "Pens."} for n in (3, 400)]
     (tmp_path / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     config = {"name": "xsum", "path": str(tmp_path), "format": "t5"}
-    problems = data.tokenize(tasks.make(ConfigDict(config)), "test", tokenizer, 60)
+    problems = data.tokenize(
+        tasks.make(ConfigDict(config)).examples("test"), "test", tokenizer, 60
+    )
     texts = [
         tokenizer.decode(row[:n]) for row, n in zip(problems.tokens, problems.length, strict=True)
     ]
@@ -52,21 +55,70 @@ def test_long_texts_are_cut_to_the_row(tmp_path, tokenizer, capsys):
 
 def test_too_short_rows(task, tokenizer):
     with pytest.raises(UserError, match="raise train.row_length"):
-        data.tokenize(task, "test", tokenizer, 20)
+        data.tokenize(task.examples("test"), "test", tokenizer, 20)
 
 
-def test_saved_rows_are_reused_unless_damaged_or_of_another_tokenizer(task, tokenizer, tmp_path):
+def test_saved_rows_are_reused_unless_damaged(task, tokenizer, tmp_path, monkeypatch):
     path = str(tmp_path / "data" / "test.npz")
     fresh = data.load_or_tokenize(path, task, "test", tokenizer, 160)
-    saved = data.load_or_tokenize(path, None, "test", tokenizer, 160)  # no task: it must be read
+    with monkeypatch.context() as patched:
+        patched.delattr(data, "tokenize")  # they must be read
+        saved = data.load_or_tokenize(path, task, "test", tokenizer, 160)
     np.testing.assert_array_equal(fresh.tokens, saved.tokens)
     whole = open(path, "rb").read()
     with open(path, "wb") as out:
         out.write(whole[: len(whole) // 2])
     again = data.load_or_tokenize(path, task, "test", tokenizer, 160)
     np.testing.assert_array_equal(fresh.tokens, again.tokens)
-    other = text.train(["abc"], 258)
-    assert data.load_or_tokenize(path, task, "test", other, 400).tokens.shape == (10, 400)
+
+
+class Task:
+    """A task of rows that a test changes."""
+
+    def __init__(self, *rows):
+        self.rows = rows
+
+    def examples(self, split):
+        return [Example(i, prompt, answer, 0) for i, (prompt, answer) in enumerate(self.rows)]
+
+
+ROWS = (("one ", "two"), ("three ", "four"))
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        (("one ", "two"), ("three ", "five")),  # a line of a file
+        (("one ", "two"), ("three  ", "four")),  # how a task makes a prompt
+        (("one", " two"), ("three ", "four")),  # where the prompt ends
+        (("three ", "four"), ("one ", "two")),
+        (("one ", "two"),),
+    ],
+)
+def test_changed_rows_are_tokenised_anew(tmp_path, changed):
+    path, tokenizer = str(tmp_path / "data" / "train.npz"), text.train(["one two three four"], 270)
+    data.load_or_tokenize(path, Task(*ROWS), "train", tokenizer, 40)
+    found = data.load_or_tokenize(path, Task(*changed), "train", tokenizer, 40)
+    expected = data.tokenize(Task(*changed).examples("train"), "train", tokenizer, 40)
+    np.testing.assert_array_equal(found.tokens, expected.tokens)
+    np.testing.assert_array_equal(found.prompt_length, expected.prompt_length)
+
+
+def test_another_tokenizer_row_length_or_code_tokenises_anew(tmp_path, monkeypatch):
+    path = str(tmp_path / "data" / "train.npz")
+    tokenizer, other = text.train(["one two"], 262), text.train(["three four"], 262)
+    data.load_or_tokenize(path, Task(*ROWS), "train", tokenizer, 40)
+    found = data.load_or_tokenize(path, Task(*ROWS), "train", other, 40)
+    expected = data.tokenize(Task(*ROWS).examples("train"), "train", other, 40)
+    np.testing.assert_array_equal(found.tokens, expected.tokens)
+    assert data.load_or_tokenize(path, Task(*ROWS), "train", other, 50).tokens.shape == (2, 50)
+    code = tmp_path / "code"
+    code.mkdir()
+    (code / "__init__.py").write_text("# another version")
+    monkeypatch.setattr(text, "__file__", str(code / "__init__.py"))
+    monkeypatch.delattr(data, "tokenize")
+    with pytest.raises(NameError, match="tokenize"):
+        data.load_or_tokenize(path, Task(*ROWS), "train", other, 50)
 
 
 def test_every_epoch_reads_every_row_once_in_another_order():
@@ -98,7 +150,7 @@ def test_an_epoch_by_length_reads_every_row_at_most_once_beside_others_like_it()
 
 
 def test_prompts_and_answers_apart(task, tokenizer):
-    problems = data.tokenize(task, "test", tokenizer, 160)
+    problems = data.tokenize(task.examples("test"), "test", tokenizer, 160)
     batch = problems.answers(np.array([3, 0]))
     for row, (prompt, answer) in enumerate(zip(batch["prompt"], batch["answer"], strict=True)):
         example = task.examples("test")[(3, 0)[row]]

@@ -224,7 +224,7 @@ def test_dropout_leaves_units_out_in_training_alone(trained, tmp_path):
     config.train.dropout = 0.3
     task = tasks.make(config.task)
     _, _, tokenizer = checkpoints.load_model(trained)
-    problems = data.tokenize(task, "train", tokenizer, 160)
+    problems = data.tokenize(task.examples("train"), "train", tokenizer, 160)
     model = models.build({**config.model, "vocab_size": tokenizer.vocab_size})
     params = model.init(jax.random.key(0))
     batch = problems.answers(np.arange(8))

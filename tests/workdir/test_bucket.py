@@ -15,15 +15,30 @@ from tests.workdir.bucket import install
 WORKDIR = "gs://bucket/runs/w"
 
 
-@pytest.fixture
-def made(monkeypatch):
+LOCK = "/bucket/runs/w/.lock"
+
+
+@pytest.fixture(params=["creates", "overwrites"])
+def made(monkeypatch, request):
+    if request.param == "overwrites":
+        monkeypatch.setattr(bucket, "CREATES", ())
     for name, seconds in {"RENEWS": 0.05, "EXPIRES": 0.4, "SETTLES": 0.1}.items():
         monkeypatch.setattr(bucket, name, seconds)
     return install(monkeypatch)
 
 
 def names(made):
-    return {path.removeprefix("/bucket/runs/w/") for path in made.store}
+    """What lies in the workdir, but for the last lock where nobody has it."""
+    return {
+        path.removeprefix("/bucket/runs/w/")
+        for path, file in made.store.items()
+        if not path.startswith(LOCK + ".") or file.getvalue()
+    }
+
+
+def lock_of(made, number):
+    """The path of a lock: of the `number`-th where locks are numbered."""
+    return f"{LOCK}.{number:06d}" if bucket.CREATES else LOCK
 
 
 def test_rows_are_added_and_read_back(made):
@@ -69,18 +84,19 @@ def test_a_renewed_lock_is_refused_and_a_free_one_taken(made):
             with bucket.claim(WORKDIR):
                 pass
         check()
-        assert names(made) == {".lock"}
+        assert len(names(made)) == 1 and names(made).pop().startswith(".lock")
     assert not names(made)
     with claim.claim(WORKDIR):
         pass
 
 
 def test_the_lock_of_a_process_that_died_expires(made):
-    made.pipe("/bucket/runs/w/.lock", b"host 1 abc 7")
+    made.pipe(lock_of(made, 7), b"host 1 abc 7")
     began = time.monotonic()
     with bucket.claim(WORKDIR) as check:
         assert time.monotonic() - began >= bucket.EXPIRES
         check()
+    assert not names(made)
 
 
 def test_of_two_that_claim_at_once_one_gives_way(made):
@@ -102,16 +118,72 @@ def test_of_two_that_claim_at_once_one_gives_way(made):
     assert sorted(outcomes) == ["held", "refused"]
 
 
+@pytest.mark.parametrize("expired", [False, True])
+def test_a_numbered_lock_is_had_once_however_slow_its_writers(made, monkeypatch, expired):
+    """Of many that find it free, or expired, at once, each stopped anywhere on its way to it."""
+    if not bucket.CREATES:
+        pytest.skip("a store that overwrites without asking cannot promise this")
+    if expired:
+        made.pipe(lock_of(made, 3), b"host 1 abc 7")
+    holders, most, refused, one = [], [], [], threading.Lock()
+    # Seconds before creating it, some of them longer than a lock lives.
+    wait = {"a": 0, "b": 0.3, "c": 1.0, "d": 0.1, "e": 0.6, "f": 0.02}
+    pipe_file = made.pipe_file
+
+    def late(path, value, mode="overwrite", **options):
+        if mode == "create":
+            time.sleep(wait.get(threading.current_thread().name, 0))
+        return pipe_file(path, value, mode, **options)
+
+    monkeypatch.setattr(made, "pipe_file", late)
+
+    def claim():
+        try:
+            with bucket.claim(WORKDIR) as check:
+                with one:
+                    holders.append(1)
+                    most.append(len(holders))
+                time.sleep(0.1)
+                check()
+                with one:
+                    holders.pop()
+        except UserError as error:
+            refused.append(str(error))
+
+    threads = [threading.Thread(target=claim, name=name) for name in wait]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert max(most) == 1 and len(most) + len(refused) == len(wait)
+    assert all("another process works in" in text for text in refused)
+    assert not names(made)
+    with bucket.claim(WORKDIR) as check:
+        check()
+
+
+def test_who_slept_beyond_its_lock_writes_nothing_after_it(made, monkeypatch):
+    monkeypatch.setattr(bucket, "RENEWS", 3600.0)  # its thread sleeps, too
+    with bucket.claim(WORKDIR) as check:
+        store = results.Results(WORKDIR, check)
+        monkeypatch.setattr(bucket, "RENEWS", 0.05)
+        with bucket.claim(WORKDIR) as others:
+            results.Results(WORKDIR, others).append({"key": "b"})
+            with pytest.raises(UserError, match="another process has taken over"):
+                store.append({"key": "a"})
+    assert [row["key"] for row in results.read(WORKDIR)] == ["b"]
+
+
 def test_a_lock_that_was_taken_over_stops_the_rows(made):
     with bucket.claim(WORKDIR) as check:
         store = results.Results(WORKDIR, check)
         store.append({"key": "a"})
-        made.pipe("/bucket/runs/w/.lock", b"host 2 def 0")
+        made.pipe(lock_of(made, 2), b"host 2 def 0")
         time.sleep(4 * bucket.RENEWS)
         with pytest.raises(UserError, match="another process has taken over gs://bucket/runs/w"):
             store.append({"key": "b"})
     assert [row["key"] for row in results.read(WORKDIR)] == ["a"]
-    assert made.cat("/bucket/runs/w/.lock") == b"host 2 def 0"
+    assert made.cat(lock_of(made, 2)) == b"host 2 def 0"
 
 
 def test_without_a_client_package_one_line_says_so(monkeypatch):

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 import tqdm
 
 from speccascade.errors import UserError
+from speccascade.formats import paths
 
 LANGUAGES = ("en", "de")
 _OPENERS = {"": open, ".bz2": bz2.open, ".xz": lzma.open}
@@ -30,7 +31,7 @@ def read(directory: str) -> dict[str, str]:
     Raises:
       UserError: they are not there and cannot be fetched, or cannot be read.
     """
-    folder = pathlib.Path(directory)
+    folder = pathlib.Path(paths.on_disk(directory, "task.path"))
     if any(_find(folder, language) is None for language in LANGUAGES):
         fetch(folder)
     texts = {}
