@@ -67,7 +67,7 @@ def generate_text(
     stats = {name: np.asarray(values) for name, values in output.stats._asdict().items()}
     return [
         Completion(
-            text=engine.text(own),
+            text=engine.text(own, ids[i]),
             tokens=own,
             statistics=metrics.rates(
                 {name: float(stats[name][i]) for name in decode.Stats._fields},

@@ -95,7 +95,8 @@ def _subjects(
     if named := [name for name, (model, _) in rows.items() if is_int8(model)]:
         raise UserError(f"{named[0]} is rounded already; give it as it was")
     prompts = tokenizer.encode_prompts([e.prompt for e in examples], chat)
-    answers = tokenizer.encode_batch([e.answer for e in examples])
+    begin = any(models.answers_begin(model) for model, _ in rows.values())
+    answers = tokenizer.encode_answers([e.answer for e in examples], begin)
     texts = list(zip(prompts, answers, strict=True))
     return [Subject(name, *row, texts) for name, row in rows.items()]
 

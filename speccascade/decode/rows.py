@@ -22,6 +22,7 @@ class Rows(NamedTuple):
       temperature: float32 [B], 0 for greedy.
       rule_index: int32 [B], which of the run's rules the row follows.
       max_new_tokens: int32 [B]; 0 for a row that only fills the batch.
+      stop_state: int32 [B], the state of the stop automaton in which the row begins.
       stop_table: int32 [S, V], from `stopping.stop_table`.
       drafter_truncation: limits on the drafter's distribution, or None.
       expert_truncation: limits on the expert's distribution, or None.
@@ -35,6 +36,7 @@ class Rows(NamedTuple):
     temperature: jax.Array
     rule_index: jax.Array
     max_new_tokens: jax.Array
+    stop_state: jax.Array
     stop_table: jax.Array
     drafter_truncation: Truncation | None = None
     expert_truncation: Truncation | None = None
@@ -51,6 +53,7 @@ def make_rows(
     seed: int | Sequence[int] = 0,
     example_ids: Sequence[int] | None = None,
     rule_index: int | Sequence[int] = 0,
+    stop_state: int | Sequence[int] = 0,
     drafter_truncation: Truncation | None = None,
     expert_truncation: Truncation | None = None,
     middle_rule: Rule | None = None,
@@ -66,6 +69,7 @@ def make_rows(
       seed: per row or for all.
       example_ids: per row; 0, 1, 2, ... where not given.
       rule_index: per row or for all.
+      stop_state: per row or for all, see `stopping.stop_table`.
       drafter_truncation: fields per row or scalars.
       expert_truncation: fields per row or scalars.
       middle_rule: the rule of a `CascadeDrafter`, knobs per row or scalars.
@@ -102,6 +106,7 @@ def make_rows(
         temperature=temperatures,
         rule_index=per_row(rule_index, np.int32),
         max_new_tokens=per_row(max_new_tokens, np.int32),
+        stop_state=per_row(stop_state, np.int32),
         stop_table=np.asarray(stop_table),
         drafter_truncation=_truncation(drafter_truncation, per_row),
         expert_truncation=_truncation(expert_truncation, per_row),

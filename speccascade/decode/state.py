@@ -123,7 +123,7 @@ def initial(rows: Rows, width: int, last, position, drafter: Any, expert: Any) -
         previous=jnp.take_along_axis(rows.prompt, before, axis=1)[:, 0],
         last=last,
         position=position,
-        stop_state=full(0, jnp.int32),
+        stop_state=rows.stop_state,
         done=rows.max_new_tokens <= 0,
         invalid=full(False, bool),
         stats=Stats(*(full(0, jnp.float32) for _ in Stats._fields)),

@@ -100,8 +100,7 @@ def run(
         output = _decode(engine, prompts, kinds, part, batch_size)
         seconds = (time.monotonic() - began) / len(part)
         for row, (tally, index) in enumerate(part):
-            example = prompts[tally.job.split].examples[index]
-            _count(engine, task, example, tally, index, output, row)
+            _count(engine, task, prompts[tally.job.split], tally, index, output, row)
             tally.seconds += seconds
         advance(len(part))
         for tally in dict.fromkeys(tally for tally, _ in part):
@@ -133,9 +132,10 @@ def _decode(engine, prompts, kinds, part, batch_size) -> decode.Output:
     return output._replace(tokens=tokens, num_tokens=num_tokens, invalid=invalid, stats=stats)
 
 
-def _count(engine, task, example, tally, index, output, row) -> None:
-    text = engine.text(output.tokens[row, : output.num_tokens[row]])
-    tally.scores[index] = task.score(text, example)
+def _count(engine, task, prompts, tally, index, output, row) -> None:
+    prompt = prompts.requests[index].prompt
+    text = engine.text(output.tokens[row, : output.num_tokens[row]], prompt)
+    tally.scores[index] = task.score(text, prompts.examples[index])
     tally.invalid += int(output.invalid[row])
     for field, values in output.stats._asdict().items():
         tally.counts[field] += float(values[row])

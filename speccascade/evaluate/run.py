@@ -174,7 +174,7 @@ def _tokenize(
             engine.request(prompt, example.id, f"the prompt of {split} example {example.id}")
             for prompt, example in zip(ids[split], found, strict=True)
         ]
-        answers = pair.tokenizer.encode_batch([e.answer for e in found])
+        answers = pair.encode_answers([e.answer for e in found])
         prompts[split] = quality.Prompts(found, requests, answers)
     return engine, prompts
 

@@ -11,7 +11,7 @@ from speccascade.models.t5_config import T5Config
 from speccascade.models.transformer import DecoderOnly
 from speccascade.models.transformer_config import TransformerConfig
 
-__all__ = ["Cache", "Model", "Params", "Prefilled", "build", "describe"]
+__all__ = ["Cache", "Model", "Params", "Prefilled", "answers_begin", "build", "describe"]
 
 FAMILIES = {
     "decoder_only": (DecoderOnly, TransformerConfig),
@@ -39,6 +39,14 @@ def build(config: Mapping[str, Any]) -> Model:
     if missing := sorted(needed - set(fields)):
         raise UserError(f"model config lacks {', '.join(missing)}")
     return model_class(config_class(**fields))
+
+
+def answers_begin(model: Model) -> bool:
+    """Returns whether an answer is a text of its own, as behind an encoder.
+
+    Another model's answer goes on from the text of its prompt.
+    """
+    return isinstance(model, EncoderDecoder)
 
 
 def describe(model: Model) -> dict[str, Any]:

@@ -69,6 +69,15 @@ class Pair:
         """Returns the ids that the models read of each prompt."""
         return self.tokenizer.encode_prompts(prompts, chat=self.chat)
 
+    @property
+    def answers_begin(self) -> bool:
+        """Whether an answer is a text of its own, rather than going on from its prompt."""
+        return models.answers_begin(self.expert)
+
+    def encode_answers(self, answers: Sequence[str]) -> list[list[int]]:
+        """Returns the ids of answers as the models would write them."""
+        return self.tokenizer.encode_answers(answers, self.answers_begin)
+
     def laid_out(self, layout: Layout | None) -> "Pair":
         """Returns the pair with its parameters where a layout has them; None changes nothing."""
         if layout is None:

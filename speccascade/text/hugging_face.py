@@ -10,12 +10,11 @@ import tokenizers
 from etils import epath
 
 from speccascade.errors import UserError
-from speccascade.text import byte_level
+from speccascade.text import token_content
 from speccascade.text.interface import Tokenizer
 from speccascade.text.settings import Files, Settings
 
 FILE = "tokenizer.json"
-_SPACE = "\N{LOWER ONE EIGHTH BLOCK}"  # how most vocabularies write a space
 
 
 class HuggingFaceTokenizer(Tokenizer):
@@ -43,7 +42,8 @@ class HuggingFaceTokenizer(Tokenizer):
         try:
             data = json.loads(text)
             model, added = data["model"], data.get("added_tokens") or []
-            ids = _ids(model) | {token["content"]: token["id"] for token in added}
+            vocab = _ids(model)
+            ids = vocab | {token["content"]: token["id"] for token in added}
             unknown = _unknown(model)
         except (ValueError, KeyError, TypeError, IndexError) as error:
             raise UserError(
@@ -62,12 +62,17 @@ class HuggingFaceTokenizer(Tokenizer):
         for index, secret in self._secret.items():
             if self._inner.token_to_id(secret) != index:
                 raise UserError(f"{source} gives token {index} two ids; copy the checkpoint again")
-        literal = {token["content"] for token in added} | set(special)
-        content = _content(data.get("decoder"), model, source)
+        falls_back = bool(model.get("byte_fallback"))
+        content = token_content.of_decoder(data.get("decoder"), falls_back, source)
         tokens = [b""] * (max(ids.values()) + 1)
         for name, index in ids.items():
-            tokens[index] = name.encode() if name in literal else content(name)
-        self._space = _bytes_of_a(self._inner, tokens).startswith(b" ")
+            tokens[index] = name.encode() if name in special else content(name)
+        for name in {token["content"] for token in added} - special.keys():
+            # A letter such as "é" stands for a byte in the byte-level alphabet, but an added token
+            # is found in the text itself, where it is that letter.
+            data, is_byte = tokens[ids[name]], name in vocab and len(tokens[ids[name]]) == 1
+            if not is_byte and not _is_text(data):
+                tokens[ids[name]] = name.encode()
         super().__init__(tokens, special, settings)
 
     @classmethod
@@ -82,10 +87,6 @@ class HuggingFaceTokenizer(Tokenizer):
         partial = directory / (FILE + ".partial")
         partial.write_text(self._text)
         partial.replace(directory / FILE)
-
-    @property
-    def _leading_space(self) -> bool:
-        return self._space
 
     def _encoder(self, data: Mapping[str, Any], renamed: Mapping[str, str]) -> tokenizers.Tokenizer:
         model = dict(data["model"])
@@ -179,33 +180,9 @@ def _around(processor: Mapping[str, Any] | None, source: str) -> tuple[tuple, tu
     return tuple(found.ids[:at]), tuple(found.ids[at + 1 :])
 
 
-def _content(decoder: Mapping[str, Any] | None, model: Mapping[str, Any], source: str):
-    """Returns the function from a token of the vocabulary to its bytes."""
-    parts = [] if decoder is None else decoder.get("decoders", [decoder])
-    kinds = {part["type"] for part in parts}
-    if "ByteLevel" in kinds:
-        return byte_level.to_bytes
-    spaces = {}
-    for part in parts:
-        if part["type"] == "Metaspace":
-            spaces = {part.get("replacement", _SPACE): " "}
-        elif part["type"] == "Replace":
-            spaces[part["pattern"].get("String")] = part["content"]
-    unknown = kinds - {"Metaspace", "Replace", "ByteFallback", "Fuse", "Strip"}
-    if unknown or not spaces or None in spaces:
-        names = ", ".join(sorted(unknown or kinds)) or "none"
-        raise UserError(f"{source} has a decoder that is not implemented ({names})")
-    falls_back = "ByteFallback" in kinds or bool(model.get("byte_fallback"))
-
-    def content(token: str) -> bytes:
-        if falls_back and len(token) == 6 and token.startswith("<0x") and token.endswith(">"):
-            return bytes.fromhex(token[3:5])
-        for symbol, text in spaces.items():
-            token = token.replace(symbol, text)
-        return token.encode()
-
-    return content
-
-
-def _bytes_of_a(inner: tokenizers.Tokenizer, tokens: Sequence[bytes]) -> bytes:
-    return b"".join(tokens[i] for i in inner.encode("a", add_special_tokens=False).ids)
+def _is_text(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

@@ -10,10 +10,10 @@ from etils import epath
 from speccascade.errors import UserError
 from speccascade.text.interface import Tokenizer
 from speccascade.text.settings import Files, Settings
+from speccascade.text.token_content import SPACE
 
 FILE = "tokenizer.model"
 _ADDED_FILE = "tokenizer_added.json"
-_SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
 
 
 class SentencePieceTokenizer(Tokenizer):
@@ -57,15 +57,13 @@ class SentencePieceTokenizer(Tokenizer):
                 tokens.append(piece.encode())
                 special[piece] = index
             else:
-                tokens.append(piece.replace(_SPACE, " ").encode())
+                tokens.append(piece.replace(SPACE, " ").encode())
         self._added = _added(files, size)
         tokens += [b""] * (max(self._added.values(), default=size - 1) + 1 - size)
         for name, index in self._added.items():
             tokens[index] = name.encode()
         special |= self._added
         settings = settings or files.saved() or _settings(inner, special, files)
-        pieces = inner.encode("a", out_type=str)
-        self._space = bool(pieces) and pieces[0].startswith(_SPACE)
         super().__init__(tokens, special, settings)
 
     @classmethod
@@ -81,10 +79,6 @@ class SentencePieceTokenizer(Tokenizer):
         partial = directory / (FILE + ".partial")
         partial.write_bytes(self._proto)
         partial.replace(directory / FILE)
-
-    @property
-    def _leading_space(self) -> bool:
-        return self._space
 
     def _encode(self, texts: Sequence[str]) -> list[list[int]]:
         return self._inner.encode(list(texts), out_type=int)

@@ -65,12 +65,17 @@ class Problems:
         }
 
 
-def tokenize(task: Task, split: str, tokenizer: Tokenizer, row_length: int) -> Problems:
-    """All of a split, or a `UserError` if a problem is longer than `row_length` tokens."""
+def tokenize(
+    task: Task, split: str, tokenizer: Tokenizer, row_length: int, answers_begin: bool = False
+) -> Problems:
+    """All of a split, or a `UserError` if a problem is longer than `row_length` tokens.
+
+    With `answers_begin`, answers are texts of their own, as an encoder-decoder writes them.
+    """
     examples = task.examples(split)
     # Prompt and answer apart, as decoding meets them.
     prompts = tokenizer.encode_prompts([e.prompt for e in examples])
-    answers = tokenizer.encode_batch([e.answer for e in examples])
+    answers = tokenizer.encode_answers([e.answer for e in examples], answers_begin)
     prompt_length = np.array([len(p) for p in prompts], np.int32)
     length = prompt_length + np.array([len(a) + 1 for a in answers], np.int32)
     if length.max() > row_length:
@@ -86,7 +91,12 @@ def tokenize(task: Task, split: str, tokenizer: Tokenizer, row_length: int) -> P
 
 
 def load_or_tokenize(
-    path: str, task: Task, split: str, tokenizer: Tokenizer, row_length: int
+    path: str,
+    task: Task,
+    split: str,
+    tokenizer: Tokenizer,
+    row_length: int,
+    answers_begin: bool = False,
 ) -> Problems:
     """`tokenize`, kept in the file `path` (.npz) for the next start."""
     try:
@@ -95,7 +105,7 @@ def load_or_tokenize(
                 return Problems(saved["tokens"], saved["prompt_length"], saved["length"])
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         pass  # absent or cut short: made anew below
-    problems = tokenize(task, split, tokenizer, row_length)
+    problems = tokenize(task, split, tokenizer, row_length, answers_begin)
     os.makedirs(os.path.dirname(path), exist_ok=True)
     partial = path + ".partial.npz"
     np.savez(

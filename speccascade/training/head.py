@@ -153,7 +153,7 @@ def read(pair: pairs.Pair, examples: Sequence[tasks.Example]) -> Positions:
     What is beyond the pair's context is left out.
     """
     prompts = pair.encode_prompts([e.prompt for e in examples])
-    answers = pair.tokenizer.encode_batch([e.answer for e in examples])
+    answers = pair.encode_answers([e.answer for e in examples])
     end = pair.tokenizer.eos_ids[0]
     texts = [
         (prompt, [*prompt, *answer, end][: pair.context_length])
