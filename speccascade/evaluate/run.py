@@ -185,6 +185,7 @@ def _provenance(config: Mapping[str, Any], task: tasks.Task, pair: pairs.Pair) -
         "config": digest(config),
         "pair": pair.hash,
         "tokenizer": pair.tokenizer.content_hash,
+        **({"date": pair.date} if pair.date else {}),
         "code": provenance.code_version(),
         "numerics": provenance.numerics(),
     }

@@ -22,8 +22,9 @@ def load(source: str | Mapping[str, Any], layout: Layout | None = None) -> Pair:
         `{"drafter": SOURCE, "expert": SOURCE}`, each as `load_model` takes it. Beside the two may
         stand `middle`, the source of a third model, between them; `context_length`, the most tokens
         that prompt and answer may have; `chat`, whether a prompt goes into the expert's chat
-        template; `dtype`, in which the models are kept and compute, where not in their own; and
-        `weights`, "int8" to round those of all.
+        template; `date`, the day that a template is told where it asks for today ("2024-07-26" if
+        none is given); `dtype`, in which the models are kept and compute, where not in their own;
+        and `weights`, "int8" to round those of all.
       layout: how the pair lies on a mesh; None for one device.
 
     Raises:

@@ -14,7 +14,7 @@ from speccascade.pairs.pair import MIDDLE, ONE_DEVICE, ROLES, Pair
 from speccascade.sharding import Layout
 from speccascade.sharding.layout import loading
 
-_OPTIONS = ("context_length", "chat", "dtype", "weights")
+_OPTIONS = ("context_length", "chat", "date", "dtype", "weights")
 
 
 def load_model(
@@ -59,6 +59,13 @@ def combine(source: Mapping[str, Any], layout: Layout | None) -> Pair:
         found[MIDDLE] = load_as(source[MIDDLE], expert=expert.params)
     size = max(_shared_ids(found, role, source) for role in roles if role != "expert")
     trimmed = {role: trim.to_vocabulary(*found[role][:2], size) for role in roles}
+    tokenizer = found["expert"][2].trimmed(size)
+    if (date := source.get("date")) is not None:
+        if not source.get("chat"):
+            raise UserError(
+                f"pair.date={date} is for a chat template; set pair.chat or leave it out"
+            )
+        tokenizer = tokenizer.dated(date)
     return Pair(
         name=" + ".join(
             os.path.basename(os.path.normpath(source[role]))
@@ -67,7 +74,7 @@ def combine(source: Mapping[str, Any], layout: Layout | None) -> Pair:
         ),
         **{role: trimmed[role][0] for role in roles},
         params={role: parameter_files.cast(*trimmed[role]) for role in roles},
-        tokenizer=found["expert"][2].trimmed(size),
+        tokenizer=tokenizer,
         context_length=_context_length(source, (m.context_length for m in found.values())),
         chat=source.get("chat", False),
     )

@@ -56,6 +56,7 @@ class _Described(NamedTuple):
     context_length: int
     models: dict[str, Mapping[str, Any]]
     chat: bool
+    date: str | None
 
     @property
     def shares(self) -> bool:
@@ -80,7 +81,11 @@ def _described(directory: str) -> _Described:
             role: found[role] for role in (*ROLES, MIDDLE) if role in ROLES or role in found
         }
         return _Described(
-            found["name"], found["context_length"], described, found.get("chat", False)
+            found["name"],
+            found["context_length"],
+            described,
+            found.get("chat", False),
+            found.get("date"),
         )
     except (KeyError, TypeError):
         raise UserError(f"{where} describes no pair; export the pair again") from None
@@ -131,6 +136,9 @@ def _beside(described: _Described, directory: str) -> Pair:
     expert, params = trim.to_vocabulary(found.model, found.params, size)
     drafter = models.build(described.models["drafter"])
     shared = {SHARED: params[SHARED]}
+    tokenizer = found.tokenizer
+    if described.date is not None:  # an expert elsewhere knows nothing of the pair's
+        tokenizer = tokenizer.dated(described.date)
     return Pair(
         name=described.name,
         drafter=drafter,
@@ -139,7 +147,7 @@ def _beside(described: _Described, directory: str) -> Pair:
             "drafter": parameter_files.read(_file(directory, "drafter"), drafter, shared),
             "expert": parameter_files.cast(expert, params),
         },
-        tokenizer=found.tokenizer,
+        tokenizer=tokenizer,
         context_length=described.context_length,
         chat=described.chat,
     )
@@ -185,6 +193,7 @@ def write(
         "name": pair.name,
         "context_length": pair.context_length,
         **({"chat": True} if pair.chat else {}),
+        **({"date": pair.date} if pair.date else {}),
         **described,
         "training": dict(notes),
     }

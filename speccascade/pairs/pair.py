@@ -70,6 +70,11 @@ class Pair:
         return self.tokenizer.encode_prompts(prompts, chat=self.chat)
 
     @property
+    def date(self) -> str | None:
+        """The day that prompts name as today; None where they name none."""
+        return self.tokenizer.settings.date if self.chat else None
+
+    @property
     def answers_begin(self) -> bool:
         """Whether an answer is a text of its own, rather than going on from its prompt."""
         return models.answers_begin(self.expert)

@@ -15,8 +15,10 @@ from speccascade.evaluate.jobs import ORACLE, QUALITY, TEACHER_FORCED, TIMING, p
 from speccascade.evaluate.settings import Setting, expand
 from speccascade.tasks import aggregate
 
-# What all rows of a report must share; timings the machine besides.
+# What all rows of a report must share; timings the machine besides, and the day that chat prompts
+# name as today where they name one.
 SHARED = ("task", "config", "pair", "tokenizer", "code", "numerics")
+_DATE = "date"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,7 +175,9 @@ def collect(rows: Sequence[Mapping[str, Any]], config: Mapping[str, Any], comman
     if not rows:
         raise UserError(f"there are no results yet; run {command}")
     shared = {name: rows[-1][name] for name in SHARED}
-    alike = [row for row in rows if all(row[name] == shared[name] for name in SHARED)]
+    if _DATE in rows[-1]:
+        shared[_DATE] = rows[-1][_DATE]
+    alike = [row for row in rows if all(row.get(k) == value for k, value in shared.items())]
     timed = [row for row in alike if row["kind"] == TIMING]
     machine = timed[-1]["machine"] if timed else None
     quality = [row for row in alike if row["kind"] == QUALITY]

@@ -4,6 +4,7 @@ byte_bpe.py          byte-level BPE that this package trains
 hugging_face.py      a Hugging Face `tokenizer.json`
 sentence_piece.py    a SentencePiece `.model`
 gguf_vocabulary.py   the vocabulary inside a GGUF file
+token_content.py     the bytes of a token, from the decoder of a `tokenizer.json`
 settings.py          what stands beside a vocabulary: end-of-sequence ids, BOS, the chat template
 chat.py              chat templates
 """

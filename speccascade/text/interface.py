@@ -219,6 +219,16 @@ class Tokenizer(abc.ABC):
         written, and an id without a token has none."""
         return list(self._tokens)
 
+    def dated(self, date: str) -> Self:
+        """Returns this tokenizer with a chat template that takes `date` for today.
+
+        Raises:
+          UserError: it is no day such as "2024-07-26", or the template asks for none.
+        """
+        other = copy.copy(self)
+        other.settings = self.settings.replace(date=date)
+        return other
+
     def trimmed(self, vocab_size: int) -> Self:
         """Returns this tokenizer without the ids from `vocab_size` on.
 

@@ -149,9 +149,7 @@ def _added(files: Files, size: int) -> dict[str, dict[str, Any]]:
 
 def _described(added: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Returns the JSON-ready form, in which a special token is its id."""
-    return {
-        name: token["id"] if token["special"] else dict(token) for name, token in added.items()
-    }
+    return {name: token["id"] if token["special"] else dict(token) for name, token in added.items()}
 
 
 def _pattern(spelled: Mapping[str, Mapping[str, Any]]) -> re.Pattern:
