@@ -325,6 +325,28 @@ def test_chat(tmp_path):
     )
 
 
+def test_the_day_of_a_chat_template(tmp_path):
+    template = "{{ strftime_now('%Y-%m-%d') }} {{ messages[0].content }}<|im_end|>"
+    tokenizer = text.load(makers.byte_level(tmp_path / "tokenizer", chat_template=template))
+    sources = {
+        role: write_workdir(tmp_path, role, tokenizer.vocab_size, tokenizer) for role in pairs.ROLES
+    }
+    chat = {**sources, "chat": True}
+    usual, other = pairs.load(chat), pairs.load({**chat, "date": "2025-01-02"})
+    assert usual.date == "2024-07-26" and pairs.load(sources).date is None
+    assert other.date == "2025-01-02"
+    for pair in (usual, other):
+        [ids] = pair.encode_prompts(["Hi"])
+        assert tokenizer.decode(ids) == f"{pair.date} Hi"
+    pairs.export(other, tmp_path / "exported", {})
+    again = pairs.load(str(tmp_path / "exported"))
+    assert again.date == other.date and again.tokenizer == other.tokenizer
+    with pytest.raises(
+        UserError, match="pair.date=2025-01-02 is for a chat template; set pair.cha"
+    ):
+        pairs.load({**sources, "date": "2025-01-02"})
+
+
 def test_a_pair_without_chat_template(pair):
     with pytest.raises(UserError, match="pair tiny has no chat template; leave out chat"):
         dataclasses.replace(pair, chat=True)

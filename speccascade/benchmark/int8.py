@@ -97,7 +97,8 @@ def _subjects(
         tokenizer, chat, lengths = pair.tokenizer, pair.chat, pair.lengths
     if named := [name for name, (model, _) in rows.items() if is_int8(model)]:
         raise UserError(f"{named[0]} is rounded already; give it as it was")
-    answers = tokenizer.encode_batch([e.answer for e in examples])
+    begin = any(models.answers_begin(model) for model, _ in rows.values())
+    answers = tokenizer.encode_answers([e.answer for e in examples], begin)
     fitted = fit(
         partial(tokenizer.encode_prompts, chat=chat),
         [e.prompt for e in examples],

@@ -26,6 +26,7 @@ class Rows(NamedTuple):
       temperature: float32 [B], 0 for greedy.
       rule_index: int32 [B], which of the run's rules the row follows.
       max_new_tokens: int32 [B]; 0 for a row that only fills the batch.
+      stop_state: int32 [B], the state of the stop automaton in which the row begins.
       stop_table: int32 [S, V], from `stopping.stop_table`.
       drafter_truncation: limits on the drafter's distribution, or None.
       expert_truncation: limits on the expert's distribution, or None.
@@ -40,6 +41,7 @@ class Rows(NamedTuple):
     temperature: jax.Array
     rule_index: jax.Array
     max_new_tokens: jax.Array
+    stop_state: jax.Array
     stop_table: jax.Array
     drafter_truncation: Truncation | None = None
     expert_truncation: Truncation | None = None
@@ -56,6 +58,7 @@ def make_rows(
     seed: int | Sequence[int] = 0,
     example_ids: Sequence[int] | None = None,
     rule_index: int | Sequence[int] = 0,
+    stop_state: int | Sequence[int] = 0,
     drafter_truncation: Truncation | None = None,
     expert_truncation: Truncation | None = None,
     drafting: Any = None,
@@ -71,6 +74,7 @@ def make_rows(
       seed: any whole number, per row or for all.
       example_ids: whole numbers from 0 on, per row; 0, 1, 2, ... where not given.
       rule_index: per row or for all.
+      stop_state: per row or for all, see `stopping.stop_table`.
       drafter_truncation: fields per row or scalars; a `top_k` above the vocabulary keeps all.
       expert_truncation: fields per row or scalars.
       drafting: what the drafter asks of its rows, per row or scalars; see `Rows`.
@@ -144,6 +148,7 @@ def make_rows(
         temperature=temperatures,
         rule_index=whole("rule_index", rule_index, -_MOST),
         max_new_tokens=whole("max_new_tokens", max_new_tokens),
+        stop_state=whole("stop_state", stop_state),
         stop_table=np.asarray(stop_table),
         drafter_truncation=truncation(drafter_truncation),
         expert_truncation=truncation(expert_truncation),

@@ -149,7 +149,7 @@ def initial(
         previous=jnp.take_along_axis(rows.prompt, before, axis=1)[:, 0],
         last=last,
         position=position,
-        stop_state=full(0, jnp.int32),
+        stop_state=rows.stop_state,
         done=rows.max_new_tokens <= 0,
         invalid=full(False, bool),
         stats=Stats(**{**counts, "drafter_calls": dict.fromkeys(roles, zero)}),

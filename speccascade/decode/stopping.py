@@ -23,6 +23,7 @@ def stop_table(
     eos_ids: Iterable[int],
     stop_strings: Sequence[str] = (),
     token_bytes: Callable[[int], bytes] | None = None,
+    opening_bytes: Callable[[int], bytes] | None = None,
 ) -> np.ndarray:
     """Builds the table of moves.
 
@@ -30,11 +31,14 @@ def stop_table(
       vocab_size: V.
       eos_ids: ids that end a row.
       stop_strings: strings that end a row as soon as the generated text contains one.
-      token_bytes: the bytes of an id; needed for stop strings.
+      token_bytes: the bytes that an id adds to a text; needed for stop strings.
+      opening_bytes: the same of the first id that adds any, in a row whose answer begins a text
+        rather than going on with one; None where there is no such row.
 
     Returns:
       int32 [S, V]: from state s, token v leads to state `table[s, v]`, or ends the row (`STOP`).
-      Rows begin in state 0.
+      Rows begin in state 0; those whose answer begins a text begin in the last state, which
+      `opening_bytes` made.
 
     Raises:
       UserError: an id outside the vocabulary, or a stop string that is empty or no text.
@@ -46,15 +50,20 @@ def stop_table(
     if any(not s for s in stop_strings):
         raise UserError("a stop string is empty; leave it out or give it text")
     moves = _byte_automaton([s.encode() for s in stop_strings])
-    table = np.zeros((len(moves), vocab_size), np.int32)
+    opens = bool(stop_strings) and opening_bytes is not None
+    table = np.zeros((len(moves) + opens, vocab_size), np.int32)
     if stop_strings:
-        _follow(table, moves, [token_bytes(token) for token in range(vocab_size)])
+        tokens = [token_bytes(token) for token in range(vocab_size)]
+        _follow(table[: len(moves)], moves, tokens)
+    if opens:
+        _follow(table[-1:], moves, [opening_bytes(token) for token in range(vocab_size)])
+        table[-1, [not data for data in tokens]] = len(moves)  # the text has not begun yet
     table[:, eos_ids] = STOP
     return table
 
 
 def _follow(table: np.ndarray, moves: list[dict[int, int]], tokens: Sequence[bytes]) -> None:
-    """Fills `table` with every token's move from every state, all of them byte by byte at once."""
+    """Fills `table` with every token's move from its first states, byte by byte all at once."""
     lengths = np.array([len(data) for data in tokens])
     order = np.argsort(-lengths)  # the tokens that have an nth byte then stand in front
     lengths = lengths[order]
@@ -64,7 +73,7 @@ def _follow(table: np.ndarray, moves: list[dict[int, int]], tokens: Sequence[byt
     by_byte[STOP] = STOP
     for state, row in enumerate(moves):
         by_byte[state, list(row)] = list(row.values())
-    states = np.broadcast_to(np.arange(len(moves), dtype=np.int32)[:, None], table.shape).copy()
+    states = np.broadcast_to(np.arange(len(table), dtype=np.int32)[:, None], table.shape).copy()
     for n in range(lengths[0] if len(lengths) else 0):
         count = np.searchsorted(-lengths, -n)  # tokens of more than n bytes
         states[:, :count] = by_byte[states[:, :count], letters[first[:count] + n]]

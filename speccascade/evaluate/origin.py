@@ -5,6 +5,7 @@ A row keeps these as fields of its own, and its key is a digest of them:
     task, split       names
     pair, tokenizer   hashes of their content, the chat template included
     numerics          what rounding depends on: JAX, the kind of device, the mesh
+    date              the day that chat prompts name as today, where they name one
     decoding          what answers depend on beside those: limits, stop strings, a version
     examples          the prompts; of what is measured on reference answers those too
     scoring           what makes scores of answers: the task's options, libraries, a version;
@@ -29,7 +30,7 @@ from speccascade.tasks import Example, Task
 from speccascade.workdir import provenance
 
 DECODING, SCORING, FORCING, TIMES = 1, 1, 1, 1
-COMMON = ("task", "pair", "tokenizer", "numerics")
+COMMON = ("task", "pair", "tokenizer", "numerics", "date")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Origin:
     """Where the rows of a sweep come from.
 
     Attributes:
-      common: the fields `COMMON`, which all rows have.
+      common: of the fields `COMMON` those that all rows have.
       decoding: of rows with answers.
       scoring: of quality rows.
       examples: by split.
@@ -105,6 +106,7 @@ def of(config: Mapping[str, Any], task: Task, engine: Engine, examples: Mapping)
         "pair": pair.hash,
         "tokenizer": pair.tokenizer.content_hash,
         "numerics": provenance.numerics() + mesh,
+        **({"date": pair.date} if pair.date else {}),
     }
     asked = {
         "max_new_tokens": engine.max_new_tokens,

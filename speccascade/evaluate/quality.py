@@ -195,7 +195,8 @@ def run(
             if output.invalid[row]:
                 tally.invalid.add(index)
             else:
-                tally.take(index, _answer(engine, tally.examples[index], output, row, seconds))
+                of = prompts[tally.job.split]
+                tally.take(index, _answer(engine, of, index, output, row, seconds))
         own = list(dict.fromkeys(tally for tally, _ in part))
         for tally in own:
             kept.add(tally, [i for t, i in part if t is tally and i not in t.invalid])
@@ -229,13 +230,13 @@ def _decode(engine, prompts, kinds, part, batch_size) -> decode.Output:
     return output._replace(**dict(zip(wanted, found, strict=True)))
 
 
-def _answer(engine, example, output, row, seconds) -> Answer:
+def _answer(engine, prompts, index, output, row, seconds) -> Answer:
     tokens = output.tokens[row, : output.num_tokens[row]].tolist()
     counts = output.stats.by_name()
     return {
-        **asked(example),
+        **asked(prompts.examples[index]),
         "tokens": tokens,
-        "text": engine.text(tokens),
+        "text": engine.text(tokens, prompts.requests[index].prompt),
         "finished": bool(output.finished[row]),
         "seconds": round(seconds, 4),
         "counts": {name: metrics.finite(float(values[row])) for name, values in counts.items()},

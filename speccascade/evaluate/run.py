@@ -170,7 +170,7 @@ def _tokenize(
             engine.request(p.ids, example.id, f"the prompt of {split} example {example.id}", p.cut)
             for p, example in zip(fitted[split], found, strict=True)
         ]
-        answers = pair.tokenizer.encode_batch([e.answer for e in found])
+        answers = pair.encode_answers([e.answer for e in found])
         prompts[split] = quality.Prompts(found, requests, answers)
     return engine, prompts
 

@@ -105,7 +105,7 @@ class _Scores:
             return None
         pairs = zip(examples, asked, strict=True)
         scores = [self._task.score(kept[place]["text"], example) for example, place in pairs]
-        common = {name: old[name] for name in origin.COMMON}
+        common = {name: old[name] for name in origin.COMMON if name in old}
         found = origin.Origin(common, old["decoding"], self._scoring, {key[0]: examples})
         job = Job(QUALITY, Setting.from_fields(old), *key)
         return {**old, **quality.scored(scores, self._task), **found.row(job)}

@@ -73,7 +73,7 @@ def generate_text(
     stats = {name: np.asarray(values) for name, values in output.stats.by_name().items()}
     return [
         Completion(
-            text=engine.text(own),
+            text=engine.text(own, requests[i].prompt),
             tokens=own,
             statistics={
                 **metrics.rates(

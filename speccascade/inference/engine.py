@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -92,6 +93,8 @@ class Engine:
       stop_strings: what the text is cut at.
       prompt_slots: room for a prompt.
       max_new_tokens: room for an answer.
+      answers_begin: whether every answer is a text of its own; where not, only those of prompts
+        without text are.
     """
 
     pair: Pair
@@ -99,6 +102,7 @@ class Engine:
     stop_strings: tuple[str, ...]
     prompt_slots: int
     max_new_tokens: int
+    answers_begin: bool = False
 
     @classmethod
     def build(
@@ -117,7 +121,11 @@ class Engine:
         max_new_tokens = values.whole("max_new_tokens", max_new_tokens, 1)
         tokenizer = pair.tokenizer
         table = decode.stop_table(
-            tokenizer.vocab_size, tokenizer.eos_ids, stop_strings, tokenizer.token_bytes
+            tokenizer.vocab_size,
+            tokenizer.eos_ids,
+            stop_strings,
+            tokenizer.token_bytes,
+            partial(tokenizer.token_bytes, begins=True),
         )
         slots = prompt_slots(max(len(prompt) for prompt in prompts))
         longest = pair.lengths.longest_answer
@@ -127,7 +135,7 @@ class Engine:
                 f"give at most {MOST_NEW_TOKENS}, or the pair an answer_length"
             )
         room = int(max_new_tokens if longest is None else min(max_new_tokens, longest))
-        return cls(pair, table, stop_strings, slots, room)
+        return cls(pair, table, stop_strings, slots, room, pair.answers_begin)
 
     def request(self, prompt: Sequence[int], example_id: int, name: str, cut: int = 0) -> Request:
         """Returns the request for a prompt, whose answer may take all room that there is.
@@ -196,6 +204,7 @@ class Engine:
             seed=[s.seed for s in settings],
             example_ids=[request.example_id for request in requests],
             rule_index=_rule_index(settings, kinds),
+            stop_state=[self._stop_state(request.prompt) for request in requests],
             drafter_truncation=_truncation([s.drafter_truncation for s in settings]),
             expert_truncation=_truncation([s.expert_truncation for s in settings]),
             drafting=_middle_rule(settings),
@@ -233,9 +242,22 @@ class Engine:
         models = pair.drafter, pair.expert
         return lambda: cascade(*models, pair.params, value, rows, room, pair.layout)
 
-    def text(self, tokens: Sequence[int]) -> str:
-        """Returns the text of generated tokens, up to the first stop string."""
-        return cut(self.pair.tokenizer.decode(tokens), self.stop_strings)
+    def begins(self, prompt: Sequence[int]) -> bool:
+        """Returns whether the answer to a prompt begins a text, rather than going on with one."""
+        return self.answers_begin or not self.pair.tokenizer.data(prompt)
+
+    def _stop_state(self, prompt: Sequence[int]) -> int:
+        return len(self.stop_table) - 1 if self.begins(prompt) else 0
+
+    def text(self, tokens: Sequence[int], prompt: Sequence[int] | None = None) -> str:
+        """Returns the text of an answer, up to the first stop string.
+
+        Args:
+          tokens: what was generated.
+          prompt: what it answers; None where the prompt is known to have text.
+        """
+        begins = self.answers_begin if prompt is None else self.begins(prompt)
+        return cut(self.pair.tokenizer.decode(tokens, begins), self.stop_strings)
 
 
 def _rule_index(settings: Sequence[Setting], kinds: Sequence[Setting]) -> list[int]:

@@ -15,7 +15,7 @@ from speccascade.models.t5_config import T5Config
 from speccascade.models.transformer import DecoderOnly
 from speccascade.models.transformer_config import TransformerConfig
 
-__all__ = ["Cache", "Model", "Params", "Prefilled", "build", "describe"]
+__all__ = ["Cache", "Model", "Params", "Prefilled", "answers_begin", "build", "describe"]
 
 FAMILIES = {
     "decoder_only": (DecoderOnly, TransformerConfig),
@@ -64,6 +64,14 @@ def _typed(fields: Fields, name: str, kind: Any) -> Any:
         return tuple(fields.booleans(name))
     getters = {int: fields.integer, float: fields.number, bool: fields.boolean, str: fields.text}
     return getters[inner](name)
+
+
+def answers_begin(model: Model) -> bool:
+    """Returns whether an answer is a text of its own, as behind an encoder.
+
+    Another model's answer goes on from the text of its prompt.
+    """
+    return isinstance(model, EncoderDecoder)
 
 
 def describe(model: Model) -> dict[str, Any]:

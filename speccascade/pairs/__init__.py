@@ -26,9 +26,10 @@ def load(source: str | os.PathLike | Mapping[str, Any], layout: Layout | None = 
         `{"drafter": SOURCE, "expert": SOURCE}`, each as `load_model` takes it; the drafter may
         be missing where no model drafts. Beside the two may stand `middle`, the source of a third
         model, between them; `context_length`, `prompt_length` and `answer_length`, the most tokens,
-        see `Pair`; `chat`, whether a prompt goes into the expert's chat template; `dtype`, in which
-        the models are kept and compute, where not in their own; and `weights`, "int8" to round
-        those of all.
+        see `Pair`; `chat`, whether a prompt goes into the expert's chat template; `date`, the day
+        that a template is told where it asks for today ("2024-07-26" if none is given); `dtype`, in
+        which the models are kept and compute, where not in their own; and `weights`, "int8" to
+        round those of all.
       layout: how the pair lies on a mesh; None for one device.
 
     Raises:

@@ -17,7 +17,7 @@ from speccascade.sharding.layout import loading
 from speccascade.workdir import parameter_files
 
 _LENGTHS = ("context_length", "prompt_length", "answer_length")
-_OPTIONS = (*_LENGTHS, "chat", "dtype", "weights")
+_OPTIONS = (*_LENGTHS, "chat", "date", "dtype", "weights")
 
 
 def load_model(
@@ -76,6 +76,13 @@ def combine(source: Mapping[str, Any], layout: Layout | None) -> Pair:
         default=min(expert.model.vocab_size, len(expert.tokenizer.tokens())),
     )
     trimmed = {role: trim.to_vocabulary(*found[role][:2], size) for role in roles}
+    tokenizer = found["expert"][2].trimmed(size)
+    if (date := source.get("date")) is not None:
+        if not source.get("chat"):
+            raise UserError(
+                f"pair.date={date} is for a chat template; set pair.chat or leave it out"
+            )
+        tokenizer = tokenizer.dated(date)
     return Pair(
         name=" + ".join(
             os.path.basename(os.path.normpath(source[role]))
@@ -84,7 +91,7 @@ def combine(source: Mapping[str, Any], layout: Layout | None) -> Pair:
         ),
         **{"drafter": None, **{role: trimmed[role][0] for role in roles}},
         params={role: parameter_files.cast(*trimmed[role]) for role in roles},
-        tokenizer=found["expert"][2].trimmed(size),
+        tokenizer=tokenizer,
         chat=source.get("chat", False),
         **lengths,
     ).made_of({role: found[role].origin for role in roles})

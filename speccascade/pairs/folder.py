@@ -64,6 +64,7 @@ class _Described(NamedTuple):
     lengths: dict[str, int | None]
     models: dict[str, Fields]
     chat: bool
+    date: str | None
 
     @property
     def shares(self) -> bool:
@@ -86,6 +87,7 @@ def _described(directory: str) -> _Described:
             {name: found.integer(name, None, at_least=1) for name in _LENGTHS},
             {role: found.object(role) for role in roles},
             found.boolean("chat", False),
+            found.text("date", None),
         )
     except UserError as error:
         raise UserError(f"{error}: it is damaged; export the pair again") from None
@@ -149,6 +151,9 @@ def _beside(described: _Described, directory: str) -> Pair:
     expert, params = trim.to_vocabulary(found.model, found.params, size)
     drafter = _built(described.models["drafter"])
     shared = {SHARED: params[SHARED]}
+    tokenizer = found.tokenizer
+    if described.date is not None:  # an expert elsewhere knows nothing of the pair's
+        tokenizer = tokenizer.dated(described.date)
     return Pair(
         name=described.name,
         drafter=drafter,
@@ -157,7 +162,7 @@ def _beside(described: _Described, directory: str) -> Pair:
             "drafter": parameter_files.read(_file(directory, "drafter"), drafter, shared),
             "expert": parameter_files.cast(expert, params),
         },
-        tokenizer=found.tokenizer,
+        tokenizer=tokenizer,
         chat=described.chat,
         **described.lengths,
     ).made_of(
@@ -211,6 +216,7 @@ def write(
         "context_length": pair.context_length,
         **{name: value for name, value in own.items() if value is not None},
         **({"chat": True} if pair.chat else {}),
+        **({"date": pair.date} if pair.date else {}),
         **described,
         "training": dict(notes),
     }

@@ -98,6 +98,20 @@ class Pair:
         lengths = self.lengths
         return fit(self.encode_prompts, prompts, [lengths.for_prompt(room) for room in rooms])
 
+    @property
+    def date(self) -> str | None:
+        """The day that prompts name as today; None where they name none."""
+        return self.tokenizer.settings.date if self.chat else None
+
+    @property
+    def answers_begin(self) -> bool:
+        """Whether an answer is a text of its own, rather than going on from its prompt."""
+        return models.answers_begin(self.expert)
+
+    def encode_answers(self, answers: Sequence[str]) -> list[list[int]]:
+        """Returns the ids of answers as the models would write them."""
+        return self.tokenizer.encode_answers(answers, self.answers_begin)
+
     def laid_out(self, layout: Layout | None) -> "Pair":
         """Returns the pair with its parameters where a layout has them; None changes nothing."""
         if layout is None:

@@ -169,7 +169,7 @@ def _rows(batch: int, prompt_length: int, vocab_size: int) -> Rows:
     def per_row(dtype, *more):
         return jax.ShapeDtypeStruct((batch, *more), dtype)
 
-    rows = Rows(*(per_row(jnp.int32) for _ in range(8)))
+    rows = Rows(*(per_row(jnp.int32) for _ in range(9)))
     return rows._replace(
         prompt=per_row(jnp.int32, prompt_length),
         seed=per_row(jnp.uint32, 2),

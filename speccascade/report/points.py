@@ -16,8 +16,8 @@ from speccascade.inference.setting import Setting, expand
 from speccascade.report.caveats import caveats
 from speccascade.tasks import aggregate
 
-# What all rows of a report must share; timings the machine besides.
-SHARED = ("task", "pair", "tokenizer")
+# What all rows of a report must share, the last where it is there; timings the machine besides.
+SHARED = ("task", "pair", "tokenizer", "date")
 
 # What makes an edition of a row, see `evaluate.origin`; the last two were there before the others.
 _EDITION = ("numerics", "decoding", "scoring", "forcing", "timing", "code", "config")
@@ -191,8 +191,8 @@ def collect(
     """
     if not rows:
         raise UserError(f"there are no results yet; run {command}")
-    shared = {name: rows[-1][name] for name in SHARED}
-    alike = [row for row in rows if all(row[name] == shared[name] for name in SHARED)]
+    shared = {name: rows[-1][name] for name in SHARED if name in rows[-1]}
+    alike = [row for row in rows if all(row.get(k) == value for k, value in shared.items())]
     asked = {_question(row): row.get("examples") for row in alike}
     alike = [row for row in alike if row.get("examples") in (None, asked[_question(row)])]
     newest = {row["kind"]: row for row in alike}

@@ -5,6 +5,7 @@ hugging_face.py      a Hugging Face `tokenizer.json`
 sentence_piece.py    a SentencePiece `.model`
 gguf_vocabulary.py   the vocabulary inside a GGUF file
 end_tokens.py        which of its tokens end an answer
+token_content.py     the bytes of a token, from the decoder of a `tokenizer.json`
 settings.py          what stands beside a vocabulary: end-of-sequence ids, BOS, the chat template
 chat.py              chat templates
 """

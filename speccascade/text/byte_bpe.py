@@ -32,8 +32,6 @@ def is_own(inner: tokenizers.Tokenizer) -> bool:
 class ByteBPE(Tokenizer):
     """Every byte string can be encoded; there are two special tokens and no chat template."""
 
-    _leading_space = False
-
     def __init__(self, inner: tokenizers.Tokenizer):
         """Takes a tokenizer for which `is_own` holds."""
         inner.encode_special_tokens = True

@@ -54,7 +54,7 @@ def segments(
         if not isinstance(role, str) or (special and guard.pattern.search(role)):
             raise UserError(f"the role {role!r} of a message must be a name, such as 'user'")
     try:
-        text = _compile(settings.template).render(
+        text = _compile(settings.template, settings.date).render(
             messages=hidden,
             add_generation_prompt=True,
             tools=None,
@@ -142,25 +142,25 @@ def _raise_exception(message: str) -> None:
     raise jinja2.TemplateError(message)
 
 
-def _strftime_now(format: str) -> str:
-    return datetime.datetime.now().strftime(format)
-
-
 def _tojson(value: Any, ensure_ascii: bool = False, **how: Any) -> str:
     """Writes JSON as templates expect it; Jinja's own would escape it for HTML."""
     return json.dumps(value, ensure_ascii=ensure_ascii, **how)
 
 
 @functools.lru_cache(maxsize=16)
-def _compile(template: str) -> jinja2.Template:
-    """Compiles a template in a sandbox, with what templates of checkpoints expect."""
+def _compile(template: str, date: str | None) -> jinja2.Template:
+    """Compiles a template in a sandbox, with what templates of checkpoints expect.
+
+    What it calls now is midnight of `date`, so that a prompt is the same every day.
+    """
     environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, jinja2.ext.loopcontrols]
     )
     environment.filters["tojson"] = _tojson
     functions: dict[str, Callable] = {
         "raise_exception": _raise_exception,
-        "strftime_now": _strftime_now,
     }
+    if date is not None:
+        functions["strftime_now"] = datetime.datetime.fromisoformat(date).strftime
     environment.globals.update(functions)
     return environment.from_string(template)

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import re
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -14,13 +13,11 @@ from etils import epath
 from speccascade.errors import UserError
 from speccascade.formats import text_files
 from speccascade.formats.fields import Fields, show
-from speccascade.text import byte_level
+from speccascade.text import token_content
 from speccascade.text.interface import Tokenizer
 from speccascade.text.settings import MOST_IDS, Files, Settings
 
 FILE = "tokenizer.json"
-_BYTE = re.compile("<0x[0-9A-Fa-f]{2}>")
-_SPACE = "\N{LOWER ONE EIGHTH BLOCK}"  # how most vocabularies write a space
 
 
 @contextlib.contextmanager
@@ -28,7 +25,7 @@ def refusing(problem: str) -> Iterator[None]:
     """Turns whatever the library raises for a file into one line that says what the problem is."""
     try:
         yield
-    except (KeyboardInterrupt, SystemExit):
+    except (KeyboardInterrupt, SystemExit, UserError):
         raise
     except BaseException as error:  # bare Exception, and panics, which are none
         reason = " ".join(str(error).split())
@@ -61,7 +58,8 @@ class HuggingFaceTokenizer(Tokenizer):
         model, data = fields.object("model"), fields.values
         _check(model)
         added = data.get("added_tokens") or []
-        ids = _ids(model)
+        vocab = _ids(model)
+        ids = dict(vocab)
         for token in fields.objects("added_tokens", []):
             ids[token.text("content")] = token.integer("id", at_most=MOST_IDS)
             token.boolean("special", False)
@@ -78,12 +76,19 @@ class HuggingFaceTokenizer(Tokenizer):
         for index, secret in self._secret.items():
             if self._inner.token_to_id(secret) != index:
                 raise UserError(f"{source} gives token {index} two ids; copy the checkpoint again")
-        literal = {token["content"] for token in added} | set(special)
-        content = _content(fields.object("decoder", {}), model)
+        decoder = fields.object("decoder", {}).values or None
+        falls_back = model.boolean("byte_fallback", False)
+        with refusing(f"{source} has a decoder that cannot be read"):
+            content = token_content.of_decoder(decoder, falls_back, source)
         tokens = [b""] * (max(ids.values()) + 1)
         for name, index in ids.items():
-            tokens[index] = name.encode() if name in literal else content(name)
-        self._space = _bytes_of_a(self._inner, tokens).startswith(b" ")
+            tokens[index] = name.encode() if name in special else content(name)
+        for name in {token["content"] for token in added} - special.keys():
+            # A letter such as "é" stands for a byte in the byte-level alphabet, but an added token
+            # is found in the text itself, where it is that letter.
+            data, is_byte = tokens[ids[name]], name in vocab and len(tokens[ids[name]]) == 1
+            if not is_byte and not _is_text(data):
+                tokens[ids[name]] = name.encode()
         super().__init__(tokens, special, settings)
 
     @classmethod
@@ -98,10 +103,6 @@ class HuggingFaceTokenizer(Tokenizer):
         partial = directory / (FILE + ".partial")
         partial.write_text(self._text, encoding="utf-8")
         partial.replace(directory / FILE)
-
-    @property
-    def _leading_space(self) -> bool:
-        return self._space
 
     def _encoder(self, data: Mapping[str, Any], renamed: Mapping[str, str]) -> tokenizers.Tokenizer:
         model = dict(data["model"])
@@ -209,35 +210,9 @@ def _around(processor: Mapping[str, Any] | None, source: str) -> tuple[tuple, tu
     return tuple(found.ids[:at]), tuple(found.ids[at + 1 :])
 
 
-def _content(decoder: Fields, model: Fields):
-    """Returns the function from a token of the vocabulary to its bytes."""
-    parts = decoder.objects("decoders", [decoder] if decoder.values else [])
-    kinds = {part.text("type") for part in parts}
-    if "ByteLevel" in kinds:
-        return byte_level.to_bytes
-    spaces = {}
-    for part in parts:
-        kind = part.text("type")
-        if kind == "Metaspace":
-            spaces = {part.text("replacement", _SPACE): " "}
-        elif kind == "Replace":
-            pattern = part.object("pattern").text("String", None)
-            spaces[pattern] = part.text("content")
-    unknown = kinds - {"Metaspace", "Replace", "ByteFallback", "Fuse", "Strip"}
-    if unknown or not spaces or None in spaces:
-        names = ", ".join(sorted(unknown or kinds)) or "none"
-        raise UserError(f"{model.source} has a decoder that is not implemented ({names})")
-    falls_back = "ByteFallback" in kinds or model.boolean("byte_fallback", False)
-
-    def content(token: str) -> bytes:
-        if falls_back and _BYTE.fullmatch(token):
-            return bytes.fromhex(token[3:5])
-        for symbol, text in spaces.items():
-            token = token.replace(symbol, text)
-        return token.encode()
-
-    return content
-
-
-def _bytes_of_a(inner: tokenizers.Tokenizer, tokens: Sequence[bytes]) -> bytes:
-    return b"".join(tokens[i] for i in inner.encode("a", add_special_tokens=False).ids)
+def _is_text(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

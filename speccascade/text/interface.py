@@ -12,6 +12,9 @@ from speccascade.errors import UserError
 from speccascade.formats import plain_text
 from speccascade.text.settings import Settings
 
+# What may stand before a text, to encode it as one that goes on.
+_MARKS = ("\n", "\0", "|", ")", "0")
+
 
 class Tokenizer(abc.ABC):
     """Text <-> token ids. Immutable; two tokenizers are equal if their content is.
@@ -44,6 +47,8 @@ class Tokenizer(abc.ABC):
         self._tokens = list(tokens)
         silent = set(self.special.values())
         self._bytes = [b"" if i in silent else token for i, token in enumerate(self._tokens)]
+        # Whether a space is put before a text that is encoded.
+        self._leading_space = self.data(self._encode(["a"])[0]).startswith(b" ")
         if settings.vocab_size is not None:
             self._trim(settings.vocab_size)
         if not settings.eos_ids:
@@ -104,6 +109,30 @@ class Tokenizer(abc.ABC):
             found = [prefix + ids + suffix for ids in found]
         return found
 
+    def encode_answers(self, answers: Sequence[str], begins: bool = False) -> list[list[int]]:
+        """Returns the ids of texts that go on from others, such as a prompt's answers.
+
+        Args:
+          answers: texts.
+          begins: whether they are texts of their own all the same, as behind an encoder. Otherwise
+            no space is put before them.
+        """
+        found = self.encode_batch(answers)
+        if begins or not self._leading_space:
+            return found
+        left = list(range(len(answers)))
+        # Behind a character that stays a token of its own, no space is put.
+        for mark in _MARKS:
+            lead = self.encode(mark)
+            if not self.data(lead).endswith(mark.encode()):
+                continue  # this vocabulary cannot write it
+            longer = self.encode_batch([mark + answers[i] for i in left])
+            apart = {i: ids for i, ids in zip(left, longer, strict=True) if _begin(ids, lead)}
+            for i, ids in apart.items():
+                found[i] = ids[len(lead) :]
+            left = [i for i in left if i not in apart]
+        return found
+
     def encode_prompts(self, prompts: Sequence[str], chat: bool = False) -> list[list[int]]:
         """Returns the ids of prompts.
 
@@ -162,25 +191,50 @@ class Tokenizer(abc.ABC):
 
         return segments(self.settings, self.special, messages)
 
-    def decode(self, ids: Iterable[int]) -> str:
-        """Returns the text of `ids`.
+    def decode(self, ids: Iterable[int], begins: bool = False) -> str:
+        """Returns the text that `ids` add to one that goes on, as an answer does from its prompt.
 
-        Special tokens vanish, bytes that are no UTF-8 become U+FFFD, and of a kind that puts a
-        space before a text that space is gone again.
+        Special tokens vanish, and bytes that are no UTF-8 become U+FFFD: also those of a character
+        that began before `ids`.
+
+        Args:
+          ids: of any tokens.
+          begins: whether a text begins with them. A kind that puts a space before a text takes it
+            away again.
         """
-        data = b"".join(self._bytes[int(i)] for i in ids)
-        if self._leading_space and data.startswith(b" "):
-            data = data[1:]
-        return data.decode("utf-8", errors="replace")
+        data = self.data(ids)
+        return (self._opened(data) if begins else data).decode("utf-8", errors="replace")
 
-    def token_bytes(self, index: int) -> bytes:
-        """Returns the bytes that a token stands for; empty for a special token."""
-        return self._bytes[index]
+    def data(self, ids: Iterable[int]) -> bytes:
+        """Returns the bytes that `ids` add to a text that goes on."""
+        return b"".join(self._bytes[int(i)] for i in ids)
+
+    def token_bytes(self, index: int, begins: bool = False) -> bytes:
+        """Returns the bytes that a token adds to a text; none for a special token.
+
+        With `begins` no token with bytes stands before it.
+        """
+        data = self._bytes[index]
+        return self._opened(data) if begins else data
+
+    def _opened(self, data: bytes) -> bytes:
+        """Returns what begins a text without the space that was put before it."""
+        return data.removeprefix(b" ") if self._leading_space else data
 
     def tokens(self) -> list[bytes]:
         """Returns each id's content, to compare vocabularies: a special token's is how it is
         written, and an id without a token has none."""
         return list(self._tokens)
+
+    def dated(self, date: str) -> Self:
+        """Returns this tokenizer with a chat template that takes `date` for today.
+
+        Raises:
+          UserError: it is no day such as "2024-07-26", or the template asks for none.
+        """
+        other = copy.copy(self)
+        other.settings = self.settings.replace(date=date)
+        return other
 
     def trimmed(self, vocab_size: int) -> Self:
         """Returns this tokenizer without the ids from `vocab_size` on.
@@ -210,11 +264,6 @@ class Tokenizer(abc.ABC):
     def save(self, directory: str | os.PathLike) -> None:
         """Writes files of which `speccascade.text.load(directory)` makes an equal tokenizer."""
 
-    @property
-    @abc.abstractmethod
-    def _leading_space(self) -> bool:
-        """Whether a space is put before a text that is encoded."""
-
     @abc.abstractmethod
     def _encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Encodes texts without special tokens."""
@@ -232,6 +281,10 @@ class Tokenizer(abc.ABC):
 
     def __hash__(self) -> int:
         return hash(self.content_hash)
+
+
+def _begin(ids: Sequence[int], lead: Sequence[int]) -> bool:
+    return list(ids[: len(lead)]) == list(lead)
 
 
 def show(token: bytes) -> str:

@@ -2,7 +2,9 @@
 
 import json
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import sentencepiece
 from etils import epath
@@ -11,17 +13,19 @@ from speccascade.errors import UserError
 from speccascade.formats.fields import Fields
 from speccascade.text.interface import Tokenizer
 from speccascade.text.settings import MOST_IDS, Files, Settings
+from speccascade.text.token_content import SPACE
 
 FILE = "tokenizer.model"
 _ADDED_FILE = "tokenizer_added.json"
-_SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
+_SIDES = ("lstrip", "rstrip")
 
 
 class SentencePieceTokenizer(Tokenizer):
     """Its control symbols are special tokens, and so are tokens added behind its own.
 
-    In a conversation every stretch of text between special tokens is encoded as a text of its own:
-    a model that puts a space before a text puts one before each.
+    Those that `tokenizer_config.json` adds as not special are text, which may spell them. Every
+    stretch of text between special or added tokens is encoded as a text of its own: a model that
+    puts a space before a text puts one before each.
     """
 
     def __init__(
@@ -58,15 +62,25 @@ class SentencePieceTokenizer(Tokenizer):
                 tokens.append(piece.encode())
                 special[piece] = index
             else:
-                tokens.append(piece.replace(_SPACE, " ").encode())
+                tokens.append(piece.replace(SPACE, " ").encode())
+        if _space_behind(inner):
+            raise UserError(
+                f"{source} puts a space behind a text (treat_whitespace_as_suffix), which is not "
+                "implemented"
+            )
         self._added = _added(files, size)
-        tokens += [b""] * (max(self._added.values(), default=size - 1) + 1 - size)
-        for name, index in self._added.items():
+        ids = {name: token["id"] for name, token in self._added.items()}
+        tokens += [b""] * (max(ids.values(), default=size - 1) + 1 - size)
+        for name, index in ids.items():
             tokens[index] = name.encode()
-        special |= self._added
-        settings = settings or files.saved() or _settings(inner, special, files)
-        pieces = inner.encode("a", out_type=str)
-        self._space = bool(pieces) and pieces[0].startswith(_SPACE)
+        settings = settings or files.saved() or _settings(inner, special | ids, files)
+        self._spelled = {
+            name: token
+            for name, token in self._added.items()
+            if not token["special"] and token["id"] not in settings.eos_ids
+        }
+        self._pattern = _pattern(self._spelled)
+        special |= {name: index for name, index in ids.items() if name not in self._spelled}
         super().__init__(tokens, special, settings)
 
     @classmethod
@@ -78,42 +92,85 @@ class SentencePieceTokenizer(Tokenizer):
         """Writes the model as it was read, and the settings beside it."""
         directory = epath.Path(directory)
         self.settings.save(directory)
-        (directory / _ADDED_FILE).write_text(json.dumps(self._added, indent=1) + "\n")
+        (directory / _ADDED_FILE).write_text(json.dumps(_described(self._added), indent=1) + "\n")
         partial = directory / (FILE + ".partial")
         partial.write_bytes(self._proto)
         partial.replace(directory / FILE)
 
-    @property
-    def _leading_space(self) -> bool:
-        return self._space
-
     def _encode(self, texts: Sequence[str]) -> list[list[int]]:
-        return self._inner.encode(list(texts), out_type=int)
+        if not self._spelled:
+            return self._inner.encode(list(texts), out_type=int)
+        return [self._encode_segments([text]) for text in texts]
 
     def _encode_segments(self, segments: Sequence[str | int]) -> list[int]:
         found: list[int] = []
         for part in segments:
-            found += [part] if isinstance(part, int) else self._inner.encode(part, out_type=int)
+            found += [part] if isinstance(part, int) else self._encode_text(part)
         return found
 
+    def _encode_text(self, text: str) -> list[int]:
+        if not self._spelled:
+            return self._inner.encode(text, out_type=int)
+        found: list[int] = []
+        at = 0
+        for match in self._pattern.finditer(text):
+            found += self._inner.encode(text[at : match.start()], out_type=int)
+            found.append(self._spelled[match[1]]["id"])
+            at = match.end()
+        return found + self._inner.encode(text[at:], out_type=int)
+
     def _content(self) -> bytes:
-        return self._proto + json.dumps(self._added, sort_keys=True).encode()
+        return self._proto + json.dumps(_described(self._added), sort_keys=True).encode()
 
 
-def _added(files: Files, size: int) -> dict[str, int]:
-    """Returns the tokens behind the model's own `size`."""
-    if (saved := files.json(_ADDED_FILE)).values:
-        return _ids(saved)
+def _space_behind(inner: sentencepiece.SentencePieceProcessor) -> bool:
+    pieces = inner.encode("a", out_type=str)
+    return bool(pieces) and pieces[-1].endswith(SPACE) and not pieces[0].startswith(SPACE)
+
+
+def _added(files: Files, size: int) -> dict[str, dict[str, Any]]:
+    """Returns the tokens behind the model's own `size`, each with `id` and `special`."""
+    saved = files.json(_ADDED_FILE)
+    if saved.values:
+        return {name: _saved(saved, name) for name in saved.values}
     # T5 counts its sentinels from the end.
     last = size + files.sentinels - 1
-    found = {f"<extra_id_{n}>": last - n for n in range(files.sentinels)}
-    found |= _ids(files.json("added_tokens.json"))
+    ids = {f"<extra_id_{n}>": last - n for n in range(files.sentinels)}
+    ids |= _ids(files.json("added_tokens.json"))
+    found = {name: {"id": index, "special": True} for name, index in ids.items()}
+    named = files.special()
     decoder = files.tokenizer.object("added_tokens_decoder", {})
     for index in decoder.values:
         if not (index.isdecimal() and len(index) < 9 and int(index) <= MOST_IDS):
             raise decoder.wrong(index, "the token of an id")
-        found[decoder.object(index).text("content")] = int(index)
-    return {name: index for name, index in found.items() if index >= size}
+        token = decoder.object(index)
+        name = token.text("content")
+        special = token.boolean("special", True) or name in named
+        stripped = {side: True for side in _SIDES if token.boolean(side, False)}
+        found[name] = {"id": int(index), "special": special, **stripped}
+    return {name: token for name, token in found.items() if token["id"] >= size}
+
+
+def _saved(saved: Fields, name: str) -> dict[str, Any]:
+    """Reads a token as `_described` wrote it."""
+    if not isinstance(saved.values[name], Mapping):
+        return {"id": saved.integer(name, at_most=MOST_IDS), "special": True}
+    token = saved.object(name)
+    stripped = {side: True for side in _SIDES if token.boolean(side, False)}
+    return {"id": token.integer("id", at_most=MOST_IDS), "special": False, **stripped}
+
+
+def _described(added: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Returns the JSON-ready form, in which a special token is its id."""
+    return {name: token["id"] if token["special"] else dict(token) for name, token in added.items()}
+
+
+def _pattern(spelled: Mapping[str, Mapping[str, Any]]) -> re.Pattern:
+    """Returns what finds added tokens in a text, the longest first, with the spaces they take."""
+    names = sorted(spelled, key=len, reverse=True)
+    left = "".join(rf"(?:\s*(?={re.escape(n)}))?" for n in names if spelled[n].get("lstrip"))
+    right = "".join(rf"(?:(?<={re.escape(n)})\s*)?" for n in names if spelled[n].get("rstrip"))
+    return re.compile(f"{left}({'|'.join(map(re.escape, names))}){right}")
 
 
 def _ids(fields: Fields) -> dict[str, int]:

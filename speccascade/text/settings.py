@@ -1,6 +1,7 @@
 """What stands beside a vocabulary: end-of-sequence ids, BOS, the chat template."""
 
 import dataclasses
+import datetime
 import json
 from collections.abc import Callable, Mapping
 from typing import Any, Self
@@ -17,6 +18,8 @@ T5_SENTINELS = 100
 # More token ids than any vocabulary has: a larger one is no id but a slip.
 MOST_IDS = 2**24
 _MOST_SENTINELS = 10_000
+# What a chat template is told where nobody names a day: that of Llama 3's own templates.
+DATE = "2024-07-26"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +34,8 @@ class Settings:
       template: the chat template (Jinja); None for a model that has none.
       names: `bos_token` and so on, as a template may ask for them.
       vocab_size: ids from here on are not used; None where all are.
+      date: the day that the template is told for today, "2024-07-26"; `DATE` where it asks and none
+        is given, None where it does not ask.
     """
 
     eos_ids: tuple[int, ...]
@@ -40,10 +45,19 @@ class Settings:
     template: str | None = None
     names: tuple[tuple[str, str], ...] = ()
     vocab_size: int | None = None
+    date: str | None = None
+
+    def __post_init__(self):
+        asks = self.template is not None and "strftime_now" in self.template
+        if not asks and self.date is not None:
+            raise UserError(f"the chat template asks for no date; leave out date={self.date}")
+        if asks:
+            object.__setattr__(self, "date", _day(DATE if self.date is None else self.date))
 
     def describe(self) -> dict[str, Any]:
         """Returns the JSON-ready form."""
-        return {**dataclasses.asdict(self), "names": dict(self.names)}
+        found = {**dataclasses.asdict(self), "names": dict(self.names)}
+        return {k: v for k, v in found.items() if (k, v) != ("date", None)}
 
     def replace(self, **changes: Any) -> Self:
         """Returns a copy with other values."""
@@ -53,6 +67,13 @@ class Settings:
         """Writes them into a directory."""
         text = json.dumps(self.describe(), indent=1, sort_keys=True)
         (directory / FILE).write_text(text + "\n", encoding="utf-8")
+
+
+def _day(date: str) -> str:
+    try:
+        return datetime.date.fromisoformat(date).isoformat()
+    except (TypeError, ValueError):
+        raise UserError(f'date={date!r} must be a day such as "{DATE}"') from None
 
 
 class Files:

@@ -246,16 +246,45 @@ def _accept(tokens, q, pi, *, length, method):
     return jnp.clip(reach[:, 1:] / before, 0.0, 1.0)
 
 
+class _Text:
+    """A text as it grows, so that a character cut into several tokens comes out whole."""
+
+    def __init__(self, token_bytes, opening_bytes):
+        self._token_bytes, self._opening_bytes = token_bytes, opening_bytes
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+
+    def add(self, token: int, final: bool = False) -> tuple[str, bytes]:
+        """Returns the characters that a token completes, and its bytes."""
+        data = self._token_bytes(token)
+        if data and self._opening_bytes is not None:
+            data, self._opening_bytes = self._opening_bytes(token), None
+        return self._decoder.decode(data, final), data
+
+    def copy(self) -> "_Text":
+        """Returns the text so far, to go on with by itself."""
+        other = _Text(self._token_bytes, self._opening_bytes)
+        other._decoder.setstate(self._decoder.getstate())
+        return other
+
+
 class Writer:
-    """Turns one row's records into blocks, keeping the text so far.
+    """Turns one row's records into blocks, keeping the text so far."""
 
-    Text is decoded as it grows, so that a character cut into several tokens comes out whole.
-    """
+    def __init__(
+        self,
+        token_bytes: Callable[[int], bytes],
+        eos_ids: Collection[int],
+        opening_bytes: Callable[[int], bytes] | None = None,
+    ):
+        """Begins a row.
 
-    def __init__(self, token_bytes: Callable[[int], bytes], eos_ids: Collection[int]):
-        self._bytes = token_bytes
+        Args:
+          token_bytes: the bytes that an id adds to a text.
+          eos_ids: ids that end one.
+          opening_bytes: those of the first id that adds any, where the answer begins a text.
+        """
         self._eos_ids = eos_ids
-        self._decoder = _decoder()
+        self._text = _Text(token_bytes, opening_bytes)
         self._count = 0
 
     def block(self, of: Numbers, row: int, method: str, last: bool) -> Block:
@@ -270,37 +299,37 @@ class Writer:
         own = Numbers(*(np.asarray(x)[row] for x in of))
         length, kept, emitted = int(own.length), int(own.kept), int(own.emitted)
         tokens, discarded = [], []
+        strict = self._text.copy()
         for i in range(min(kept, emitted)):
             deferred = self._deferred(own, i)
             kind = Kind.DEFERRED if deferred else Kind.KEPT
             if i >= own.strict_kept:
                 kind = Kind.RULE
             # The last token of an answer shows what is left of a character.
-            piece = self._piece(self._decoder, own.tokens[i], last and i == emitted - 1)
+            piece = self._piece(self._text, own.tokens[i], last and i == emitted - 1)
             tokens.append(self._drafted(own, i, kind, piece, method))
-        at_cut = self._decoder.getstate()
+        elsewhere = self._text.copy()
         if emitted > kept:
             kind = Kind.BONUS if kept == length else Kind.REPLACED
-            piece = self._piece(self._decoder, own.next_token, last)
+            piece = self._piece(self._text, own.next_token, last)
             tokens.append(self._following(own, kind, piece))
-        elsewhere = _decoder()
-        elsewhere.setstate(at_cut)
         for i in range(min(kept, emitted), length):
             piece = self._piece(elsewhere, own.tokens[i])
             reason = Reason.END
             if emitted > kept:
                 reason = Reason.REJECTED if i == kept else Reason.AFTER
             discarded.append(self._drafted(own, i, Kind.DISCARDED, piece, method, reason))
-        strict_next = self._piece(_decoder(), own.strict_next)
+        for i in range(int(own.strict_kept)):
+            strict.add(int(own.tokens[i]))
+        strict_next = self._piece(strict, own.strict_next)
         start, self._count = self._count, self._count + emitted
         return Block(
             start, length, tuple(tokens), tuple(discarded), int(own.strict_kept), strict_next
         )
 
-    def _piece(self, decoder, token, final: bool = False) -> Piece:
+    def _piece(self, text: "_Text", token, final: bool = False) -> Piece:
         index = int(token)
-        data = self._bytes(index)
-        return Piece(index, decoder.decode(data, final), data, index in self._eos_ids)
+        return Piece(index, *text.add(index, final), index in self._eos_ids)
 
     def _deferred(self, own: Numbers, i: int) -> bool | None:
         return None if np.isnan(own.deferral[i]) else bool(own.deferred[i])
@@ -335,10 +364,6 @@ class Writer:
             pi=float(pi),
             deferral=_known(own.deferral[offset]),
         )
-
-
-def _decoder() -> codecs.IncrementalDecoder:
-    return codecs.getincrementaldecoder("utf-8")(errors="replace")
 
 
 def _known(value) -> float | None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -105,7 +106,8 @@ def trace_prompt(
 
 def _trace(engine: Engine, request: Request, setting: Setting) -> Trace:
     tokenizer = engine.pair.tokenizer
-    writer = record_lib.Writer(tokenizer.token_bytes, tokenizer.eos_ids)
+    opening = partial(tokenizer.token_bytes, begins=True) if engine.begins(request.prompt) else None
+    writer = record_lib.Writer(tokenizer.token_bytes, tokenizer.eos_ids, opening)
     keys = row_keys(words(setting.seed)[None], np.array([request.example_id]))
     start = np.zeros(1, np.int32)
     blocks = []
@@ -126,7 +128,7 @@ def _trace(engine: Engine, request: Request, setting: Setting) -> Trace:
     return Trace(
         setting=setting,
         blocks=tuple(blocks),
-        text=engine.text([token.id for block in blocks for token in block.tokens]),
+        text=engine.text([t.id for block in blocks for t in block.tokens], request.prompt),
         finished=bool(output.finished[0]),
         statistics=metrics.rates(counts, setting.method, setting.verifier),
     )

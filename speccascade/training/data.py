@@ -73,18 +73,23 @@ class Problems:
 
 
 def tokenize(
-    examples: Sequence[Example], split: str, tokenizer: Tokenizer, row_length: int
+    examples: Sequence[Example],
+    split: str,
+    tokenizer: Tokenizer,
+    row_length: int,
+    answers_begin: bool = False,
 ) -> Problems:
     """Returns worked answers as tokens.
 
     A problem of more than `row_length` tokens loses so much of what its prompt may lose; how many
-    do is said.
+    do is said. With `answers_begin`, answers are texts of their own, as an encoder-decoder writes
+    them.
 
     Raises:
       UserError: a problem is longer even so; the message names its `split`.
     """
     # Prompt and answer apart, as decoding meets them.
-    answers = tokenizer.encode_batch([e.answer for e in examples])
+    answers = tokenizer.encode_answers([e.answer for e in examples], answers_begin)
     rooms = [row_length - len(answer) - 1 for answer in answers]
     fitted = fit(tokenizer.encode_prompts, [e.prompt for e in examples], rooms)
     if cut := sum(prompt.cut > 0 for prompt in fitted):
@@ -110,7 +115,12 @@ def tokenize(
 
 
 def load_or_tokenize(
-    path: str, task: Task, split: str, tokenizer: Tokenizer, row_length: int
+    path: str,
+    task: Task,
+    split: str,
+    tokenizer: Tokenizer,
+    row_length: int,
+    answers_begin: bool = False,
 ) -> Problems:
     """`tokenize` of a whole split, kept in the file `path` (.npz) for the next start.
 
@@ -118,14 +128,14 @@ def load_or_tokenize(
     takes long is to make tokens of them.
     """
     examples = task.examples(split)
-    key = _key(examples, tokenizer, row_length)
+    key = _key(examples, tokenizer, row_length, answers_begin)
     try:
         with np.load(path) as saved:
             if str(saved["key"]) == key:
                 return Problems(saved["tokens"], saved["prompt_length"], saved["length"])
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         pass  # absent or cut short: made anew below
-    problems = tokenize(examples, split, tokenizer, row_length)
+    problems = tokenize(examples, split, tokenizer, row_length, answers_begin)
     os.makedirs(os.path.dirname(path), exist_ok=True)
     partial = path + ".partial.npz"
     np.savez(
@@ -139,14 +149,17 @@ def load_or_tokenize(
     return problems
 
 
-def _key(examples: Sequence[Example], tokenizer: Tokenizer, row_length: int) -> str:
+def _key(
+    examples: Sequence[Example], tokenizer: Tokenizer, row_length: int, answers_begin: bool
+) -> str:
     """Returns a hash of all that tokens depend on: texts, tokenizer, and the code of both ends."""
-    digest = hashlib.sha256(f"{tokenizer.content_hash} {row_length}".encode())
+    digest = hashlib.sha256(f"{tokenizer.content_hash} {row_length} {answers_begin}".encode())
     folder = pathlib.Path(text.__file__).parent
     for code in (*sorted(folder.glob("*.py")), pathlib.Path(__file__)):
         digest.update(code.read_bytes())
     for example in examples:
-        digest.update(json.dumps([example.prompt, example.answer]).encode())
+        part = getattr(example.prompt, "start", None), getattr(example.prompt, "stop", None)
+        digest.update(json.dumps([example.prompt, part, example.answer]).encode())
     return digest.hexdigest()
 
 

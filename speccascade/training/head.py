@@ -156,7 +156,7 @@ def read(pair: pairs.Pair, examples: Sequence[tasks.Example]) -> Positions:
     What is beyond the pair's lengths is left out, and how often is said.
     """
     end = pair.tokenizer.eos_ids[0]
-    answers = pair.tokenizer.encode_batch([e.answer for e in examples])
+    answers = pair.encode_answers([e.answer for e in examples])
     answers = [[*answer, end] for answer in answers]
     fitted = pair.fit_prompts([e.prompt for e in examples], list(map(len, answers)))
     texts, short = [], 0

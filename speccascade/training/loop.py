@@ -218,7 +218,12 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, float]:
 
     splits = {
         split: data.load_or_tokenize(
-            os.path.join(workdir, "data", split + ".npz"), task, split, tokenizer, c.row_length
+            os.path.join(workdir, "data", split + ".npz"),
+            task,
+            split,
+            tokenizer,
+            c.row_length,
+            models.answers_begin(model),
         )
         for split in ("train", "validation")
     }

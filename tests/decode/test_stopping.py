@@ -1,5 +1,7 @@
 """The stop automaton against a search of the decoded bytes."""
 
+import itertools
+
 import jax
 import numpy as np
 import pytest
@@ -71,6 +73,29 @@ def test_stops_where_the_text_contains_a_stop_string(strings):
             assert at == (-1 if expected is None else expected), row
             found += expected is not None
     assert found > 50
+
+
+@pytest.mark.parametrize("strings", [[" a"], [" ", "b"], ["  a", " ab"], ["a"]], ids=repr)
+def test_an_answer_that_begins_a_text_lacks_its_first_space(strings):
+    pieces = [b"", b" ", b" a", b"  a", b"a", b"b", b" b", b"c"]
+    size = len(pieces)
+    table = stop_table(
+        size, (), strings, lambda i: pieces[i], lambda i: pieces[i].removeprefix(b" ")
+    )
+    assert table[:-1].tolist() == stop_table(size, (), strings, lambda i: pieces[i]).tolist()
+    differ = 0
+    for tokens in itertools.product(range(size), repeat=4):
+        data = b"".join(pieces[i] for i in tokens).removeprefix(b" ").decode()
+        ends = []
+        for first in (len(table) - 1, 0):
+            states = [first]
+            for token in tokens:
+                states.append(table[states[-1], token] if states[-1] != STOP else STOP)
+            ends.append(states[-1] == STOP)
+        assert ends[0] == any(s in data for s in strings), tokens
+        differ += ends[0] != ends[1]
+    assert (differ > 0) == any(s.startswith(" ") for s in strings)
+    assert len(stop_table(size, (), (), None, lambda i: pieces[i])) == 1
 
 
 def test_cut_keeps_what_precedes_the_first_stop_string():

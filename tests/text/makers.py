@@ -92,6 +92,72 @@ def byte_fallback(directory: pathlib.Path, prefix: str = "first", **config) -> p
     return write(directory, inner, **{"chat_template": STRIPPING, **config})
 
 
+def llama2(directory: pathlib.Path, **config) -> pathlib.Path:
+    """As Llama 2's own file: a normalizer puts a space before a text, every text."""
+    path = byte_fallback(directory, **config) / "tokenizer.json"
+    data = json.loads(path.read_text())
+    space = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
+    parts = [{"type": "Prepend", "prepend": "▁"}, space]
+    data |= {"pre_tokenizer": None, "normalizer": {"type": "Sequence", "normalizers": parts}}
+    path.write_text(json.dumps(data))
+    return directory
+
+
+def gemma(directory: pathlib.Path, **config) -> pathlib.Path:
+    """As Gemma: no space before a text, and runs of spaces are added tokens, not special ones."""
+    special = ["<pad>", "</s>", "<s>", "<unk>"]
+    runs = ["▁" * n for n in (2, 3, 4)]
+    letters = "▁abcdefghijklmnopqrstuvwxyzAT():=.,0123456789"
+    bytes_ = [f"<0x{b:02X}>" for b in range(256)]
+    vocab = {token: i for i, token in enumerate([*special, "\n", *runs, *letters, *bytes_])}
+    merges = [("▁", "▁"), ("▁▁", "▁"), ("▁▁", "▁▁")]
+    inner = tokenizers.Tokenizer(
+        models.BPE(vocab, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True)
+    )
+    inner.normalizer = normalizers.Replace(" ", "▁")
+    inner.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
+    )
+    inner.add_special_tokens(special)
+    inner.add_tokens([tokenizers.AddedToken(t, normalized=False) for t in ["\n", *runs]])
+    inner.post_processor = processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", special.index("<s>"))]
+    )
+    names = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
+    return write(directory, inner, **{**names, **config})
+
+
+# What `add` adds, and whether it is special.
+ADDED = {
+    "<kept>": {},
+    "<left>": {"lstrip": True},
+    "<right>": {"rstrip": True},
+    "日本": {"normalized": False},
+    "ñandú": {"normalized": False},
+    "<gone>": {"special": True},
+    "<both>": {"special": True, "lstrip": True, "rstrip": True},
+}
+
+
+def add(directory: pathlib.Path) -> pathlib.Path:
+    """Adds the tokens `ADDED` to a tokenizer's files."""
+    path = directory / "tokenizer.json"
+    if path.exists():
+        inner = tokenizers.Tokenizer.from_file(str(path))
+        inner.add_tokens([tokenizers.AddedToken(name, **how) for name, how in ADDED.items()])
+        inner.save(str(path))
+        return directory
+    import sentencepiece
+
+    model = sentencepiece.SentencePieceProcessor(str(directory / "tokenizer.model"))
+    added = {
+        str(model.get_piece_size() + n): {"content": name, "special": False, **how}
+        for n, (name, how) in enumerate(ADDED.items())
+    }
+    (directory / "tokenizer_config.json").write_text(json.dumps({"added_tokens_decoder": added}))
+    return directory
+
+
 def unigram(directory: pathlib.Path, **config) -> pathlib.Path:
     """As T5: Unigram with special tokens inside its vocabulary, EOS behind a prompt."""
     sentinels = [f"<extra_id_{n}>" for n in range(3)]

@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from speccascade import text
@@ -163,3 +165,39 @@ def test_a_token_that_the_model_lacks(root):
     assert tokenizer.encode_chat(user("Hi")) == [tokenizer.vocab_size - 1]
     with pytest.raises(UserError, match="chat template writes token .* which the model does not"):
         tokenizer.trimmed(tokenizer.vocab_size - 1).encode_chat(user("Hi"))
+
+
+DATED = "Today is {{ strftime_now('%d %b %Y, %H:%M') }}.{{ messages[0].content }}<|im_end|>"
+
+
+def test_a_template_is_told_one_day(root, tmp_path):
+    tokenizer = with_template(root, DATED)
+    assert tokenizer.chat(user("x")) == "Today is 26 Jul 2024, 00:00.x<|im_end|>"
+    other = tokenizer.dated("2025-01-02")
+    assert other.chat(user("x")) == "Today is 02 Jan 2025, 00:00.x<|im_end|>"
+    assert tokenizer.encode_chat(user("x")) != other.encode_chat(user("x"))
+    assert tokenizer.dated("2024-07-26") == tokenizer != other == tokenizer.dated("20250102")
+    for of in (tokenizer, other):
+        of.save(tmp_path)
+        again = text.load(tmp_path)
+        assert again == of and again.chat(user("x")) == of.chat(user("x"))
+    assert json.loads((tmp_path / "tokenizer_settings.json").read_text())["date"] == "2025-01-02"
+
+
+def test_days_that_are_none(root, chatml):
+    for day in ("today", "2025-02-30", 20250102, ""):
+        with pytest.raises(UserError, match="date=.* must be a day such as"):
+            with_template(root, DATED).dated(day)
+    with pytest.raises(UserError, match="asks for no date; leave out date=2025-01-02"):
+        chatml.dated("2025-01-02")
+    assert "date" not in chatml.settings.describe()
+
+
+def test_a_template_of_an_older_import_is_told_a_day_too(root, tmp_path):
+    tokenizer = with_template(root, DATED)
+    tokenizer.save(tmp_path)
+    path = tmp_path / "tokenizer_settings.json"
+    settings = json.loads(path.read_text())
+    del settings["date"]
+    path.write_text(json.dumps(settings))
+    assert text.load(tmp_path) == tokenizer

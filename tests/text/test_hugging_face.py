@@ -109,3 +109,18 @@ def test_damaged_settings(tmp_path):
             UserError, match="tokenizer_settings.json (is no JSON|holds no|lacks|has)"
         ):
             text.load(tmp_path / "b")
+
+
+def test_byte_tokens_that_are_listed_as_added_stay_bytes(tmp_path):
+    path = makers.byte_fallback(tmp_path) / "tokenizer.json"
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized", "special"), False)
+    ids = json.loads(path.read_text())["model"]["vocab"]
+    names = [f"<0x{byte:02X}>" for byte in range(256)]
+
+    def add(data):
+        data["added_tokens"] += [{"id": ids[name], "content": name, **flags} for name in names]
+
+    edit(path, add)
+    tokenizer = text.load(tmp_path)
+    assert [tokenizer.token_bytes(ids[name]) for name in names] == [bytes([b]) for b in range(256)]
+    assert tokenizer.decode(tokenizer.encode("日🙂"), begins=True) == "日🙂"

@@ -20,7 +20,7 @@ def test_a_model_alone(protos, tmp_path):
     assert tokenizer.token_bytes(tokenizer.tokens().index(b"\xff")) == b"\xff"
     ids = tokenizer.encode("日")
     assert b"".join(map(tokenizer.token_bytes, ids)) == " 日".encode()  # by falling back on bytes
-    assert tokenizer.decode(ids) == "日"
+    assert tokenizer.decode(ids, begins=True) == "日" and tokenizer.decode(ids) == " 日"
 
 
 def test_t5_sentinels_count_from_the_end(protos, tmp_path):
