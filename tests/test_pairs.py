@@ -288,6 +288,24 @@ def test_a_model_of_a_pair_is_a_source(pair, tmp_path):
         pairs.load_model("shipped:nothing/expert")
 
 
+def test_an_expert_alone_is_a_pair(pair, workdirs, tmp_path):
+    both, alone = pairs.load(workdirs), pairs.load({"expert": workdirs["expert"]})
+    assert alone.drafter is None and alone.roles == ("expert",)
+    assert (alone.expert, alone.name) == (both.expert, "expert")
+    assert alone.hash not in (both.hash, pair.hash)
+    how = {"max_new_tokens": 4, "rule": "token_v3", "alpha": 0.3, "draft_length": 2}
+    (answer,) = generate_text(alone, ["How many?"], **how, drafter="lookup")
+    assert answer.statistics["drafter_calls"] == answer.statistics["middle_calls"] == 0
+    assert generate_text(both, ["How many?"], **how, drafter="lookup") == [answer]
+    with pytest.raises(UserError, match="needs a model that drafts"):
+        generate_text(alone, ["How many?"], **how)
+    pairs.export(alone, tmp_path / "exported", {})
+    again = pairs.load(str(tmp_path / "exported"))
+    assert again.drafter is None and again.expert == alone.expert
+    with pytest.raises(UserError, match="needs a drafter; give it both or neither"):
+        pairs.load({"expert": workdirs["expert"], "middle": workdirs["drafter"]})
+
+
 def test_a_middle_model_of_another_vocabulary_is_refused(pair, tmp_path):
     size = pair.tokenizer.vocab_size
     other = text.train(["something else entirely"], 300)

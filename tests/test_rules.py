@@ -42,6 +42,27 @@ def test_target_is_a_distribution_and_its_closed_form(name, data):
     assert np.all((pi == 0) | (d.q > 0) | (d.p > 0))
 
 
+def test_rules_over_a_drafter_without_a_distribution():
+    works = []
+    for name in RULES:
+        try:
+            rules.check_without_distribution(name)
+            works.append(name)
+        except UserError as error:
+            assert f"rule {name} needs the drafter's distribution" in str(error)
+    assert set(works) == {
+        "token_v2",
+        "token_v3",
+        "spec",
+        "expert",
+        "lossy",
+        "lenient",
+        "mixture",
+        "typical",
+        "topk_relaxed",
+    }
+
+
 def forced(name, d):
     """Rows [B] where an endpoint's alpha decides: not where it multiplies a distance of nothing."""
     distance = np.maximum(d.q - d.p, 0).sum(-1)
@@ -131,6 +152,10 @@ def test_registry_says_what_a_rule_reads(name):
     pi, deferred = (np.asarray(x) for x in apply(rule, d))
     by_expert, _ = apply(rule, d._replace(q=other.q, q1=other.q1))
     assert rules.uses_q(rule) == (not np.array_equal(by_expert, pi))
+    changed = apply(rule, d._replace(q1=other.q1))
+    same = np.array_equal(changed.pi, pi)
+    same &= np.array_equal(changed.deferral, deferred, equal_nan=True)
+    assert RULES[name].reads_q1 == (not same)
     if RULES[name].sequential:
         rules.check_sequential(rule)
         asked = np.asarray(rules.defers_before_expert(rule, d.q1))

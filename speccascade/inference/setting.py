@@ -118,10 +118,10 @@ class Setting:
         parts += [f"{k}={v:g}" for k, v in self.drafter_truncation + self.expert_truncation]
         if self.draft_length is not None:
             parts.append(f"N={self.draft_length}")
+        parts += [f"{k}={v:g}" for k, v in self.drafter_knobs]
         parts += [f"middle_{k}={v:g}" for k, v in self.middle_knobs]
         if self.middle_draft_length is not None:
             parts.append(f"n={self.middle_draft_length}")
-        parts += [f"{k}={v:g}" for k, v in self.drafter_knobs]
         if self.verifier is not None:
             parts.append(self.verifier)
         return " ".join(parts)

@@ -31,9 +31,9 @@ PROMPTS = ((2,), (0, 2, 0), (2, 0, 2, 2, 0))
 
 
 def followed(text: Sequence[int], max_ngram: int, min_ngram: int) -> int | None:
-    """Returns what followed the longest of the text's last n-grams, where it stood last."""
+    """Returns what followed the longest of the text's last n-grams, where it stood first."""
     for n in range(min(max_ngram, len(text) - 1), min_ngram - 1, -1):
-        for start in range(len(text) - n - 1, -1, -1):
+        for start in range(len(text) - n):
             if list(text[start : start + n]) == list(text[-n:]):
                 return text[start + n]
     return None

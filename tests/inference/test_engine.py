@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from speccascade.errors import UserError
+from speccascade.evaluate import compute
 from speccascade.inference.engine import Engine, program, rule_kind
 from speccascade.inference.setting import setting
 from tests import tiny_pair
@@ -111,6 +112,58 @@ def test_text_ends_before_a_stop_string(engine):
     stopping = Engine.build(pair, [[5]], 8, stop_strings=("##",))
     tokens = pair.tokenizer.encode("12 ## 13")
     assert stopping.text(tokens) == "12 " and engine.text(tokens) == "12 ## 13"
+
+
+# ---- no model that drafts ----
+
+LOOKUP = {"draft_length": 2, "drafter": "lookup"}
+
+
+def test_greedy_spec_over_lookup_is_the_expert_with_and_without_a_drafter(engine):
+    alone = dataclasses.replace(
+        engine.pair, drafter=None, params={"expert": engine.pair.params["expert"]}
+    )
+    assert alone.roles == ("expert",)
+    spec = setting({"rule": "spec", **LOOKUP})
+    by_expert = setting({"method": "autoregressive_expert"})
+    expected = decoded(engine, [by_expert], [by_expert])
+    for own in (engine, dataclasses.replace(engine, pair=alone)):
+        assert decoded(own, [spec], [spec]) == expected
+    stats = decode(engine, [spec], [spec]).stats.by_name()
+    assert "drafter_calls" not in stats
+    assert compute.scored(spec, {k: float(v[0]) for k, v in stats.items()}) == {
+        "expert": 3 * stats["expert_calls"][0]
+    }
+
+
+def test_lookups_are_programs_of_their_own_and_rules_share_them():
+    def of(**fields):
+        entry = {"rule": "token_v3", "alpha": 0.1, **LOOKUP, **fields}
+        return program(setting({k: v for k, v in entry.items() if v is not None}))
+
+    assert of() == of(alpha=0.4) == of(rule="typical") == of(max_ngram=3)
+    different = [of(max_ngram=4), of(drafter=None), of(draft_length=3), of(verifier="block")]
+    assert len({of(), *different}) == 5
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"rule": "spec", "draft_length": 2},
+        {"rule": "drafter", "draft_length": 2},
+        {"method": "autoregressive_drafter"},
+        {"method": "token_cascade", "rule": "chow", "alpha": 0.1},
+        {"method": "sequence_cascade", "threshold": -1.0},
+    ],
+    ids=str,
+)
+def test_an_expert_alone_refuses_what_needs_a_drafting_model(engine, entry):
+    pair = dataclasses.replace(engine.pair, drafter=None)
+    alone, chosen = dataclasses.replace(engine, pair=pair), setting(entry)
+    with pytest.raises(UserError, match="needs a model that drafts and pair tiny is an expert"):
+        alone.check(chosen)
+    with pytest.raises(UserError, match="or let the setting draft without: drafter=lookup"):
+        decode(alone, [chosen], [chosen])
 
 
 # ---- three models ----

@@ -67,6 +67,7 @@ def test_label_is_the_registry_name_and_choices_the_rest():
     assert str(chosen) == "token_v3, expert top_p alpha=0.3 top_p=0.9 N=5 block T=0"
 
 
+N = {"middle_draft_length": 2}
 THREE = {**SPECULATIVE, "middle_rule": "token_v3", "middle_alpha": 0.2, "middle_draft_length": 2}
 
 
@@ -81,13 +82,64 @@ def test_a_middle_rule_has_knobs_and_a_label_of_its_own():
     assert Setting.from_fields(json.loads(json.dumps(spec.fields()))) == spec
 
 
+LOOKUP = {**SPECULATIVE, "drafter": "lookup"}
+
+
+def test_a_drafter_without_a_model_has_a_name_and_parameters():
+    chosen = setting(LOOKUP)
+    assert (chosen.drafter, dict(chosen.drafter_knobs)) == (
+        "lookup",
+        {"max_ngram": 3, "min_ngram": 1},
+    )
+    assert chosen.label == "token_v3 over lookup"
+    assert chosen.choices == "alpha=0.3 N=5 max_ngram=3 min_ngram=1 token"
+    assert Setting.from_fields(json.loads(json.dumps(chosen.fields()))) == chosen
+    other = setting({**LOOKUP, "max_ngram": 5, "min_ngram": 2})
+    assert dict(other.drafter_knobs) == {"max_ngram": 5, "min_ngram": 2}
+    assert Setting.from_fields(json.loads(json.dumps(other.fields()))) == other
+
+
+def test_rows_of_a_drafting_model_are_those_of_before():
+    fields = setting(SPECULATIVE).fields()
+    assert list(fields) == [
+        "method",
+        "rule",
+        "knobs",
+        "draft_length",
+        "verifier",
+        "temperature",
+        "drafter_truncation",
+        "expert_truncation",
+        "seed",
+    ]
+    assert Setting.from_fields(fields) == setting(SPECULATIVE)
+    assert setting({**SPECULATIVE, "drafter": None}) == setting(SPECULATIVE)
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({**LOOKUP, "drafter": "look"}, "drafter 'look' is unknown; choose one of: lookup, or le"),
+        ({**LOOKUP, "rule": "chow"}, "rule chow needs the drafter's distribution and a lookup"),
+        ({"rule": "drafter", "draft_length": 2, "drafter": "lookup"}, "rule drafter needs the"),
+        ({**LOOKUP, "max_ngram": 1, "min_ngram": 2}, "1 <= min_ngram <= max_ngram"),
+        ({**LOOKUP, "max_ngram": 2.5}, "max_ngram=2.5 must be a whole number"),
+        ({**LOOKUP, "drafter_top_k": 3}, "drafter_top_k does nothing to drafter=lookup"),
+        ({**LOOKUP, **N, "middle_rule": "spec"}, "a middle_rule needs models that draft"),
+        ({**SPECULATIVE, "max_ngram": 3}, "max_ngram unknown here"),
+        ({"method": "autoregressive_expert", "drafter": "lookup"}, "drafter unknown here"),
+        ({"method": "token_cascade", "rule": "chow", "alpha": 0.1, "drafter": "lookup"}, "unkn"),
+    ],
+)
+def test_a_bad_drafter_is_one_clear_line(entry, message):
+    with pytest.raises(UserError, match=message):
+        setting(entry)
+
+
 def test_two_models_leave_the_middle_out_of_their_fields():
     fields = setting(SPECULATIVE).fields()
     assert not [name for name in fields if name.startswith("middle_")]
     assert setting({**SPECULATIVE, "middle_rule": None}) == setting(SPECULATIVE)
-
-
-N = {"middle_draft_length": 2}
 
 
 @pytest.mark.parametrize(

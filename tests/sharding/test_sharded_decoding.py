@@ -12,6 +12,7 @@ import pytest
 
 from speccascade import rules as rules_lib
 from speccascade.decode import (
+    LookupDrafter,
     ModelDrafter,
     autoregressive,
     generate,
@@ -70,6 +71,15 @@ def test_every_rule_decodes_as_on_one_device(family, verifier, sizes, options):
     expected = generate(decoder, pair.params, made, rows)
     assert np.asarray(expected.num_tokens).max() == toys.ROOM
     sharded, params = on(decoder, layout(*sizes, **options), pair.params)
+    check_same(generate(sharded, params, made, rows), expected)
+
+
+def test_lookups_decode_as_on_one_device():
+    pair, made = toys.PAIRS["decoder_only"], (rules_lib.make("token_v3", alpha=0.3),)
+    decoder = Decoder(pair.expert, LookupDrafter(), toys.SIZE, toys.ROOM, "block", logprobs=True)
+    rows, params = toys.mixed_rows(rule_index=0), {"drafter": (), "expert": pair.params["expert"]}
+    expected = generate(decoder, params, made, rows)
+    sharded, params = on(decoder, layout(2, 2), params)
     check_same(generate(sharded, params, made, rows), expected)
 
 

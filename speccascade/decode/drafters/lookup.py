@@ -30,7 +30,8 @@ def look_up(
 ) -> tuple[jax.Array, jax.Array]:
     """Looks each row's newest tokens up in the row itself.
 
-    The longest n-gram that occurred before decides, and of several occurrences the latest.
+    The longest n-gram that occurred before decides, and of several occurrences the first, as in
+    vLLM and transformers: the token right behind the text is theirs.
 
     Args:
       text: int32 [B, L].
@@ -51,7 +52,7 @@ def look_up(
         there = jnp.pad(text, ((0, 0), (back, 0)))[:, :slots]
         matches &= (there == own) & (at >= back)
         longest += matches
-    end = jnp.argmax(longest * slots + at, axis=1)[:, None]  # the latest of the longest
+    end = jnp.argmax(longest, axis=1)[:, None]  # the first of the longest
     found = jnp.take_along_axis(longest, end, axis=1)[:, 0] >= min_ngram
     token = jnp.take_along_axis(text, jnp.minimum(end + 1, slots - 1), axis=1)[:, 0]
     return jnp.where(found, token, 0), found
