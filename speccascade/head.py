@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from speccascade.errors import UserError
-from speccascade.formats import paths, text_files
+from speccascade.inputs import paths, text_files
 from speccascade.vocab import WHOLE, Vocab, entropy, total_variation
 
 FEATURES = (

@@ -7,7 +7,7 @@ import numpy as np
 
 from speccascade import head as heads
 from speccascade.errors import UserError
-from speccascade.formats import values
+from speccascade.inputs import values
 
 
 @dataclasses.dataclass(frozen=True)

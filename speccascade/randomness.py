@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from speccascade.formats import values
+from speccascade.inputs import values
 
 
 class Role(enum.IntEnum):

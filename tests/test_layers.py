@@ -10,25 +10,25 @@ ROOT = pathlib.Path("speccascade")
 
 # What each folder, or file at the top, may import beside itself. The method stands alone.
 _BASE = ("errors", "vocab")
-_METHOD = (*_BASE, "formats", "head", "knobs", "rules", "sampling", "verify", "randomness")
-_MODELS = (*_BASE, "formats", "sharding", "models")
+_METHOD = (*_BASE, "inputs", "head", "knobs", "rules", "sampling", "verify", "randomness")
+_MODELS = (*_BASE, "inputs", "sharding", "models")
 _FILES = (*_MODELS, "text", "workdir")
 _PAIRS = (*_FILES, "importing", "pairs")
 _ANSWERS = (*_METHOD, *_PAIRS, "tasks", "decode", "inference")
 ALLOWED = {
     "errors": (),
     "vocab": (),
-    "head": (*_BASE, "formats"),
-    "knobs": (*_BASE, "formats", "head"),
-    "rules": (*_BASE, "formats", "head", "knobs"),
+    "head": (*_BASE, "inputs"),
+    "knobs": (*_BASE, "inputs", "head"),
+    "rules": (*_BASE, "inputs", "head", "knobs"),
     "sampling": _BASE,
     "verify": (*_BASE, "sampling"),
-    "randomness": (*_BASE, "formats"),
-    "formats": _BASE,
-    "sharding": (*_BASE, "formats"),
+    "randomness": (*_BASE, "inputs"),
+    "inputs": _BASE,
+    "sharding": (*_BASE, "inputs"),
     "models": _MODELS,
-    "text": (*_BASE, "formats"),
-    "tasks": (*_BASE, "formats", "text"),
+    "text": (*_BASE, "inputs"),
+    "tasks": (*_BASE, "inputs", "text"),
     "workdir": _FILES,
     "decode": (*_METHOD, *_MODELS),
     "importing": (*_FILES, "importing"),

@@ -15,7 +15,7 @@ import numpy as np
 from speccascade import importing, models, pairs, tasks
 from speccascade.benchmark import table
 from speccascade.errors import UserError
-from speccascade.formats import values
+from speccascade.inputs import values
 from speccascade.models.interface import Model, Params
 from speccascade.models.quantisation import is_int8, quantise
 from speccascade.pairs.lengths import Lengths

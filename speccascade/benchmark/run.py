@@ -9,8 +9,8 @@ import tqdm
 from speccascade.benchmark import clock, decoding, steps, table
 from speccascade.benchmark.subject import ROLES, Case, Subject, case, load
 from speccascade.errors import UserError
-from speccascade.formats import paths, values
 from speccascade.inference.setting import Setting
+from speccascade.inputs import paths, values
 from speccascade.workdir import provenance
 
 _NUMBERS = ("num_examples", "max_new_tokens", "step_repeats", "trials")

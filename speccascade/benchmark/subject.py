@@ -12,9 +12,9 @@ import numpy as np
 from speccascade import decode, pairs, tasks
 from speccascade.benchmark import synthetic
 from speccascade.errors import UserError
-from speccascade.formats import values
 from speccascade.inference.engine import Engine, Request
 from speccascade.inference.setting import Setting, setting
+from speccascade.inputs import values
 from speccascade.models.interface import Model, Params
 
 ROLES = ("drafter", "expert")

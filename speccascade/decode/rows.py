@@ -8,7 +8,7 @@ import numpy as np
 
 from speccascade import randomness
 from speccascade.errors import UserError
-from speccascade.formats import values
+from speccascade.inputs import values
 from speccascade.sampling import Truncation
 
 _MOST = 2**31 - 1  # what an int32 holds

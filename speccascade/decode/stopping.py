@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from speccascade.errors import UserError
-from speccascade.formats import plain_text
+from speccascade.inputs import plain_text
 
 STOP = -1
 

@@ -32,8 +32,8 @@ from etils import epath
 
 from speccascade import decode
 from speccascade.errors import UserError
-from speccascade.formats import text_files, values
 from speccascade.importing import Loaded
+from speccascade.inputs import text_files, values
 from speccascade.pairs.lengths import Lengths
 from speccascade.workdir import files
 

@@ -15,8 +15,8 @@ from speccascade import importing, models, tasks
 from speccascade.distillation import texts
 from speccascade.distillation.texts import Texts
 from speccascade.errors import UserError
-from speccascade.formats import paths, values
 from speccascade.importing import Loaded
+from speccascade.inputs import paths, values
 from speccascade.models import trim
 from speccascade.models.shrink import SHARED, shrink
 from speccascade.training import data, losses, steps

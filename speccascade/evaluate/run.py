@@ -16,9 +16,9 @@ from speccascade.evaluate import cost, origin, probe, quality, teacher_forced, t
 from speccascade.evaluate.jobs import QUALITY, TEACHER_FORCED, TIMING, Job, plan
 from speccascade.evaluate.origin import Origin
 from speccascade.evaluate.progress import Progress
-from speccascade.formats import paths, values
 from speccascade.inference.engine import Engine, program, rule_kind
 from speccascade.inference.setting import Setting, digest, expand
+from speccascade.inputs import paths, values
 from speccascade.sharding import hosts
 from speccascade.workdir import claim, provenance, results
 from speccascade.workdir.answers import Answers

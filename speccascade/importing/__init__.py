@@ -17,12 +17,12 @@ from typing import Any, NamedTuple
 from etils import epath
 
 from speccascade import models
-from speccascade.formats import paths
-from speccascade.formats.fields import Fields
 from speccascade.importing.arrays import read_params
 from speccascade.importing.preparation import context_length, prepare
 from speccascade.importing.sources import locate, stamps
 from speccascade.importing.writing import Imported, import_checkpoint
+from speccascade.inputs import paths
+from speccascade.inputs.fields import Fields
 from speccascade.models.interface import Model, Params
 from speccascade.models.loading import Shardings
 from speccascade.models.quantisation import check_weights, quantise

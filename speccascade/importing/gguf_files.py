@@ -15,11 +15,11 @@ import gguf
 import numpy as np
 
 from speccascade.errors import UserError
-from speccascade.formats import gguf_header
-from speccascade.formats.fields import Fields
-from speccascade.formats.gguf_header import TensorInfo
 from speccascade.importing import gguf_metadata
 from speccascade.importing.checkpoint import Checkpoint, Tensor
+from speccascade.inputs import gguf_header
+from speccascade.inputs.fields import Fields
+from speccascade.inputs.gguf_header import TensorInfo
 from speccascade.text import Tokenizer, gguf_vocabulary
 
 

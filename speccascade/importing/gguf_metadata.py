@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from speccascade.errors import UserError
-from speccascade.formats.fields import Fields
 from speccascade.importing.checkpoint import Tensor
+from speccascade.inputs.fields import Fields
 
 _ROPE_FACTORS = "rope_freqs.weight"
 _SLIDES = "attention.sliding_window_pattern"

@@ -12,11 +12,11 @@ import numpy as np
 
 from speccascade import models, text
 from speccascade.errors import UserError
-from speccascade.formats.fields import Fields
 from speccascade.importing import gguf_files, safetensors_files, sources
 from speccascade.importing.architectures import planner, text_config
 from speccascade.importing.checkpoint import Checkpoint, Tensor
 from speccascade.importing.weights import Plan
+from speccascade.inputs.fields import Fields
 from speccascade.models.interface import Model, Params
 from speccascade.models.quantisation import check_weights, quantised
 from speccascade.text import Tokenizer

@@ -7,8 +7,8 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from speccascade.errors import UserError
-from speccascade.formats.fields import Fields
 from speccascade.importing.checkpoint import Checkpoint, Tensor
+from speccascade.inputs.fields import Fields
 
 READABLE = ("F32", "F16", "BF16")
 INDEX = "model.safetensors.index.json"

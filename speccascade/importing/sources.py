@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from etils import epath
 
 from speccascade.errors import UserError
-from speccascade.formats import paths
+from speccascade.inputs import paths
 from speccascade.workdir.storage import storage
 
 # The files of a checkpoint's directory. The configs come first: they decide whether the rest can be

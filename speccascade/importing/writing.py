@@ -19,10 +19,10 @@ from etils import epath
 
 from speccascade import models
 from speccascade.errors import UserError
-from speccascade.formats import paths
-from speccascade.formats.fields import Fields
 from speccascade.importing import arrays, sources
 from speccascade.importing.preparation import prepare
+from speccascade.inputs import paths
+from speccascade.inputs.fields import Fields
 from speccascade.models.axes import param_axes
 from speccascade.models.loading import Shardings
 from speccascade.sharding import Layout, make_mesh

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from speccascade.errors import UserError
-from speccascade.formats import plain_text
 from speccascade.inference import metrics
 from speccascade.inference.engine import Engine
 from speccascade.inference.setting import setting
+from speccascade.inputs import plain_text
 from speccascade.pairs import Pair
 from speccascade.pairs import load as load_pair
 

@@ -10,9 +10,9 @@ import numpy as np
 from speccascade import decode, rules
 from speccascade.decode.stopping import cut
 from speccascade.errors import UserError
-from speccascade.formats import plain_text, values
 from speccascade.inference.padding import padded
 from speccascade.inference.setting import DRAFTERS, TRUNCATIONS, Pairs, Setting, digest
+from speccascade.inputs import plain_text, values
 from speccascade.pairs import Pair
 from speccascade.sampling import Truncation
 from speccascade.sharding import hosts

@@ -7,8 +7,8 @@ import ml_collections
 
 from speccascade import pairs, sharding, tasks
 from speccascade.errors import UserError
-from speccascade.formats import text_files
 from speccascade.inference.api import Completion, generate_text
+from speccascade.inputs import text_files
 
 
 def from_flags(

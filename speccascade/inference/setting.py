@@ -9,7 +9,7 @@ from typing import Any
 from speccascade import head, rules, verify
 from speccascade.decode import LookupDrafter
 from speccascade.errors import UserError
-from speccascade.formats import values
+from speccascade.inputs import values
 from speccascade.knobs import HeadKnob
 
 TRUNCATIONS = ("top_k", "top_p", "min_p")

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from speccascade.errors import UserError
-from speccascade.formats.fields import Fields
+from speccascade.inputs.fields import Fields
 from speccascade.models.interface import Cache, Model, Params, Prefilled
 from speccascade.models.rope import RopeScaling
 from speccascade.models.t5 import EncoderDecoder

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from speccascade.errors import UserError
-from speccascade.formats.fields import Fields
+from speccascade.inputs.fields import Fields
 
 KINDS = ("linear", "llama3")
 

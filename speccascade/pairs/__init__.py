@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from speccascade.errors import UserError
-from speccascade.formats import paths
+from speccascade.inputs import paths
 from speccascade.pairs import combined, folder
 from speccascade.pairs.combined import load_model
 from speccascade.pairs.folder import write as export

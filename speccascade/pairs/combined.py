@@ -7,7 +7,7 @@ from typing import Any
 
 from speccascade import importing, text
 from speccascade.errors import UserError
-from speccascade.formats import paths, values
+from speccascade.inputs import paths, values
 from speccascade.models import trim
 from speccascade.models.axes import param_axes
 from speccascade.pairs import folder

@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 
 from speccascade import importing, models, text
 from speccascade.errors import UserError
-from speccascade.formats import paths
-from speccascade.formats.fields import Fields
+from speccascade.inputs import paths
+from speccascade.inputs.fields import Fields
 from speccascade.models import trim
 from speccascade.models.interface import Model, Params
 from speccascade.models.shrink import SHARED

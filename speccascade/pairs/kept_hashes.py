@@ -20,7 +20,7 @@ import jax
 
 from speccascade.workdir import user_cache
 
-_MAKERS = ("formats", "importing", "models", "pairs", "sharding", "workdir")
+_MAKERS = ("inputs", "importing", "models", "pairs", "sharding", "workdir")
 
 
 def origin(parts: Mapping[str, Any]) -> str | None:

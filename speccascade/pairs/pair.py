@@ -8,7 +8,7 @@ from typing import Any
 
 from speccascade import models
 from speccascade.errors import UserError
-from speccascade.formats import plain_text
+from speccascade.inputs import plain_text
 from speccascade.models.interface import Model, Params
 from speccascade.pairs import kept_hashes
 from speccascade.pairs.lengths import Lengths

@@ -12,8 +12,8 @@ from speccascade.decode import loop, placing
 from speccascade.decode.rows import Rows
 from speccascade.decode.state import State
 from speccascade.errors import UserError
-from speccascade.formats import values
 from speccascade.inference.setting import Setting, setting
+from speccascade.inputs import values
 from speccascade.models.interface import Model
 from speccascade.models.memory import local
 from speccascade.pairs import ROLES

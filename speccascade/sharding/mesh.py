@@ -8,7 +8,7 @@ from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh
 
 from speccascade.errors import UserError
-from speccascade.formats import values
+from speccascade.inputs import values
 
 AXES = ("data", "fsdp", "model")
 """Every axis that a mesh may have, slowest first: neighbours along `model` are the nearest."""

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import ml_collections
 
 from speccascade.errors import UserError
-from speccascade.formats import values
+from speccascade.inputs import values
 from speccascade.tasks import columns
 from speccascade.tasks.example import Example
 from speccascade.text.prompt import Prompt

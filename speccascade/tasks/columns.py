@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from etils import epath
 
 from speccascade.errors import UserError
-from speccascade.formats import paths, plain_text, text_files
+from speccascade.inputs import paths, plain_text, text_files
 
 Rows = Sequence[Mapping[str, Any]]
 _LINES = (".jsonl", ".jsonl.gz")

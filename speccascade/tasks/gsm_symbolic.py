@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import ml_collections
 
 from speccascade.errors import UserError
-from speccascade.formats import values
+from speccascade.inputs import values
 from speccascade.tasks.example import Example
 from speccascade.tasks.final_number import final_number
 from speccascade.tasks.numbers import number

@@ -15,7 +15,7 @@ from typing import Any
 import ml_collections
 
 from speccascade.errors import UserError
-from speccascade.formats import plain_text, text_files
+from speccascade.inputs import plain_text, text_files
 from speccascade.tasks import columns
 from speccascade.tasks.example import Example
 from speccascade.tasks.mentions import contains, terms

@@ -17,7 +17,7 @@ import tokenizers
 from etils import epath
 
 from speccascade.errors import UserError
-from speccascade.formats import paths, text_files
+from speccascade.inputs import paths, text_files
 from speccascade.text import byte_bpe, hugging_face
 from speccascade.text.interface import Tokenizer, show
 

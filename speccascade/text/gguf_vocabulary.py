@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from speccascade.errors import UserError
-from speccascade.formats import gguf_header
-from speccascade.formats.fields import Fields
+from speccascade.inputs import gguf_header
+from speccascade.inputs.fields import Fields
 from speccascade.text import end_tokens
 from speccascade.text.hugging_face import HuggingFaceTokenizer
 from speccascade.text.interface import Tokenizer

@@ -11,8 +11,8 @@ import tokenizers
 from etils import epath
 
 from speccascade.errors import UserError
-from speccascade.formats import text_files
-from speccascade.formats.fields import Fields, show
+from speccascade.inputs import text_files
+from speccascade.inputs.fields import Fields, show
 from speccascade.text import token_content
 from speccascade.text.interface import Tokenizer
 from speccascade.text.settings import MOST_IDS, Files, Settings

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Self
 
 from speccascade.errors import UserError
-from speccascade.formats import plain_text
+from speccascade.inputs import plain_text
 from speccascade.text.settings import Settings
 
 # What may stand before a text, to encode it as one that goes on.

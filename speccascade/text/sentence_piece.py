@@ -10,7 +10,7 @@ import sentencepiece
 from etils import epath
 
 from speccascade.errors import UserError
-from speccascade.formats.fields import Fields
+from speccascade.inputs.fields import Fields
 from speccascade.text.interface import Tokenizer
 from speccascade.text.settings import MOST_IDS, Files, Settings
 from speccascade.text.token_content import SPACE

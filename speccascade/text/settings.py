@@ -9,8 +9,8 @@ from typing import Any, Self
 from etils import epath
 
 from speccascade.errors import UserError
-from speccascade.formats import text_files
-from speccascade.formats.fields import Fields
+from speccascade.inputs import text_files
+from speccascade.inputs.fields import Fields
 
 FILE = "tokenizer_settings.json"
 _NAMES = ("bos_token", "eos_token", "pad_token", "unk_token")

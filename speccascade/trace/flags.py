@@ -8,8 +8,8 @@ import ml_collections
 
 from speccascade import pairs, rules, tasks
 from speccascade.errors import UserError
-from speccascade.formats import paths, plain_text, text_files, values
 from speccascade.inference.setting import Setting, setting
+from speccascade.inputs import paths, plain_text, text_files, values
 from speccascade.trace import page
 from speccascade.trace.run import Comparison, trace_prompt
 

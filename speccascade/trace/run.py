@@ -10,10 +10,10 @@ import numpy as np
 
 from speccascade import decode
 from speccascade.errors import UserError
-from speccascade.formats import plain_text
 from speccascade.inference import metrics
 from speccascade.inference.engine import Engine, Request
 from speccascade.inference.setting import Setting
+from speccascade.inputs import plain_text
 from speccascade.pairs import Pair
 from speccascade.randomness import Role, row_keys, uniforms, words
 from speccascade.trace import record as record_lib

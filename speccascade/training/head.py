@@ -22,7 +22,7 @@ import optax
 from speccascade import head as heads
 from speccascade import pairs, randomness, tasks
 from speccascade.errors import UserError
-from speccascade.formats import paths, values
+from speccascade.inputs import paths, values
 from speccascade.models.interface import Model, Params
 
 LEAST = 20  # examples

@@ -13,7 +13,7 @@ import optax
 
 from speccascade import models, pairs, randomness, tasks, text
 from speccascade.errors import UserError
-from speccascade.formats import paths
+from speccascade.inputs import paths
 from speccascade.models.interface import Dropout, Model, Params
 from speccascade.text import Tokenizer
 from speccascade.training import data, losses, steps

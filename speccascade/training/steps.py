@@ -10,7 +10,7 @@ import orbax.checkpoint as ocp
 import tqdm
 
 from speccascade.errors import UserError
-from speccascade.formats import values
+from speccascade.inputs import values
 from speccascade.workdir import checkpoints
 from speccascade.workdir.training_metrics import MetricsWriter
 

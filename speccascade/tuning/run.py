@@ -7,8 +7,8 @@ import ml_collections
 from speccascade.errors import UserError
 from speccascade.evaluate import run
 from speccascade.evaluate.jobs import TEACHER_FORCED
-from speccascade.formats import paths
 from speccascade.inference.setting import Setting
+from speccascade.inputs import paths
 from speccascade.report.choice import TEST, VALIDATION
 from speccascade.report.points import collect, unseeded
 from speccascade.sharding import hosts

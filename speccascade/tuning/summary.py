@@ -5,8 +5,8 @@ from typing import Any
 
 from etils import epath
 
-from speccascade.formats import paths
 from speccascade.inference import metrics
+from speccascade.inputs import paths
 from speccascade.report.choice import TEST
 from speccascade.report.points import Point, Points
 from speccascade.tasks import aggregate

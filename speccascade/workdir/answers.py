@@ -15,7 +15,7 @@ from typing import Any
 from etils import epath
 
 from speccascade.errors import UserError
-from speccascade.formats import paths
+from speccascade.inputs import paths
 from speccascade.workdir.growing import Growing
 
 FOLDER = "answers"

@@ -21,7 +21,7 @@ from etils import epath
 
 from speccascade import models, text
 from speccascade.errors import UserError
-from speccascade.formats import paths, text_files
+from speccascade.inputs import paths, text_files
 from speccascade.models.interface import Model, Params
 from speccascade.models.loading import Shardings, default_sharding
 from speccascade.text import Tokenizer

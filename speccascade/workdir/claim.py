@@ -10,7 +10,7 @@ from typing import Any
 from etils import epath
 
 from speccascade.errors import UserError
-from speccascade.formats import paths, values
+from speccascade.inputs import paths, values
 from speccascade.workdir import bucket
 from speccascade.workdir.files import read_json, write_json
 

@@ -6,7 +6,7 @@ from typing import Any
 from etils import epath
 
 from speccascade.errors import UserError
-from speccascade.formats import text_files
+from speccascade.inputs import text_files
 
 
 def write_json(path: str, value: Any) -> None:

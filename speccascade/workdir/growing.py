@@ -10,7 +10,7 @@ from collections.abc import Callable
 from etils import epath
 
 from speccascade.errors import UserError
-from speccascade.formats import paths
+from speccascade.inputs import paths
 from speccascade.workdir import bucket
 
 

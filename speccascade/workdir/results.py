@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from speccascade.errors import UserError
-from speccascade.formats import paths, text_files
+from speccascade.inputs import paths, text_files
 from speccascade.workdir.growing import Growing
 from speccascade.workdir.storage import storage
 

@@ -12,7 +12,7 @@ import numpy as np
 from etils import epath
 
 from speccascade.errors import UserError
-from speccascade.formats.fields import Fields
+from speccascade.inputs.fields import Fields
 from speccascade.models.interface import Params
 from speccascade.models.shrink import SHARED
 from speccascade.workdir import files

@@ -5,7 +5,7 @@ import os
 
 from tensorboardX import SummaryWriter
 
-from speccascade.formats import text_files
+from speccascade.inputs import text_files
 
 
 class MetricsWriter:

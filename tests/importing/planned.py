@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 
 from speccascade import models
-from speccascade.formats.fields import Fields
 from speccascade.importing.architectures import planner
 from speccascade.importing.weights import Plan
+from speccascade.inputs.fields import Fields
 
 
 def plan(config: dict) -> Plan:

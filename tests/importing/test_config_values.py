@@ -7,8 +7,8 @@ import pytest
 
 from speccascade import models
 from speccascade.errors import UserError
-from speccascade.formats.fields import Fields
 from speccascade.importing import preparation
+from speccascade.inputs.fields import Fields
 from tests.importing import decoder_only_families, t5_families
 
 VALUES = [

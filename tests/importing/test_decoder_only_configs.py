@@ -4,8 +4,8 @@ import pytest
 
 from speccascade import models
 from speccascade.errors import UserError
-from speccascade.formats.fields import Fields
 from speccascade.importing.architectures import decoder_only
+from speccascade.inputs.fields import Fields
 from tests.importing import decoder_only_families as families
 from tests.importing import planned
 

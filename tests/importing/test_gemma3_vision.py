@@ -9,8 +9,8 @@ from safetensors.numpy import save_file
 
 from speccascade import importing, models, text
 from speccascade.errors import UserError
-from speccascade.formats.fields import Fields
 from speccascade.importing.preparation import context_length
+from speccascade.inputs.fields import Fields
 from tests.importing import decoder_only_families as families
 from tests.importing import planned
 

@@ -11,10 +11,10 @@ import tiny_checkpoint as tiny
 
 from speccascade import importing, models
 from speccascade.errors import UserError
-from speccascade.formats import gguf_header
-from speccascade.formats.fields import Fields
 from speccascade.importing import gguf_files, gguf_metadata, preparation
 from speccascade.importing.checkpoint import Tensor
+from speccascade.inputs import gguf_header
+from speccascade.inputs.fields import Fields
 from tests.importing import planned
 
 gguf = pytest.importorskip("gguf")

@@ -10,8 +10,8 @@ import tokenizers
 
 from speccascade import decode, importing, models
 from speccascade.errors import UserError
-from speccascade.formats.fields import Fields
 from speccascade.importing.architectures import t5
+from speccascade.inputs.fields import Fields
 from speccascade.models.t5 import bucket_table
 from tests.importing import planned
 from tests.importing import t5_families as families

@@ -2,10 +2,10 @@
 
 from collections.abc import Callable
 
-from speccascade.formats.fields import Fields
 from speccascade.importing.architectures import decoder_only, gemma3_vision, t5
 from speccascade.importing.architectures.gemma3_vision import text_config
 from speccascade.importing.weights import Plan
+from speccascade.inputs.fields import Fields
 
 __all__ = ["ARCHITECTURES", "planner", "text_config"]
 

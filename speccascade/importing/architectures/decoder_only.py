@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from speccascade.errors import UserError
-from speccascade.formats.fields import Fields
 from speccascade.importing.architectures import known
 from speccascade.importing.weights import Plan, Weight
+from speccascade.inputs.fields import Fields
 
 ACTIVATIONS = {
     "silu": "silu",

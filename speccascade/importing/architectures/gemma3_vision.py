@@ -3,10 +3,10 @@
 import dataclasses
 
 from speccascade.errors import UserError
-from speccascade.formats.fields import Fields
 from speccascade.importing.architectures import known
 from speccascade.importing.architectures.decoder_only import gemma3
 from speccascade.importing.weights import Plan, Weight
+from speccascade.inputs.fields import Fields
 
 # What `transformers` takes where the text_config of a Gemma 3 that can see does not say.
 GEMMA3_TEXT = {

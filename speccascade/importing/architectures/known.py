@@ -8,7 +8,7 @@ where it holds anything but null, false, 0 or nothing: it may change what the mo
 
 import re
 
-from speccascade.formats.fields import Fields
+from speccascade.inputs.fields import Fields
 
 # Notes of libraries to themselves.
 PRIVATE = re.compile(r"_.*|(unsloth|transformers|torch|tf|flax|onnx)[_.].*")

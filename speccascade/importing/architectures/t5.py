@@ -1,9 +1,9 @@
 """T5 checkpoints, v1.0, v1.1 and Flan, as configurations of one encoder-decoder."""
 
-from speccascade.formats.fields import Fields
 from speccascade.importing.architectures import known
 from speccascade.importing.architectures.decoder_only import MOST_LAYERS, size
 from speccascade.importing.weights import Plan, Weight
+from speccascade.inputs.fields import Fields
 
 # Feed-forward layers: the activation here, the one there, and whether it is gated.
 MLPS = {

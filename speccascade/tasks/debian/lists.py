@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import tqdm
 
 from speccascade.errors import UserError
-from speccascade.formats import paths
+from speccascade.inputs import paths
 
 LANGUAGES = ("en", "de")
 _OPENERS = {"": open, ".bz2": bz2.open, ".xz": lzma.open}

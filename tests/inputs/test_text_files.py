@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import speccascade
 from speccascade.errors import UserError
-from speccascade.formats import plain_text, text_files
+from speccascade.inputs import plain_text, text_files
 
 MARK = b"\xef\xbb\xbf"
 ROWS = [{"prompt": "Who?\u2028\x85\x0c é 🙂", "n": [1]}, {"prompt": "a\rb", "n": None}]

@@ -15,7 +15,7 @@ from speccascade import importing, pairs, tasks, text
 from speccascade.distillation.training import distill
 from speccascade.errors import UserError
 from speccascade.evaluate import run
-from speccascade.formats import paths
+from speccascade.inputs import paths
 from speccascade.report import report
 from speccascade.tasks import columns
 from speccascade.tasks.debian import lists

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from speccascade.errors import UserError
-from speccascade.formats import values
+from speccascade.inputs import values
 
 BITS = {8, 16, 32, 64}
 WHOLE_TYPES = [int] + [getattr(np, f"{sign}int{bits}") for sign in ("", "u") for bits in BITS]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import strategies as st
 
 from speccascade.errors import UserError
-from speccascade.formats import gguf_header
+from speccascade.inputs import gguf_header
 
 Type = gguf.GGUFValueType
 BOUNDS = {

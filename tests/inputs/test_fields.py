@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from speccascade.errors import UserError
-from speccascade.formats.fields import Fields
+from speccascade.inputs.fields import Fields
 
 FILE = "config.json"
 

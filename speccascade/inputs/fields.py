@@ -15,8 +15,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
 
 from speccascade.errors import UserError
-from speccascade.formats import field_types, text_files
-from speccascade.formats.field_types import LARGEST_INTEGER, Kind, show
+from speccascade.inputs import field_types, text_files
+from speccascade.inputs.field_types import LARGEST_INTEGER, Kind, show
 
 _ABSENT: Any = object()
 

@@ -15,7 +15,7 @@ from typing import Any
 from etils import epath
 
 from speccascade.errors import UserError
-from speccascade.formats import paths, plain_text
+from speccascade.inputs import paths, plain_text
 
 Path = str | os.PathLike
 _MARK = "\ufeff"

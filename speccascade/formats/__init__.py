@@ -1,1 +1,0 @@
-"""Files of other programs, read with care: typed fields, GGUF headers."""
