@@ -9,7 +9,8 @@ import pytest
 from speccascade import head as heads
 from speccascade import rules
 from speccascade.errors import UserError
-from speccascade.inference.setting import Setting, digest, setting
+from speccascade.inference.reading import from_fields, setting
+from speccascade.inference.setting import digest
 from tests import toy_head
 
 
@@ -51,7 +52,7 @@ def test_a_row_is_of_one_content(tmp_path):
     path = written(tmp_path / "head.json")
     before, old = setting(entry(path)), heads.load(path)
     assert str(before).startswith("learned alpha=0.1 head=head@") and len(str(before)) < 60
-    assert Setting.from_fields(json.loads(json.dumps(before.fields()))) == before
+    assert from_fields(json.loads(json.dumps(before.fields()))) == before
     written(tmp_path / "head.json", hidden_bias=[0.0, 0.0, 1.0])
     after = setting(entry(path))
     assert digest(before.fields()) != digest(after.fields())

@@ -37,7 +37,7 @@ def prepare(subject: Subject, case: Case, batch: int, num_prompts: int) -> list[
     setting, room = case.setting, subject.max_new_tokens
     params = subject.params_of(case)
     scorer = "expert"
-    if setting.method == "speculative":
+    if setting.method.in_blocks:
         rule = jax.device_put(rules.make(setting.rule, **dict(setting.knobs)))
         decoder = decode.Decoder(
             subject.models["expert"],
@@ -48,7 +48,7 @@ def prepare(subject: Subject, case: Case, batch: int, num_prompts: int) -> list[
         )
     else:
         rule = rules.make("spec")
-        scorer = setting.method.removeprefix("autoregressive_")
+        scorer = setting.method.alone
         decoder = decode.Decoder(subject.models[scorer], decode.NoDrafter(), 0, room)
         params = {"drafter": (), "expert": params[scorer]}
     loop.check(decoder, (rule,))

@@ -9,6 +9,7 @@ import tqdm
 from speccascade.benchmark import clock, decoding, steps, table
 from speccascade.benchmark.subject import ROLES, Case, Subject, case, load
 from speccascade.errors import UserError
+from speccascade.inference.methods import DRAFTER, EXPERT
 from speccascade.inference.setting import Setting
 from speccascade.inputs import paths, values
 from speccascade.workdir import provenance
@@ -65,7 +66,7 @@ def _cases(config: ml_collections.ConfigDict) -> list[Case]:
             "benchmark.settings must be of one temperature, that of the expert's decoding"
         )
     (temperature,) = temperatures
-    alone = [Setting(f"autoregressive_{role}", temperature=temperature) for role in reversed(ROLES)]
+    alone = [Setting(method, temperature=temperature) for method in (EXPERT, DRAFTER)]
     return [*(Case(setting, None) for setting in alone), *cases]
 
 

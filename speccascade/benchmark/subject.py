@@ -13,7 +13,8 @@ from speccascade import decode, pairs, tasks
 from speccascade.benchmark import synthetic
 from speccascade.errors import UserError
 from speccascade.inference.engine import Engine, Request
-from speccascade.inference.setting import Setting, setting
+from speccascade.inference.reading import setting
+from speccascade.inference.setting import Setting
 from speccascade.inputs import values
 from speccascade.models.interface import Model, Params
 
@@ -127,7 +128,7 @@ def case(entry: Mapping[str, Any], has_agreement: bool) -> Case:
     fields = dict(entry)
     agreement = fields.pop("agreement", None) if has_agreement else None
     read = setting(fields)
-    if read.method != "speculative":
+    if not read.method.in_blocks:
         raise UserError(f"benchmark.settings has {read.method}; it takes rules only")
     if has_agreement and not 0 <= values.number("agreement", agreement) <= 1:
         raise UserError(f"benchmark setting {read}: agreement={agreement} must be in [0, 1]")

@@ -9,42 +9,11 @@ own blocks need: a row that waits for its neighbours in a batch computes nothing
 import math
 from collections.abc import Mapping
 
-from speccascade import rules
-from speccascade.decode.sequential import CATCH_UP
 from speccascade.inference.setting import Setting
 from speccascade.models.costs import read_by_step
 from speccascade.models.interface import Model, Params
 from speccascade.models.memory import is_product
 from speccascade.pairs import Pair
-
-
-def scored(setting: Setting, counts: Mapping[str, float]) -> dict[str, float]:
-    """Returns the positions that each model scored after the prefill, by role.
-
-    Args:
-      setting: how it was decoded.
-      counts: of the models' passes, see `decode.Stats.by_name`; a model without any may lack.
-    """
-    drafter, expert = counts.get("drafter_calls", 0.0), counts["expert_calls"]
-    if setting.method == "token_cascade":
-        return {"drafter": drafter, "expert": expert * CATCH_UP}
-    if setting.method != "speculative":
-        return {"drafter": drafter, "expert": expert}
-    # A pass scores a whole block, however much of it was drafted or kept. Where nothing is drafted
-    # at the bonus position, the first pass of the next block reads two tokens.
-    block = expert * (setting.draft_length + 1)
-    reads_two = not rules.spec(setting.rule).uses_q
-    if setting.drafter is not None:
-        return {"expert": block}
-    if setting.middle_rule is None:
-        return {"drafter": drafter + expert * reads_two, "expert": block}
-    rounds = counts["middle_calls"]
-    small_reads_two = reads_two or not rules.spec(setting.middle_rule).uses_q
-    return {
-        "drafter": drafter + rounds * small_reads_two,
-        "middle": rounds * (setting.middle_draft_length + 1 + reads_two),
-        "expert": block,
-    }
 
 
 def multiply_adds(model: Model, params: Params) -> int:
@@ -68,6 +37,6 @@ def per_token(pair: Pair, setting: Setting, counts: Mapping[str, float]) -> floa
         return None
     total = sum(
         count * multiply_adds(getattr(pair, role), pair.params[role])
-        for role, count in scored(setting, counts).items()
+        for role, count in setting.method.scored(setting, counts).items()
     )
     return total / counts["emitted"]

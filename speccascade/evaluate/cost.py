@@ -13,9 +13,8 @@ import numpy as np
 from speccascade.evaluate import quality, teacher_forced, timing
 from speccascade.evaluate.jobs import QUALITY, TEACHER_FORCED, TIMING, Job
 from speccascade.inference.engine import program, rule_kind
+from speccascade.inference.methods import EXPERT
 from speccascade.inference.setting import Setting
-
-EXPERT, DRAFTER, SPECULATIVE = "autoregressive_expert", "autoregressive_drafter", "speculative"
 
 
 class Speed(NamedTuple):
@@ -30,7 +29,7 @@ class Speed(NamedTuple):
     compile_s: float
 
 
-# By kind of job and method: one of the three above.
+# By kind of job and name of a method.
 Speeds = Mapping[tuple[str, str], Speed]
 
 
@@ -50,16 +49,15 @@ class Cost(NamedTuple):
 
 
 def methods(setting: Setting) -> tuple[str, ...]:
-    """Returns the methods whose seconds a setting's are at most: a cascade runs both models."""
-    single = setting.method in (EXPERT, DRAFTER, SPECULATIVE)
-    return (setting.method,) if single else (EXPERT, DRAFTER)
+    """Returns the names of the methods whose seconds a setting's are at most."""
+    return tuple(method.name for method in setting.method.costs())
 
 
 def needed(jobs: Iterable[Job]) -> list[tuple[str, str]]:
     """Returns the kinds and methods whose speeds the functions below need for `jobs`."""
     found: dict[tuple[str, str], None] = {}
     for job in decoded(jobs):
-        beside = (EXPERT,) if job.kind == TIMING else ()
+        beside = (EXPERT.name,) if job.kind == TIMING else ()
         found.update(dict.fromkeys((job.kind, m) for m in (*methods(job.setting), *beside)))
     return list(found)
 
@@ -102,7 +100,7 @@ def decoding_seconds(group: Sequence[Job], speeds: Speeds, batch_size: int) -> f
 
     if first.kind == QUALITY:
         return math.ceil(answers(group) / batch_size) * batch_s(first.setting)
-    in_turn = speeds[TIMING, EXPERT].batch_s + sum(batch_s(job.setting) for job in group)
+    in_turn = speeds[TIMING, EXPERT.name].batch_s + sum(batch_s(job.setting) for job in group)
     return answers([first]) * in_turn
 
 
@@ -154,5 +152,5 @@ def from_rows(rows: Iterable[Mapping[str, Any]], batch_size: int) -> dict[tuple[
             found.setdefault(key, []).append(batch_size * row["seconds"] / row["num_examples"])
         elif row["kind"] == TIMING:
             found.setdefault(key, []).append(np.mean(row["ms"]) / 1000)
-            found.setdefault((TIMING, EXPERT), []).append(np.mean(row["expert_ms"]) / 1000)
+            found.setdefault((TIMING, EXPERT.name), []).append(np.mean(row["expert_ms"]) / 1000)
     return {key: float(np.median(values)) for key, values in found.items()}

@@ -4,12 +4,10 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from speccascade.inference.methods import ORACLE, SPECULATIVE
 from speccascade.inference.setting import Setting
 
 QUALITY, TEACHER_FORCED, TIMING = "quality", "teacher_forced", "timing"
-
-# The method of a teacher-forced setting that no config asks for; see `teacher_forced.py`.
-ORACLE = "oracle"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,13 +69,12 @@ def plan(settings: Iterable[Setting], config: Mapping[str, Any]) -> list[Job]:
 def teacher_forced(settings: Iterable[Setting]) -> list[Setting]:
     """Returns the settings that are measured on reference answers, the oracles before the rules.
 
-    There is one oracle for each temperature at which a rule decides. A rule over a middle model is
-    left out: its drafter's distribution comes of whole rounds. So is one over a lookup, which has
-    none.
+    There is one oracle for each temperature at which a rule decides. Drafting makes no difference;
+    where the models alone have no q, a rule is left out.
     """
     rules = [
         Setting(
-            "speculative",
+            SPECULATIVE,
             s.rule,
             s.knobs,
             temperature=s.temperature,
@@ -85,9 +82,7 @@ def teacher_forced(settings: Iterable[Setting]) -> list[Setting]:
             expert_truncation=s.expert_truncation,
         )
         for s in settings
-        if s.method in ("speculative", "token_cascade")
-        and s.middle_rule is None
-        and s.drafter is None
+        if s.method.has_rule and s.drafting.has_q
     ]
     oracles = [Setting(ORACLE, temperature=s.temperature) for s in rules]
     return list(dict.fromkeys(oracles + rules))

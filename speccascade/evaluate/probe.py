@@ -13,6 +13,7 @@ from speccascade.evaluate.cost import Speed
 from speccascade.evaluate.jobs import QUALITY, Job
 from speccascade.evaluate.quality import Prompts
 from speccascade.inference.engine import Engine, Request, rule_kind
+from speccascade.inference.methods import named
 from speccascade.inference.setting import Setting
 from speccascade.sharding import hosts
 
@@ -60,9 +61,9 @@ def measure(
 
 def _settings(jobs: Iterable[Job], method: str) -> list[Setting]:
     """Returns the settings of the largest quality group of a method, or one that is like it."""
-    own = [job for job in jobs if job.setting.method == method]
+    own = [job for job in jobs if job.setting.method.name == method]
     if not own:
-        return [Setting(method)]
+        return [Setting(named(method))]
     return [job.setting for job in max(quality.groups(own), key=cost.answers)]
 
 

@@ -79,7 +79,7 @@ class Tally:
         }
         return {
             **scored(self._scores, self._task),
-            **metrics.rates(counts, setting.method, setting.verifier),
+            **metrics.rates(counts, setting),
             "multiply_adds_per_token": compute.per_token(pair, setting, counts),
             "prompts_cut": prompts.cut(self.job.num_examples),
             "answers_cut": sum(not answer["finished"] for answer in self.answers),

@@ -17,7 +17,8 @@ from speccascade.evaluate.jobs import QUALITY, TEACHER_FORCED, TIMING, Job, plan
 from speccascade.evaluate.origin import Origin
 from speccascade.evaluate.progress import Progress
 from speccascade.inference.engine import Engine, program, rule_kind
-from speccascade.inference.setting import Setting, digest, expand
+from speccascade.inference.reading import expand
+from speccascade.inference.setting import Setting, digest
 from speccascade.inputs import paths, values
 from speccascade.sharding import hosts
 from speccascade.workdir import claim, provenance, results
@@ -138,9 +139,7 @@ def _check(section: Mapping[str, Any]) -> None:
 
 def _check_heads(setting: Setting, task: str, splits: Mapping[str, int]) -> None:
     """Raises UserError where a head would be measured by examples that it was trained on."""
-    for name, value in (*setting.knobs, *setting.middle_knobs):
-        if name != "head":
-            continue
+    for value in setting.heads:
         notes = heads.notes(value)
         split, first = notes.get("split", "train"), notes.get("first", 0)
         if notes.get("task") == task and splits.get(split, 0) > first:

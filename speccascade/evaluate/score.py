@@ -12,7 +12,7 @@ from speccascade import pairs, tasks
 from speccascade.errors import UserError
 from speccascade.evaluate import origin, quality
 from speccascade.evaluate.jobs import QUALITY, Job
-from speccascade.inference.setting import Setting
+from speccascade.inference.reading import from_fields
 from speccascade.workdir import answers, claim, results
 from speccascade.workdir.files import read_json, write_json
 
@@ -107,9 +107,9 @@ class _Scores:
         scores = [self._task.score(kept[place]["text"], example) for example, place in pairs]
         common = {name: old[name] for name in origin.COMMON if name in old}
         found = origin.Origin(common, old["decoding"], self._scoring, {key[0]: examples})
-        job = Job(QUALITY, Setting.from_fields(old), *key)
+        job = Job(QUALITY, from_fields(old), *key)
         return {**old, **quality.scored(scores, self._task), **found.row(job)}
 
 
 def _name(row: results.Row) -> str:
-    return f"{Setting.from_fields(row)} on {row['split']}"
+    return f"{from_fields(row)} on {row['split']}"

@@ -18,7 +18,7 @@ import numpy as np
 from speccascade import rules as rules_lib
 from speccascade.decode.drafters.interface import AT_POSITIONS, ROWS
 from speccascade.evaluate import reference_rows
-from speccascade.evaluate.jobs import ORACLE, Job
+from speccascade.evaluate.jobs import Job
 from speccascade.evaluate.quality import Prompts
 from speccascade.evaluate.reference_rows import Figures
 from speccascade.inference.engine import Engine, prompt_slots, rule_kind
@@ -118,7 +118,7 @@ def run(
         here = own[start : start + count]
         for job, figures in _figures(engine, jobs, logits, batch.ids).items():
             # Of many examples and rules, only what the rows need is kept.
-            kept = reference_rows.gains if job.setting.method == ORACLE else reference_rows.sums
+            kept = reference_rows.sums if job.setting.method.measured else reference_rows.gains
             parts[job].append(kept(Figures(*(values[:count] for values in figures)), here))
     shortened = {
         "prompts_cut": prompts[jobs[0].split].cut(jobs[0].num_examples),
@@ -134,7 +134,7 @@ def run(
             )
             continue
         values = np.concatenate(parts[job], axis=1)
-        oracle = job.setting.method == ORACLE
+        oracle = not job.setting.method.measured
         make = reference_rows.oracle_row if oracle else reference_rows.rule_row
         yield job, {**make(values, own), **shortened}
 
@@ -195,7 +195,7 @@ def _asked(setting: Setting, batch: int) -> _Asked:
         return Truncation(**limits)
 
     # The oracle needs q and p alone, which every rule comes with.
-    name = "spec" if setting.method == ORACLE else setting.rule
+    name = setting.rule if setting.method.measured else "spec"
     static = {k: knob.static for k, knob in rules_lib.spec(name).knobs.items()}
     rule = rules_lib.make(name, **{k: v if static[k] else rows(v) for k, v in setting.knobs})
     limits = truncation(setting.drafter_truncation), truncation(setting.expert_truncation)

@@ -17,6 +17,7 @@ from speccascade.evaluate.quality import Prompts
 from speccascade.evaluate.timing_parts import Part, Parts
 from speccascade.inference import metrics
 from speccascade.inference.engine import Engine, Request, answer_digest, program, rule_kind
+from speccascade.inference.methods import EXPERT
 from speccascade.inference.setting import Setting
 from speccascade.sharding import hosts
 
@@ -72,7 +73,7 @@ def run(
       Each job with the measured fields of its row, or with a line that says why it failed.
     """
     first = jobs[0]
-    expert = Setting("autoregressive_expert", temperature=first.setting.temperature)
+    expert = Setting(EXPERT, temperature=first.setting.temperature)
     settings = [expert, *(job.setting for job in jobs)]
     requests = prompts[first.split].requests[: first.num_examples]
     for setting in settings:

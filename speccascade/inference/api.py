@@ -9,7 +9,7 @@ import numpy as np
 from speccascade.errors import UserError
 from speccascade.inference import metrics
 from speccascade.inference.engine import Engine
-from speccascade.inference.setting import setting
+from speccascade.inference.reading import setting
 from speccascade.inputs import plain_text
 from speccascade.pairs import Pair
 from speccascade.pairs import load as load_pair
@@ -76,11 +76,7 @@ def generate_text(
             text=engine.text(own, requests[i].prompt),
             tokens=own,
             statistics={
-                **metrics.rates(
-                    {name: float(values[i]) for name, values in stats.items()},
-                    chosen.method,
-                    chosen.verifier,
-                ),
+                **metrics.rates({name: float(values[i]) for name, values in stats.items()}, chosen),
                 "finished": bool(finished[i]),
                 "prompt_cut": requests[i].cut,
             },

@@ -11,7 +11,7 @@ from speccascade import decode, rules
 from speccascade.decode.stopping import cut
 from speccascade.errors import UserError
 from speccascade.inference.padding import padded
-from speccascade.inference.setting import DRAFTERS, TRUNCATIONS, Pairs, Setting, digest
+from speccascade.inference.setting import TRUNCATIONS, Pairs, Room, Setting, digest
 from speccascade.inputs import plain_text, values
 from speccascade.pairs import Pair
 from speccascade.sampling import Truncation
@@ -38,39 +38,20 @@ class Request(NamedTuple):
 
 
 def program(setting: Setting) -> tuple:
-    """Returns what settings must share to be decoded in one batch by one compiled program.
-
-    Rules mix freely, but for those that need no drafter pass at the bonus position: beside others
-    they would be charged for it.
-    """
+    """Returns what settings must share to be decoded in one batch by one compiled program."""
     limits = tuple(
         tuple(kind for kind, _ in pairs)
         for pairs in (setting.drafter_truncation, setting.expert_truncation)
     )
-    rule = None
-    if setting.method == "speculative":
-        drafter = setting.drafter, setting.drafter_knobs, *_middle_kind(setting)
-        rule = rules.spec(setting.rule).uses_q, *drafter
-    elif setting.method == "token_cascade":
-        rule = setting.rule
-    return setting.method, rule, setting.draft_length, setting.verifier, limits
+    return setting.method.name, *setting.method.program(setting), limits
 
 
 def rule_kind(setting: Setting) -> tuple:
     """Returns what settings must share for their knobs to be rows of one rule."""
-    return _kind(setting.rule, setting.knobs)
-
-
-def _middle_kind(setting: Setting) -> tuple:
-    """Returns what settings must share to be drafted in one program."""
-    return *_kind(setting.middle_rule, setting.middle_knobs), setting.middle_draft_length
-
-
-def _kind(rule: str | None, knobs: Pairs) -> tuple:
-    if rule is None:
+    if setting.rule is None:
         return ()
-    known = rules.spec(rule).knobs
-    return rule, tuple((k, v) for k, v in knobs if known[k].static)
+    known = rules.spec(setting.rule).knobs
+    return setting.rule, tuple((k, v) for k, v in setting.knobs if known[k].static)
 
 
 def prompt_slots(longest: int) -> int:
@@ -159,23 +140,12 @@ class Engine:
 
     def check(self, setting: Setting) -> None:
         """Raises UserError where a setting asks for what the pair cannot do."""
-        if self.pair.drafter is None and setting.needs_drafting_model:
-            raise UserError(
-                f"setting {setting} needs a model that drafts and pair {self.pair.name} is an "
-                "expert alone; give the pair one, {drafter: ..., expert: ...}, or let the setting "
-                f"draft without: drafter={' or '.join(DRAFTERS)}"
-            )
+        if trouble := setting.method.trouble(setting, self.pair):
+            raise UserError(f"setting {setting} {trouble}")
         most = self.pair.lengths.longest_answer or MOST_NEW_TOKENS
-        for name in ("draft_length", "middle_draft_length"):
-            length = getattr(setting, name)
-            if length is not None and length > most:
-                raise UserError(
-                    f"setting {setting}: {name} is above the pair's longest answer, {most}"
-                )
-        if setting.middle_rule is not None and self.pair.middle is None:
+        if max(setting.draft_length or 0, setting.drafting.longest()) > most:
             raise UserError(
-                f"setting {setting} names a middle_rule and pair {self.pair.name} has no middle "
-                "model; give the pair one, {drafter: ..., middle: ..., expert: ...}"
+                f"setting {setting} drafts more tokens than the pair's longest answer has, {most}"
             )
 
     def prepare(
@@ -207,40 +177,12 @@ class Engine:
             stop_state=[self._stop_state(request.prompt) for request in requests],
             drafter_truncation=_truncation([s.drafter_truncation for s in settings]),
             expert_truncation=_truncation([s.expert_truncation for s in settings]),
-            drafting=_middle_rule(settings),
+            drafting=settings[0].drafting.rows(settings),
         )
         rows = hosts.ready(rows)
-        method, pair, room = settings[0].method, self.pair, self.max_new_tokens
-        if method == "speculative":
-            first = settings[0]
-            drafter, params = _drafter(pair, first)
-            decoder = decode.Decoder(
-                pair.expert, drafter, first.draft_length, room, first.verifier, layout=pair.layout
-            )
-            made = hosts.ready(tuple(_rule(kind, settings) for kind in kinds))
-            return lambda: run(decoder, params, made, rows)
-        if method == "autoregressive_expert":
-            return lambda: decode.autoregressive(
-                pair.expert, pair.params["expert"], rows, room, layout=pair.layout
-            )
-        if method == "autoregressive_drafter":
-            rows = rows._replace(expert_truncation=rows.drafter_truncation, drafter_truncation=None)
-            alone = pair.layout and pair.layout.alone("drafter")
-            return lambda: _as_drafter(
-                decode.autoregressive(
-                    pair.drafter, pair.params["drafter"], rows, room, layout=alone
-                )
-            )
-        cascade, knob = {
-            "token_cascade": (decode.token_cascade, lambda: _rule(kinds[0], settings)),
-            "sequence_cascade": (
-                decode.sequence_cascade,
-                lambda: np.array([dict(s.knobs)["threshold"] for s in settings]),
-            ),
-        }[method]
-        value = knob()
-        models = pair.drafter, pair.expert
-        return lambda: cascade(*models, pair.params, value, rows, room, pair.layout)
+        room = Room(self.pair, self.max_new_tokens, run)
+        own = [_rule(kind, settings) for kind in kinds if kind.rule is not None]
+        return settings[0].method.prepare(room, settings, own, rows)
 
     def begins(self, prompt: Sequence[int]) -> bool:
         """Returns whether the answer to a prompt begins a text, rather than going on with one."""
@@ -275,39 +217,8 @@ def _rule(kind: Setting, settings: Sequence[Setting]) -> rules.Rule:
     return rules.make(kind.rule, **columns)
 
 
-def _middle_rule(settings: Sequence[Setting]) -> rules.Rule | None:
-    """Returns the middle rule of settings of one program, knobs [B]."""
-    first = settings[0]
-    if first.middle_rule is None:
-        return None
-    known = rules.spec(first.middle_rule).knobs
-    values = {k: [dict(s.middle_knobs)[k] for s in settings] for k in known}
-    columns = {k: own[0] if known[k].static else own for k, own in values.items()}
-    return rules.make(first.middle_rule, **columns)
-
-
-def _drafter(pair: Pair, setting: Setting) -> tuple[decode.Drafter, dict[str, Any]]:
-    """Returns the drafter of a speculative setting, and parameters as its decoder takes them."""
-    if setting.drafter is not None:
-        made = DRAFTERS[setting.drafter](**dict(setting.drafter_knobs))
-        return made, {"drafter": (), "expert": pair.params["expert"]}
-    if setting.middle_rule is None:
-        return decode.ModelDrafter(pair.drafter), pair.params
-    small = {role: pair.params[role] for role in ("drafter", "middle")}
-    drafter = decode.CascadeDrafter(pair.drafter, pair.middle, setting.middle_draft_length)
-    return drafter, {"drafter": small, "expert": pair.params["expert"]}
-
-
 def _truncation(limits: Sequence[Pairs]) -> Truncation | None:
     if not limits[0]:
         return None
     rows = [dict(pairs) for pairs in limits]
     return Truncation(**{k: [row[k] for row in rows] for k in TRUNCATIONS if k in rows[0]})
-
-
-def _as_drafter(output: decode.Output) -> decode.Output:
-    """Books the passes of a drafter that decoded in the expert's place as its own."""
-    stats = output.stats
-    calls = {"drafter": stats.expert_calls}
-    stats = stats._replace(drafter_calls=calls, expert_calls=stats.expert_calls * 0)
-    return output._replace(stats=stats)

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from speccascade.inference.setting import Setting
+
 RESAMPLES = 1000
 CONFIDENCE = 0.95
 
@@ -53,7 +55,7 @@ def verdict(interval: tuple[float, float], zero: float = 0.0) -> str:
     return "worse" if high < zero else "not told apart"
 
 
-def rates(counts: Mapping[str, float], method: str, verifier: str | None) -> dict[str, Any]:
+def rates(counts: Mapping[str, float], setting: Setting) -> dict[str, Any]:
     """Returns the rates of a setting from its counts summed over examples.
 
     What a method does not have is None: a rejection rate belongs to the token verifier (the block
@@ -62,23 +64,21 @@ def rates(counts: Mapping[str, float], method: str, verifier: str | None) -> dic
 
     Args:
       counts: of `decode.Stats.by_name`, summed.
-      method: of the setting.
-      verifier: of the setting.
+      setting: how they were decoded.
     """
-    speculative = method == "speculative"
-    by_token = verifier == "token"
-    has_calls = speculative or method == "autoregressive_expert"
+    by_token = setting.verifier == "token"
+    has_calls = setting.method.in_blocks or setting.method.alone == "expert"
 
     def ratio(above: str, below: str, exists: bool) -> float | None:
         return finite(counts[above] / counts[below]) if exists and counts[below] > 0 else None
 
+    calls = {"drafter_calls": 0.0, **{k: v for k, v in counts.items() if k.endswith("_calls")}}
     return {
         "tokens_per_expert_call": ratio("emitted", "expert_calls", has_calls),
         "rejection_rate": ratio("rejected", "tested", by_token),
         "tv_mean": ratio("tv_sum", "tested", by_token),
         "deferral_rate": ratio("deferral_sum", "emitted", True),
-        **{name: round(counts.get(name, 0)) for name in ("drafter_calls", "middle_calls")},
-        "expert_calls": round(counts["expert_calls"]),
+        **{name: round(count) for name, count in calls.items()},
         "tokens": round(counts["emitted"]),
     }
 

@@ -1,40 +1,239 @@
-"""A setting: everything that decides what is decoded and how, as one frozen value."""
+"""A setting: everything that decides what is decoded and how, as one frozen value.
+
+What a setting's method and its drafting know of themselves is in `methods/` and `drafting/`, one
+file each; this file says what they have to know.
+"""
 
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from speccascade import head, rules, verify
-from speccascade.decode import LookupDrafter
-from speccascade.errors import UserError
-from speccascade.inputs import values
-from speccascade.knobs import HeadKnob
+from speccascade import decode, head
+from speccascade.decode import Rows
+from speccascade.pairs import Pair
+from speccascade.rules import Rule
 
 TRUNCATIONS = ("top_k", "top_p", "min_p")
-
-# The fields that each way of decoding takes beside method, temperature and seed.
-_BOTH = tuple(f"{who}_{kind}" for who in ("drafter", "expert") for kind in TRUNCATIONS)
-_FIELDS = {
-    "speculative": (
-        "rule",
-        "draft_length",
-        "verifier",
-        "drafter",
-        "middle_rule",
-        "middle_draft_length",
-        *_BOTH,
-    ),
-    "autoregressive_expert": tuple(f"expert_{kind}" for kind in TRUNCATIONS),
-    "autoregressive_drafter": tuple(f"drafter_{kind}" for kind in TRUNCATIONS),
-    "token_cascade": ("rule", *_BOTH),
-    "sequence_cascade": ("threshold", *_BOTH),
-}
-METHODS = tuple(_FIELDS)
-DRAFTERS = {"lookup": LookupDrafter}  # what drafts without a model, by the names that settings use
-
 Pairs = tuple[tuple[str, float | head.Reference], ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Room:
+    """Where a batch is decoded.
+
+    Attributes:
+      pair: the models.
+      max_new_tokens: room for an answer.
+      run: what runs blocks: `decode.generate`, or `decode.trace`.
+    """
+
+    pair: Pair
+    max_new_tokens: int
+    run: Callable = decode.generate
+
+
+class Drafting:
+    """How a setting's blocks are drafted: a frozen dataclass of its choices.
+
+    Attributes:
+      name: what docs call it.
+      fields: those that a setting may give it, for `read`; `prefix*` stands for all that begin so.
+      has_q: whether there is a distribution of the models alone, which references can be scored by.
+    """
+
+    name: str
+    has_q = True
+
+    @classmethod
+    def read(cls, given: Mapping[str, Any], rule: str) -> tuple["Drafting | None", set[str]]:
+        """Reads what a setting says of its drafting.
+
+        Args:
+          given: the setting's fields.
+          rule: its rule.
+
+        Returns:
+          The drafting, None where the setting names another; and the fields that it knows.
+
+        Raises:
+          UserError: a field is not as it must be.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def of_row(cls, row: Mapping[str, Any]) -> "Drafting | None":
+        """Reads `fields` back, None where another drafting wrote them."""
+        raise NotImplementedError
+
+    def fields(self) -> dict[str, Any]:
+        """Returns its fields of a row, JSON-ready."""
+        return {}
+
+    @property
+    def over(self) -> str:
+        """What tables call the drafting, behind "over"; empty for the pair's drafter alone."""
+        return ""
+
+    @property
+    def choices(self) -> list[str]:
+        """What is chosen of it, a text each."""
+        return []
+
+    @property
+    def heads(self) -> list[head.Reference]:
+        """The heads of learned rules in it."""
+        return []
+
+    @property
+    def program(self) -> tuple:
+        """What settings must share to be drafted by one compiled program."""
+        return ()
+
+    @property
+    def law(self) -> "Drafting":
+        """The drafting without what does not touch the law of answers."""
+        return self
+
+    def trouble(self, pair: Pair) -> str | None:
+        """Returns what a pair lacks for it, a sentence's end; None where it lacks nothing."""
+        return None
+
+    def longest(self) -> int:
+        """Returns the most tokens that it writes in one go, beside a block."""
+        return 0
+
+    def drafter(self, pair: Pair) -> tuple[decode.Drafter, Any]:
+        """Returns the drafter, and its parameters."""
+        raise NotImplementedError
+
+    def rows(self, settings: Sequence["Setting"]) -> Any:
+        """Returns what the drafter asks of its rows, see `decode.Rows`; settings of one program."""
+        return None
+
+    def scored(self, counts: Mapping[str, float], blocks: float, rereads: bool) -> dict[str, float]:
+        """Returns the positions that each of its models scored after the prefill, by role.
+
+        Args:
+          counts: of the models' passes, see `decode.Stats.by_name`.
+          blocks: how many blocks were drafted.
+          rereads: whether the first pass of a block reads two tokens, for want of a bonus position.
+        """
+        raise NotImplementedError
+
+
+@dataclasses.dataclass(frozen=True)
+class ByModel(Drafting):
+    """By the pair's drafter alone, which is what settings do that say nothing else."""
+
+    name = "model"
+
+    @classmethod
+    def read(cls, given, rule):
+        """Takes every setting that no other drafting took."""
+        return cls(), set()
+
+    @classmethod
+    def of_row(cls, row):
+        """Takes every row that no other drafting wrote."""
+        return cls()
+
+    def trouble(self, pair):
+        """Returns what a pair without a drafter lacks."""
+        if pair.drafter is not None:
+            return None
+        return (
+            f"needs a model that drafts and pair {pair.name} is an expert alone; give the pair "
+            "one, {drafter: ..., expert: ...}, or let the setting draft without: drafter=lookup"
+        )
+
+    def drafter(self, pair):
+        """Returns the pair's drafter."""
+        return decode.ModelDrafter(pair.drafter), pair.params["drafter"]
+
+    def scored(self, counts, blocks, rereads):
+        """Returns what the drafter scored."""
+        return {"drafter": counts["drafter_calls"] + blocks * rereads}
+
+
+class Method:
+    """A way of decoding: what it takes, how it runs, what it counts, what it costs.
+
+    One object each; nobody else asks for a method's name.
+
+    Attributes:
+      name: as configs and rows write it.
+      alone: the role of the model that decodes by itself, None where several work together.
+      in_blocks: whether the expert scores blocks of drafts: then there are a draft length, a
+        verifier, and tokens per expert call.
+      has_rule: whether a deferral rule decides, which can be asked on reference answers too.
+      measured: whether it decodes at all.
+    """
+
+    name: str
+    alone: str | None = None
+    in_blocks = False
+    has_rule = False
+    measured = True
+
+    def __repr__(self) -> str:
+        return self.name
+
+    def read(self, given: Mapping[str, Any]) -> tuple[dict[str, Any], set[str]]:
+        """Returns fields of `Setting` beside temperature and seed, and the fields that it knows.
+
+        Raises:
+          UserError: a field is missing or outside its domain.
+        """
+        raise NotImplementedError
+
+    def label(self, setting: "Setting") -> str:
+        """Returns its name in tables: what stays when its knobs are chosen."""
+        return self.name
+
+    def program(self, setting: "Setting") -> tuple:
+        """Returns what settings must share to run as one compiled program, limits aside."""
+        return ()
+
+    def trouble(self, setting: "Setting", pair: Pair) -> str | None:
+        """Returns what a pair lacks for a setting, a sentence's end; None where nothing."""
+        return ByModel().trouble(pair)
+
+    def prepare(
+        self, room: Room, settings: Sequence["Setting"], rules: Sequence[Rule], rows: Rows
+    ) -> Callable[[], Any]:
+        """Returns a function that decodes a batch.
+
+        Args:
+          room: where.
+          settings: per row; of one program.
+          rules: those that the rows index, knobs [B].
+          rows: the batch.
+        """
+        raise NotImplementedError
+
+    def scored(self, setting: "Setting", counts: Mapping[str, float]) -> dict[str, float]:
+        """Returns the positions that each model scored after the prefill, by role.
+
+        Args:
+          setting: how it was decoded.
+          counts: see `decode.Stats.by_name`; a model without passes may lack.
+        """
+        return {role: counts.get(f"{role}_calls", 0.0) for role in ("drafter", "expert")}
+
+    def costs(self) -> tuple["Method", ...]:
+        """Returns the methods whose seconds its own are at most: two models cost both."""
+        return (self,)
+
+    def law(self, setting: "Setting") -> "Setting":
+        """Returns the setting without what does not touch the law of answers.
+
+        At temperature 0 that is truncations: both distributions have one token each.
+        """
+        if setting.temperature > 0:
+            return setting
+        return dataclasses.replace(setting, drafter_truncation=(), expert_truncation=())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,24 +241,19 @@ class Setting:
     """One point of a sweep.
 
     Attributes:
-      method: one of `METHODS`.
+      method: one of `methods.METHODS`.
       rule: the rule's registry name; None where the method has none.
       knobs: the rule's knobs, or the threshold of a sequence cascade, by name.
-      draft_length: N of a speculative method, else None.
-      verifier: of a speculative method, else None.
+      draft_length: N where blocks are drafted, else None.
+      verifier: where blocks are, else None.
       temperature: 0 for greedy.
       drafter_truncation: limits on the drafter by name, none for none.
       expert_truncation: the same for the expert.
       seed: of the random draws.
-      middle_rule: what the drafter and the pair's middle model draft by; None where the drafter
-        drafts alone.
-      middle_knobs: that rule's knobs.
-      middle_draft_length: tokens that the drafter writes between two passes of the middle model.
-      drafter: what drafts, one of `DRAFTERS`; None for the pair's models.
-      drafter_knobs: its parameters.
+      drafting: how blocks are drafted.
     """
 
-    method: str
+    method: Method
     rule: str | None = None
     knobs: Pairs = ()
     draft_length: int | None = None
@@ -68,48 +262,23 @@ class Setting:
     drafter_truncation: Pairs = ()
     expert_truncation: Pairs = ()
     seed: int = 0
-    middle_rule: str | None = None
-    middle_knobs: Pairs = ()
-    middle_draft_length: int | None = None
-    drafter: str | None = None
-    drafter_knobs: Pairs = ()
+    drafting: Drafting = ByModel()
 
     def fields(self) -> dict[str, Any]:
-        """Returns the JSON-ready fields; `from_fields` reads them back.
-
-        Those of a middle model or of a drafter without a model only where that drafts.
-        """
-        return {
+        """Returns the JSON-ready fields; `reading.from_fields` reads them back."""
+        own = {
             name: dict(value) if isinstance(value, tuple) else value
             for name, value in vars(self).items()
-            if name not in _unused(vars(self))
         }
-
-    @classmethod
-    def from_fields(cls, row: Mapping[str, Any]) -> "Setting":
-        """Reads `fields` back, from a row that may hold more."""
-        unused = _unused(row)
-        names = [f.name for f in dataclasses.fields(cls) if f.name not in unused]
-        return cls(**{n: _pairs(row[n]) if isinstance(row[n], dict) else row[n] for n in names})
-
-    @property
-    def needs_drafting_model(self) -> bool:
-        """Whether a model of the pair beside the expert decodes."""
-        return self.method != "autoregressive_expert" and self.drafter is None
+        return {**own, "method": self.method.name, **own.pop("drafting").fields()}
 
     @property
     def label(self) -> str:
         """The method's name in tables: what stays when its knobs are chosen."""
-        name = self.rule if self.method == "speculative" else self.method
-        if self.method == "token_cascade":
-            name += f" {self.rule}"
-        if self.middle_rule is not None:
-            name += f" over {self.middle_rule}"
-        if self.drafter is not None:
-            name += f" over {self.drafter}"
+        over = f" over {self.drafting.over}" if self.drafting.over else ""
         limits = [f"drafter {k}" for k, _ in self.drafter_truncation]
         limits += [f"expert {k}" for k, _ in self.expert_truncation]
-        return ", ".join([name, *limits])
+        return ", ".join([self.method.label(self) + over, *limits])
 
     @property
     def choices(self) -> str:
@@ -118,10 +287,7 @@ class Setting:
         parts += [f"{k}={v:g}" for k, v in self.drafter_truncation + self.expert_truncation]
         if self.draft_length is not None:
             parts.append(f"N={self.draft_length}")
-        parts += [f"{k}={v:g}" for k, v in self.drafter_knobs]
-        parts += [f"middle_{k}={v:g}" for k, v in self.middle_knobs]
-        if self.middle_draft_length is not None:
-            parts.append(f"n={self.middle_draft_length}")
+        parts += self.drafting.choices
         if self.verifier is not None:
             parts.append(self.verifier)
         return " ".join(parts)
@@ -130,192 +296,18 @@ class Setting:
         tail = [f"T={self.temperature:g}"] + ([f"seed={self.seed}"] if self.seed else [])
         return " ".join(part for part in (self.label, self.choices, *tail) if part)
 
-
-def _unused(fields: Mapping[str, Any]) -> set[str]:
-    """Returns the names of the fields that say nothing, and that rows leave out."""
-    unused = set()
-    if fields.get("middle_rule") is None:
-        unused |= {"middle_rule", "middle_knobs", "middle_draft_length"}
-    if fields.get("drafter") is None:
-        unused |= {"drafter", "drafter_knobs"}
-    return unused
+    @property
+    def heads(self) -> list[head.Reference]:
+        """The heads of learned rules that decide in it."""
+        return [value for name, value in self.knobs if name == "head"] + self.drafting.heads
 
 
-def _pairs(mapping: Mapping[str, float | str]) -> Pairs:
+def pairs_of(mapping: Mapping[str, float | str]) -> Pairs:
+    """Returns named values as a setting keeps them: sorted, a text being a head's reference."""
     return tuple(
         (key, head.Reference(value) if isinstance(value, str) else value)
         for key, value in sorted(mapping.items())
     )
-
-
-def expand(entries: Iterable[Mapping[str, Any]]) -> list[Setting]:
-    """Returns the distinct settings of a grid, in its order.
-
-    Args:
-      entries: one mapping per setting, from `sweep`: `method` ("speculative" by default), `rule`
-        and its knobs, `draft_length`, `verifier` ("token" by default), `temperature`, `seed`,
-        `threshold`, and `drafter_` or `expert_` `top_k`, `top_p`, `min_p`. Where a middle model
-        drafts: `middle_rule` with its knobs, each named `middle_` and the knob, such as
-        `middle_alpha`, and `middle_draft_length`. Where no model drafts: `drafter`, one of
-        `DRAFTERS`, with its parameters, such as `max_ngram` and `min_ngram`.
-
-    Raises:
-      UserError: an entry has an unknown field or a value outside its domain, or there is none.
-    """
-    entries = None if isinstance(entries, (str, Mapping)) else list(entries)
-    if entries is None or not all(isinstance(entry, Mapping) for entry in entries):
-        raise UserError("evaluate.settings must be a list of settings, each a mapping")
-    settings = list(dict.fromkeys(map(setting, entries)))
-    if not settings:
-        raise UserError("evaluate.settings is empty; give it at least one setting")
-    return settings
-
-
-def setting(entry: Mapping[str, Any]) -> Setting:
-    """Returns the setting that one entry describes; see `expand`."""
-    try:
-        return _setting(dict(entry))
-    except UserError as error:
-        shown = " ".join(f"{key}={value}" for key, value in entry.items())
-        raise UserError(f"setting {shown}: {error}") from None
-
-
-def _setting(given: dict[str, Any]) -> Setting:
-    method = given.pop("method", "speculative")
-    if method not in _FIELDS:
-        raise UserError(f"method {method!r} is unknown; choose one of: {', '.join(METHODS)}")
-    takes = _FIELDS[method]
-    known = {"temperature", "seed", *takes}
-    rule, knobs, middle, middle_knobs, drafter_knobs = None, {}, None, {}, {}
-    if "rule" in takes:
-        rule, knobs = _rule(given, method)
-        known |= set(knobs)
-        if "middle_rule" in takes and given.get("middle_rule") is not None:
-            middle, middle_knobs = _rule(given, method, "middle_")
-            known |= {f"middle_{key}" for key in middle_knobs}
-        if "drafter" in takes and given.get("drafter") is not None:
-            drafter_knobs = _drafter(given, rule)
-            known |= set(drafter_knobs)
-    elif "threshold" in takes:
-        knobs = {"threshold": _number(given, "threshold", required=True)}
-    if unknown := sorted(set(given) - known):
-        raise UserError(f"{', '.join(unknown)} unknown here; known: {', '.join(sorted(known))}")
-    temperature = _number(given, "temperature", 0.0)
-    if temperature < 0:
-        raise UserError(f"temperature={temperature} must be at least 0")
-    return Setting(
-        method=method,
-        rule=rule,
-        knobs=_pairs(knobs),
-        draft_length=_draft_length(given, "draft_length") if "draft_length" in takes else None,
-        verifier=_verifier(given) if "verifier" in takes else None,
-        temperature=temperature,
-        drafter_truncation=_truncation(given, "drafter"),
-        expert_truncation=_truncation(given, "expert"),
-        seed=_integer(given, "seed", 0),
-        middle_rule=middle,
-        middle_knobs=_pairs(middle_knobs),
-        middle_draft_length=_middle_draft_length(given, middle),
-        drafter=given.get("drafter"),
-        drafter_knobs=_pairs(drafter_knobs),
-    )
-
-
-def _rule(
-    given: Mapping[str, Any], method: str, prefix: str = ""
-) -> tuple[str, dict[str, float | head.Reference]]:
-    """Returns a rule with its knobs, read from the fields of that prefix."""
-    if f"{prefix}rule" not in given:
-        raise UserError("it names no rule; give it one")
-    name = given[f"{prefix}rule"]
-    row = rules.spec(name)
-    if method == "token_cascade" and not row.sequential:
-        known = ", ".join(n for n, r in rules.RULES.items() if r.sequential)
-        raise UserError(f"a token cascade's rule must decide before the expert: {known}")
-    own = {}
-    for key, knob in row.knobs.items():
-        field = f"{prefix}{key}"
-        if given.get(field, knob.default) is None:
-            raise UserError(f"rule {name} needs {field}; its domain is {knob.domain}")
-        if isinstance(knob, HeadKnob):
-            own[key] = head.reference(given[field])
-            continue
-        read = _integer if knob.static else _number
-        own[key] = read(given, field, knob.default)
-    rules.make(name, **own)  # checks the domains
-    return name, own
-
-
-def _drafter(given: Mapping[str, Any], rule: str) -> dict[str, int]:
-    """Returns the parameters of a drafter without a model."""
-    name = given["drafter"]
-    if name not in DRAFTERS:
-        raise UserError(
-            f"drafter {name!r} is unknown; choose one of: {', '.join(DRAFTERS)}, or leave it out: "
-            "the pair's model drafts then"
-        )
-    rules.check_without_distribution(rule)
-    if given.get("middle_rule") is not None:
-        raise UserError(f"a middle_rule needs models that draft; leave it out, or drafter={name}")
-    if limits := [f"drafter_{kind}" for kind in TRUNCATIONS if f"drafter_{kind}" in given]:
-        raise UserError(f"{', '.join(limits)} does nothing to drafter={name}; leave it out")
-    fields = dataclasses.fields(DRAFTERS[name])
-    knobs = {f.name: _integer(given, f.name, f.default) for f in fields}
-    DRAFTERS[name](**knobs)  # checks the domains
-    return knobs
-
-
-def _draft_length(given: Mapping[str, Any], field: str) -> int:
-    length = _integer(given, field, None)
-    if length is None:
-        raise UserError(f"it has no {field}; give it one, at least 1")
-    if length < 1:
-        raise UserError(f"{field}={length} must be at least 1")
-    return length
-
-
-def _middle_draft_length(given: Mapping[str, Any], middle_rule: str | None) -> int | None:
-    if middle_rule is not None:
-        return _draft_length(given, "middle_draft_length")
-    if given.get("middle_draft_length") is not None:
-        raise UserError("it has a middle_draft_length and no middle_rule; give it both or neither")
-    return None
-
-
-def _verifier(given: Mapping[str, Any]) -> str:
-    name = given.get("verifier", "token")
-    if name not in verify.METHODS:
-        raise UserError(f"verifier {name!r} is unknown; choose one of: {', '.join(verify.METHODS)}")
-    return name
-
-
-def _truncation(given: Mapping[str, Any], who: str) -> Pairs:
-    limits = {}
-    for kind in TRUNCATIONS:
-        if f"{who}_{kind}" not in given:
-            continue
-        field = f"{who}_{kind}"
-        value = (values.whole if kind == "top_k" else values.number)(field, given[field])
-        valid = {"top_k": value >= 1, "top_p": 0 < value <= 1, "min_p": 0 <= value <= 1}[kind]
-        if not valid:
-            domain = {"top_k": "at least 1", "top_p": "in (0, 1]", "min_p": "in [0, 1]"}[kind]
-            raise UserError(f"{field}={value} must be {domain}")
-        limits[kind] = value
-    return _pairs(limits)
-
-
-def _number(
-    given: Mapping[str, Any], field: str, default: float | None = None, required: bool = False
-) -> float:
-    value = given.get(field, default)
-    if value is None and required:
-        raise UserError(f"it has no {field}; give it one")
-    return values.number(field, value) + 0.0  # no negative zero: it would be another setting
-
-
-def _integer(given: Mapping[str, Any], field: str, default: int | None) -> int | None:
-    value = given.get(field, default)
-    return None if value is None else values.whole(field, value)
 
 
 def digest(value: Any) -> str:

@@ -12,7 +12,8 @@ from speccascade.decode import loop, placing
 from speccascade.decode.rows import Rows
 from speccascade.decode.state import State
 from speccascade.errors import UserError
-from speccascade.inference.setting import Setting, setting
+from speccascade.inference.reading import setting
+from speccascade.inference.setting import Setting
 from speccascade.inputs import values
 from speccascade.models.interface import Model
 from speccascade.models.memory import local
@@ -145,7 +146,7 @@ def load(
     for name in _NUMBERS:
         section[name] = values.whole(f"plan.{name}", section.get(name), 1)
     how = setting(section["setting"])
-    if how.method != "speculative":
+    if not how.method.in_blocks:
         raise UserError(f"plan.setting has {how.method}; only a rule's decode loop is planned")
     pair = config.get("pair", {role: role for role in ROLES})
     return Subject(

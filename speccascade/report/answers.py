@@ -12,6 +12,7 @@ from speccascade import pairs, tasks
 from speccascade.errors import UserError
 from speccascade.evaluate.jobs import QUALITY
 from speccascade.evaluate.quality import asked
+from speccascade.inference.reading import from_fields
 from speccascade.inference.setting import Setting
 from speccascade.workdir import answers, results
 
@@ -37,7 +38,7 @@ def differing(
       UserError: a setting is not one of those that were measured, or its answers were not kept.
     """
     rows = {
-        Setting.from_fields(row): row
+        from_fields(row): row
         for row in results.read(workdir)
         if row["kind"] == QUALITY and row["split"] == split and "answers" in row
     }

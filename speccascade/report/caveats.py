@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from speccascade.evaluate.jobs import QUALITY, TEACHER_FORCED, TIMING
-from speccascade.inference.setting import Setting
+from speccascade.inference.reading import from_fields
 
 Row = Mapping[str, Any]
 
@@ -40,7 +40,7 @@ def _answers(rows: Sequence[Row]) -> list[str]:
     return [
         "Answers that ended for want of room (max_new_tokens or the pair's lengths), at neither an "
         f"end-of-sequence nor a stop string: {_share(rows, 'answers_cut', 'num_examples')}; most "
-        f"under {Setting.from_fields(worst)} on {worst['split']}, {worst['answers_cut']} of "
+        f"under {from_fields(worst)} on {worst['split']}, {worst['answers_cut']} of "
         f"{worst['num_examples']}"
     ]
 

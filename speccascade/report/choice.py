@@ -16,9 +16,9 @@ def follows_expert(setting: Setting) -> bool:
     """Returns whether every token follows the expert's own distribution, whatever was measured."""
     if setting.expert_truncation:
         return False
-    if setting.method == "speculative":
+    if setting.method.in_blocks:
         return rules.spec(setting.rule).expert_at == dict(setting.knobs)
-    return setting.method == "autoregressive_expert"
+    return setting.method.alone == "expert"
 
 
 @dataclasses.dataclass(frozen=True)

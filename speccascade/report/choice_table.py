@@ -91,11 +91,8 @@ def chosen(setting: Setting | None) -> dict[str, Any]:
         "expert_truncation": setting and _pairs(setting.expert_truncation),
         "draft_length": setting and setting.draft_length,
         "verifier": setting and setting.verifier,
-        "middle_rule": setting and setting.middle_rule,
-        "middle_knobs": setting and _pairs(setting.middle_knobs),
-        "middle_draft_length": setting and setting.middle_draft_length,
-        "drafter": setting and setting.drafter,
-        "drafter_knobs": setting and _pairs(setting.drafter_knobs),
+        "drafted_over": setting and setting.drafting.over,
+        "drafting": setting and " ".join(setting.drafting.choices),
     }
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from speccascade.inference import metrics
+from speccascade.inference.methods import SPECULATIVE
 from speccascade.inference.setting import Setting
 from speccascade.report.choice import (
     CRITERIA,
@@ -107,7 +108,7 @@ def lossless(points: Points, setting: Setting) -> Setting | None:
     candidates = [
         s
         for s in points.settings()
-        if s == dataclasses.replace(Setting("speculative", "spec"), **_kept(s))
+        if s == dataclasses.replace(Setting(SPECULATIVE, "spec"), **_kept(s))
         and s.temperature == setting.temperature
         and points.of(s, TEST) is not None
     ]

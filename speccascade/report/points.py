@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 
 from speccascade.errors import UserError
-from speccascade.evaluate.jobs import ORACLE, QUALITY, TEACHER_FORCED, TIMING, Job, plan
+from speccascade.evaluate.jobs import QUALITY, TEACHER_FORCED, TIMING, Job, plan
 from speccascade.inference import metrics
-from speccascade.inference.setting import Setting, expand
+from speccascade.inference.methods import EXPERT, ORACLE
+from speccascade.inference.reading import expand, from_fields
+from speccascade.inference.setting import Setting
 from speccascade.report.caveats import caveats
 from speccascade.tasks import aggregate
 
@@ -144,7 +146,7 @@ class Points:
 
     def expert(self, temperature: float, split: str) -> Point | None:
         """Returns the expert's own decoding, what everything is compared with."""
-        return self.of(Setting("autoregressive_expert", temperature=temperature), split)
+        return self.of(Setting(EXPERT, temperature=temperature), split)
 
     def mark(self, setting: Setting, name: str) -> str:
         """Returns a setting's name for a table, marked where it is of another edition."""
@@ -245,7 +247,7 @@ def _question(row: Mapping[str, Any]) -> tuple:
 def _job(row: Mapping[str, Any]) -> Job:
     fields = (row[name] for name in ("kind", "split", "num_examples", "trials"))
     kind, split, num_examples, trials = fields
-    return Job(kind, Setting.from_fields(row), split, num_examples, trials)
+    return Job(kind, from_fields(row), split, num_examples, trials)
 
 
 def _is_edition(row: Mapping[str, Any], newest: Mapping[str, Any]) -> bool:
@@ -256,8 +258,8 @@ def _is_edition(row: Mapping[str, Any], newest: Mapping[str, Any]) -> bool:
 def _pool(grid, quality, timed) -> dict[tuple[Setting, str], Point]:
     by_setting = defaultdict(list)
     for row in quality:
-        by_setting[unseeded(Setting.from_fields(row)), row["split"]].append(row)
-    timings = {(unseeded(Setting.from_fields(r)), r["split"]): _timing(r) for r in timed}
+        by_setting[unseeded(from_fields(row)), row["split"]].append(row)
+    timings = {(unseeded(from_fields(r)), r["split"]): _timing(r) for r in timed}
     order = {unseeded(setting): i for i, setting in enumerate(grid)}
     return {
         key: Point(
@@ -285,7 +287,7 @@ def _forced(row: Mapping[str, Any]) -> Forced:
         return np.atleast_1d(np.asarray(np.nan if value is None else value, np.float64))
 
     return Forced(
-        setting=Setting.from_fields(row),
+        setting=from_fields(row),
         split=row["split"],
         deferral=column("deferral_rate"),
         quality=column("quality"),

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from speccascade.evaluate.jobs import ORACLE
+from speccascade.inference.methods import ORACLE
 from speccascade.report import style
 from speccascade.report.points import Forced, Points
 
@@ -14,7 +14,7 @@ def quality_deferral(points: Points, split: str, path: str) -> None:
     expert alone.
     """
     found = [f for f in points.forced if f.split == split]
-    rules = [f for f in found if f.setting.method != ORACLE and np.isfinite(f.deferral[0])]
+    rules = [f for f in found if f.setting.method.measured and np.isfinite(f.deferral[0])]
     temperatures = sorted({f.setting.temperature for f in rules})
     labels = dict.fromkeys(f.setting.label for f in rules)
     figure, [row] = style.panels(1, len(temperatures))
@@ -22,7 +22,12 @@ def quality_deferral(points: Points, split: str, path: str) -> None:
         oracle = points.oracle(temperature, split)
         if oracle is not None:
             axes.plot(
-                oracle.deferral, oracle.quality, color="0.25", linewidth=2, alpha=0.7, label=ORACLE
+                oracle.deferral,
+                oracle.quality,
+                color="0.25",
+                linewidth=2,
+                alpha=0.7,
+                label=ORACLE.name,
             )
             axes.fill_between(oracle.deferral, *oracle.interval.T, color="0.25", alpha=0.1)
             style.star(axes, 1.0, oracle.quality[-1], "expert")
@@ -33,7 +38,7 @@ def quality_deferral(points: Points, split: str, path: str) -> None:
         axes.set_title(f"temperature {temperature:g}", fontsize=10)
     row[0].set_ylabel("probability of the reference's token")
     figure.supxlabel("deferral rate on the references", fontsize=10)
-    style.finish(figure, np.array([row]), path, (*labels, ORACLE, "expert", "drafter"))
+    style.finish(figure, np.array([row]), path, (*labels, ORACLE.name, "expert", "drafter"))
 
 
 def _line(axes, line: list[Forced], label: str, index: int) -> None:
@@ -50,7 +55,7 @@ def _line(axes, line: list[Forced], label: str, index: int) -> None:
 def has_figure(points: Points, split: str) -> bool:
     """Returns whether a rule with a deferral rate was measured on the references."""
     return any(
-        f.split == split and f.setting.method != ORACLE and np.isfinite(f.deferral[0])
+        f.split == split and f.setting.method.measured and np.isfinite(f.deferral[0])
         for f in points.forced
     )
 

@@ -30,7 +30,7 @@ def by_temperature(points: Points) -> dict[str, Lines]:
     temperatures = complete_temperatures(points)
     for temperature in temperatures:
         for choice in choose(points, temperature, BEST):
-            if choice.setting is not None and choice.setting.method != "autoregressive_drafter":
+            if choice.setting is not None and choice.setting.method.alone != "drafter":
                 lines[choice.label].append((temperature, choice.test))
     return _panels({"": lines})
 

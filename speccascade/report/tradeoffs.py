@@ -9,8 +9,6 @@ from speccascade.inference.setting import Setting
 from speccascade.report import style
 from speccascade.report.points import Point, Points
 
-_REFERENCES = {"autoregressive_expert": "expert", "autoregressive_drafter": "drafter"}
-
 
 @dataclasses.dataclass(frozen=True)
 class _Axis:
@@ -60,12 +58,13 @@ def quality_deferral(points: Points, split: str, path: str) -> None:
 
 def _draw(points: Points, split: str, path: str, axis: _Axis) -> None:
     found = [p for (_, s), p in points.by_setting.items() if s == split]
-    speculative = [p for p in found if p.setting.method == "speculative"]
+    speculative = [p for p in found if p.setting.method.in_blocks]
     temperatures = sorted({p.setting.temperature for p in found})
     lengths = sorted({p.setting.draft_length for p in speculative}) or [None]
     placed = [p for p in found if axis.value(p) is not None]
-    labels = dict.fromkeys(style.line_name(p.setting) for p in placed)
-    styles = {label: i for i, label in enumerate(x for x in labels if x not in _REFERENCES)}
+    lines = [p.setting for p in placed if _reference(p) is None]
+    labels = dict.fromkeys(style.line_name(setting) for setting in lines)
+    styles = {label: i for i, label in enumerate(labels)}
     figure, grid = style.panels(len(temperatures), len(lengths), sharex=True, sharey="row")
     for row, temperature in zip(grid, temperatures, strict=True):
         for axes, length in zip(row, lengths, strict=True):
@@ -96,11 +95,16 @@ def _panel(axes: Axes, panel: Sequence[Point], axis: _Axis, styles: dict[str, in
         look = style.line(index)
         style.intervals(axes, xs, ys, [p.interval for p in line_points], look["color"])
         axes.plot(xs, ys, label=label, **look)
-    for method, name in _REFERENCES.items():
-        for p in panel:
-            if p.setting == Setting(method, temperature=p.setting.temperature):
-                x = axis.ends.get(name, axis.value(p))
-                if x is None:
-                    style.level(axes, p.quality, name)
-                else:
-                    style.star(axes, x, p.quality, name)
+    for p in panel:
+        if (name := _reference(p)) is not None:
+            x = axis.ends.get(name, axis.value(p))
+            if x is None:
+                style.level(axes, p.quality, name)
+            else:
+                style.star(axes, x, p.quality, name)
+
+
+def _reference(point: Point) -> str | None:
+    """Returns whose own decoding a point is, "expert" or "drafter", None where nobody's."""
+    own = Setting(point.setting.method, temperature=point.setting.temperature)
+    return own.method.alone if point.setting == own else None

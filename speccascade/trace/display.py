@@ -139,8 +139,11 @@ def facts(comparison: Comparison, trace: Trace) -> list[str]:
     found = [
         _plural(s["tokens"], "token"),
         _plural(s["expert_calls"], "expert call"),
-        _plural(s["drafter_calls"], "drafter call"),
-        *([_plural(s["middle_calls"], "middle call")] if s["middle_calls"] else []),
+        *(
+            _plural(count, name.replace("_calls", " call"))
+            for name, count in s.items()
+            if name.endswith("_calls") and name != "expert_calls" and count
+        ),
         f"{own[Kind.DISCARDED]} drafted in vain",
     ]
     cuts = sum(block.strict_cut is not None for block in trace.blocks)

@@ -8,7 +8,8 @@ import ml_collections
 
 from speccascade import pairs, rules, tasks
 from speccascade.errors import UserError
-from speccascade.inference.setting import Setting, setting
+from speccascade.inference.reading import setting
+from speccascade.inference.setting import Setting
 from speccascade.inputs import paths, plain_text, text_files, values
 from speccascade.trace import page
 from speccascade.trace.run import Comparison, trace_prompt
@@ -132,7 +133,7 @@ def _swept(config: ml_collections.ConfigDict, name: str) -> dict[str, float]:
     knobs = {
         tuple((key, entry[key]) for key in rules.spec(name).knobs if key in entry)
         for entry in entries
-        if entry.get("rule") == name and entry.get("method", "speculative") == "speculative"
+        if entry.get("rule") == name and "draft_length" in entry
     }
     ordered = sorted(knobs)
     return dict(ordered[(len(ordered) - 1) // 2]) if ordered else {}

@@ -130,5 +130,5 @@ def _trace(engine: Engine, request: Request, setting: Setting) -> Trace:
         blocks=tuple(blocks),
         text=engine.text([t.id for block in blocks for t in block.tokens], request.prompt),
         finished=bool(output.finished[0]),
-        statistics=metrics.rates(counts, setting.method, setting.verifier),
+        statistics=metrics.rates(counts, setting),
     )

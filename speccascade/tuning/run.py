@@ -7,6 +7,8 @@ import ml_collections
 from speccascade.errors import UserError
 from speccascade.evaluate import run
 from speccascade.evaluate.jobs import TEACHER_FORCED
+from speccascade.inference.methods import EXPERT
+from speccascade.inference.reading import from_fields
 from speccascade.inference.setting import Setting
 from speccascade.inputs import paths
 from speccascade.report.choice import TEST, VALIDATION
@@ -75,8 +77,8 @@ def tune(
         wanted = {decision.chosen, decision.lossless}
         return [setting.fields() for setting in sorted(wanted, key=str)]
 
-    wanted = [Setting.from_fields(fields) for fields in hosts.from_first(choose)]
-    expert = Setting("autoregressive_expert", temperature=temperature)
+    wanted = [from_fields(fields) for fields in hosts.from_first(choose)]
+    expert = Setting(EXPERT, temperature=temperature)
     on_test = _part(sweep, TEST, temperature, {expert, *wanted})
     held_out = run.measure(on_test, workdir)
     failed = measured.failed + held_out.failed
@@ -120,11 +122,11 @@ def _check(sweep: run.Sweep, temperature: float) -> None:
         raise UserError(
             "speeds are compared by evaluate.timing.num_examples examples; give it at least 2"
         )
-    expert = Setting("autoregressive_expert", temperature=temperature)
+    expert = Setting(EXPERT, temperature=temperature)
     if expert not in {unseeded(job.setting) for job in sweep.jobs}:
         raise UserError(
             f"the sweep lacks the expert's own decoding at temperature {temperature:g}; add "
-            f'{{"method": "autoregressive_expert", "temperature": {temperature:g}}}'
+            f'{{"method": "{EXPERT}", "temperature": {temperature:g}}}'
         )
 
 

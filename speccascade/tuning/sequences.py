@@ -10,15 +10,11 @@ to the others (a case of Bretz et al., "A graphical approach to sequentially rej
 procedures", 2009).
 """
 
-import dataclasses
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from speccascade import rules
 from speccascade.inference.setting import Setting
-
-# What a rule is at temperature 0, where both distributions have one token each.
-_GREEDY = {"opt": "diff", "token_v1": "diff", "lossy": "spec", "lenient": "spec"}
 
 
 class Certified(NamedTuple):
@@ -59,21 +55,9 @@ def certify(p_values: Sequence[Sequence[float]], error: float) -> Certified:
 def law(setting: Setting) -> Setting:
     """Returns what the law of a setting's answers depends on: of a speculative one, not N.
 
-    One verifier or another, blocks of any length, or a token cascade: the tokens follow the same
-    target distribution, so the expected quality is the same. At temperature 0 truncations change
-    nothing, and some rules are one.
+    Settings of one law have the same expected quality.
     """
-    method = "speculative" if setting.method == "token_cascade" else setting.method
-    found = dataclasses.replace(
-        setting, method=method, draft_length=None, verifier=None, middle_draft_length=None
-    )
-    if setting.temperature > 0:
-        return found
-    rule = _GREEDY.get(setting.rule, setting.rule)
-    knobs = () if rule == "spec" else setting.knobs
-    return dataclasses.replace(
-        found, rule=rule, knobs=knobs, drafter_truncation=(), expert_truncation=()
-    )
+    return setting.method.law(setting)
 
 
 def sequences(settings: Iterable[Setting], from_drafter: bool = False) -> list[list[Setting]]:
@@ -97,7 +81,6 @@ def _kind(setting: Setting) -> tuple:
         tuple(kind for kind, _ in pairs)
         for pairs in (setting.drafter_truncation, setting.expert_truncation)
     )
-    middle = setting.middle_rule, setting.middle_knobs, setting.middle_draft_length
     return (
         setting.method,
         setting.rule,
@@ -105,7 +88,7 @@ def _kind(setting: Setting) -> tuple:
         setting.draft_length,
         setting.verifier,
         names,
-        middle,
+        setting.drafting,
         (setting.drafter, setting.drafter_knobs),
     )
 

@@ -5,7 +5,7 @@ import pytest
 
 from speccascade import generate_text, models, pairs, text
 from speccascade.inference.engine import Engine
-from speccascade.inference.setting import setting
+from speccascade.inference.reading import setting
 from speccascade.trace import trace_prompt
 from tests.text import makers
 

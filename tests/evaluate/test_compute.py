@@ -3,7 +3,7 @@ import pytest
 
 from speccascade.evaluate import compute
 from speccascade.inference.engine import Engine
-from speccascade.inference.setting import setting
+from speccascade.inference.reading import setting
 from tests import tiny_pair
 
 COUNTS = {"drafter_calls": 24.0, "middle_calls": 6.0, "expert_calls": 4.0, "emitted": 12.0}
@@ -39,7 +39,7 @@ def test_a_position_goes_through_every_matrix_once(pair, role):
 )
 def test_all_that_was_scored_counts(pair, entry, positions):
     chosen = setting(entry)
-    assert compute.scored(chosen, COUNTS) == dict(
+    assert chosen.method.scored(chosen, COUNTS) == dict(
         zip(("drafter", "expert"), positions, strict=True)
     )
     size = pair.tokenizer.vocab_size
@@ -61,7 +61,11 @@ def test_rounds_of_three_models(outer, inner, drafter, middle):
     chosen = setting(
         {"rule": outer, "middle_rule": inner, "middle_draft_length": 2, **FIVE, **knobs}
     )
-    assert compute.scored(chosen, COUNTS) == {"drafter": drafter, "middle": middle, "expert": 24}
+    assert chosen.method.scored(chosen, COUNTS) == {
+        "drafter": drafter,
+        "middle": middle,
+        "expert": 24,
+    }
 
 
 def test_decoding_alone_costs_one_position_a_token(pair):
@@ -87,7 +91,7 @@ def test_drafter_passes_are_counted_as_they_were_run(pair):
         blocks = stats["expert_calls"][0]
         assert stats["drafter_calls"][0] == passes * blocks
         counts = {"drafter_calls": stats["drafter_calls"][0], "expert_calls": blocks}
-        assert compute.scored(chosen, counts) == {"drafter": 3 * blocks, "expert": 3 * blocks}
+        assert chosen.method.scored(chosen, counts) == {"drafter": 3 * blocks, "expert": 3 * blocks}
 
 
 def test_nothing_generated_has_no_cost_per_token(pair):

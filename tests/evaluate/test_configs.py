@@ -7,7 +7,9 @@ import shutil
 import pytest
 
 from speccascade.evaluate import run
-from speccascade.inference.setting import Setting, expand
+from speccascade.inference import methods
+from speccascade.inference.reading import expand
+from speccascade.inference.setting import Setting
 from speccascade.rules import RULES
 from tests import toy_head
 
@@ -50,7 +52,7 @@ def test_grids_are_valid_and_have_what_a_table_needs(name):
     run._check(section.to_dict())
     assert {"validation", "test"} == set(section.splits)
     for temperature in {s.temperature for s in settings}:
-        assert Setting("autoregressive_expert", temperature=temperature) in settings
+        assert Setting(methods.EXPERT, temperature=temperature) in settings
 
 
 def test_the_whole_experiment_runs_every_rule():

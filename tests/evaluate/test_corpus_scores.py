@@ -9,7 +9,7 @@ import sacrebleu
 
 from speccascade import pairs
 from speccascade.evaluate import run
-from speccascade.inference.setting import setting
+from speccascade.inference.reading import setting
 from speccascade.workdir import results
 from tests import tiny_pair
 

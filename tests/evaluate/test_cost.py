@@ -10,7 +10,8 @@ from speccascade.evaluate import cost, probe, run, timing_parts
 from speccascade.evaluate.cost import DRAFTER, EXPERT, SPECULATIVE, Speed
 from speccascade.evaluate.jobs import QUALITY, TIMING, plan
 from speccascade.evaluate.progress import Progress
-from speccascade.inference.setting import Setting, expand
+from speccascade.inference.reading import expand
+from speccascade.inference.setting import Setting
 from speccascade.inference.sweep import product
 from speccascade.workdir import results
 from tests import tiny_pair

@@ -6,7 +6,7 @@ from speccascade.evaluate.jobs import (
     plan,
     teacher_forced,
 )
-from speccascade.inference.setting import expand
+from speccascade.inference.reading import expand
 from speccascade.inference.sweep import product
 
 

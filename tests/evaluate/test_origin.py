@@ -2,7 +2,7 @@ import dataclasses
 
 from speccascade.evaluate.jobs import QUALITY, TEACHER_FORCED, TIMING, Job
 from speccascade.evaluate.origin import Origin
-from speccascade.inference.setting import setting
+from speccascade.inference.reading import setting
 from speccascade.tasks import Example
 
 ENTRY = {"rule": "bild", "alpha": 2.0, "draft_length": 5, "temperature": 1.0}

@@ -20,7 +20,7 @@ from speccascade import head, models, pairs, tasks, text
 from speccascade.errors import UserError
 from speccascade.evaluate import origin, quality, run
 from speccascade.evaluate.jobs import QUALITY, TEACHER_FORCED, TIMING
-from speccascade.inference.setting import Setting, setting
+from speccascade.inference.reading import from_fields, setting
 from speccascade.report import compare_answers, report, report_beside
 from speccascade.tasks import sandbox
 from speccascade.workdir import answers, results
@@ -54,7 +54,7 @@ def by_key(workdir):
 
 def test_every_setting_has_a_row_per_kind_and_split(swept):
     rows = results.read(swept)
-    found = {(row["kind"], row["split"], Setting.from_fields(row)) for row in rows}
+    found = {(row["kind"], row["split"], from_fields(row)) for row in rows}
     # Of the rules: one oracle and two alphas at either temperature.
     assert len(found) == len(rows) == 2 * (2 * 8 + 2 * 3)
     for row in rows:
@@ -180,10 +180,10 @@ def test_a_sweep_grows(exported, swept, tmp_path, monkeypatch):
         ("test", 6)
     }
     assert sum(decoded) == 2 * 9
-    small = {Setting.from_fields(r): r for r in by_key(workdir).values() if is_test(r, 4)}
+    small = {from_fields(r): r for r in by_key(workdir).values() if is_test(r, 4)}
     for row in rows:
         if row["kind"] == QUALITY:
-            assert row["scores"][:4] == small.get(Setting.from_fields(row), row)["scores"][:4]
+            assert row["scores"][:4] == small.get(from_fields(row), row)["scores"][:4]
     # Another split, other times: qualities stay.
     config.evaluate.splits = {"validation": 5, "test": 6, "train": 2}
     config.evaluate.timing.trials = 1
@@ -241,7 +241,7 @@ def test_a_kill_loses_no_answer_that_was_written(exported, swept, tmp_path, monk
         [whole] = [
             r
             for r in results.read(swept)
-            if Setting.from_fields(r) == Setting.from_fields(made)
+            if from_fields(r) == from_fields(made)
             and (r["kind"], r["split"]) == (QUALITY, made["split"])
         ]
         assert {**whole, "seconds": 0} == {**made, "seconds": 0}
@@ -385,8 +385,7 @@ def test_scores_are_the_tasks_scores_of_the_decoded_texts(exported, swept):
     [row] = [
         row
         for row in results.read(swept)
-        if (row["kind"], row["split"]) == (QUALITY, "validation")
-        and Setting.from_fields(row) == chosen
+        if (row["kind"], row["split"]) == (QUALITY, "validation") and from_fields(row) == chosen
     ]
     assert row["scores"] == scores
     assert row["tokens"] == np.sum(output.num_tokens[:5])
@@ -397,7 +396,7 @@ def test_answers_stand_side_by_side(swept):
     text = compare_answers(swept, left, right, limit=1)
     head = text.split("\n")
     assert head[:2] == [f"left   {left}", f"right  {right}"]
-    rows = {str(Setting.from_fields(r)): r for r in results.read(swept) if is_test(r, 4)}
+    rows = {str(from_fields(r)): r for r in results.read(swept) if is_test(r, 4)}
     kept = [
         {a["id"]: a["text"] for a in answers.read(swept, rows[name[7:]]["answers"])}
         for name in head[:2]
@@ -490,7 +489,7 @@ def test_killed_at_any_moment_all_is_there_once_in_the_end(exported, swept, tmp_
 
     def made(workdir):
         rows = results.read(workdir)
-        return sorted(str((r["kind"], r["split"], Setting.from_fields(r))) for r in rows)
+        return sorted(str((r["kind"], r["split"], from_fields(r))) for r in rows)
 
     assert made(tmp_path / "w") == made(swept)
 

@@ -10,8 +10,10 @@ import pytest
 from speccascade import models, pairs
 from speccascade.evaluate import run
 from speccascade.evaluate.jobs import QUALITY, TEACHER_FORCED, TIMING
+from speccascade.inference import methods
 from speccascade.inference.engine import answer_digest
-from speccascade.inference.setting import Setting, setting
+from speccascade.inference.reading import setting
+from speccascade.inference.setting import Setting
 from speccascade.report import report
 from speccascade.workdir import parameter_files, results
 from tests import tiny_pair
@@ -63,7 +65,7 @@ def test_what_is_shortened_is_counted_and_said(config, tmp_path):
     assert f"{sum(too_long)} of {COUNT} of test" in described
     assert run.evaluate(config, str(tmp_path / "w")).failed == []
 
-    chosen = Setting("autoregressive_expert")
+    chosen = Setting(methods.EXPERT)
     batch = [*sweep.prompts["test"].requests, *sweep.prompts["test"].requests[:2]]
     output = sweep.engine.prepare([chosen] * 8, batch, [chosen])()
     eos = pair.tokenizer.eos_ids

@@ -10,11 +10,13 @@ import pytest
 
 from speccascade import models, pairs
 from speccascade.evaluate import teacher_forced
-from speccascade.evaluate.jobs import ORACLE, TEACHER_FORCED, Job
+from speccascade.evaluate.jobs import TEACHER_FORCED, Job
 from speccascade.evaluate.quality import Prompts
 from speccascade.evaluate.reference_rows import BUDGETS
 from speccascade.inference.engine import Engine
-from speccascade.inference.setting import Setting, setting
+from speccascade.inference.methods import ORACLE
+from speccascade.inference.reading import setting
+from speccascade.inference.setting import Setting
 from speccascade.sampling import confidence
 from speccascade.sharding import Layout, make_mesh
 from tests import tiny_pair, toy_head
@@ -40,7 +42,7 @@ def measure(pair, *settings, batch_size=2, **given):
 def rule(**entry):
     made = setting({"draft_length": 1, **entry})
     return Setting(
-        "speculative",
+        made.method,
         made.rule,
         made.knobs,
         temperature=made.temperature,

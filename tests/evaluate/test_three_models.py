@@ -9,7 +9,7 @@ from speccascade import pairs
 from speccascade.errors import UserError
 from speccascade.evaluate import run
 from speccascade.evaluate.jobs import QUALITY
-from speccascade.inference.setting import Setting
+from speccascade.inference.reading import from_fields
 from speccascade.inference.sweep import product
 from speccascade.report import report
 from speccascade.workdir import results
@@ -44,7 +44,7 @@ def test_three_models_are_measured_in_the_same_tables(tmp_path):
     rows = results.read(workdir)
     for row in rows:
         if row["kind"] == QUALITY:
-            three = Setting.from_fields(row).middle_rule is not None
+            three = "middle_rule" in row
             assert (row["middle_calls"] > 0) == three
             assert row["middle_calls"] <= row["drafter_calls"]
     report(workdir)
@@ -56,7 +56,7 @@ def test_three_models_are_measured_in_the_same_tables(tmp_path):
     scores = {}
     for row in rows:
         if row["kind"] == QUALITY and row["split"] == "test":
-            scores[Setting.from_fields(row).label] = row["scores"]
+            scores[from_fields(row).label] = row["scores"]
     assert scores["spec over token_v3"] == scores["spec"] == scores["autoregressive_expert"]
 
 

@@ -7,7 +7,7 @@ import pytest
 from speccascade import pairs
 from speccascade.evaluate import run, timing, timing_parts
 from speccascade.evaluate.jobs import TIMING, Job
-from speccascade.inference.setting import setting
+from speccascade.inference.reading import setting
 from speccascade.workdir import results
 from tests import tiny_pair
 

@@ -5,7 +5,7 @@ import pytest
 
 import speccascade
 from speccascade.inference.engine import Engine, prompt_slots
-from speccascade.inference.setting import setting
+from speccascade.inference.reading import setting
 from tests import tiny_pair
 
 HOW = {"rule": "spec", "draft_length": 2}

@@ -6,7 +6,7 @@ import pytest
 from speccascade.errors import UserError
 from speccascade.evaluate import compute
 from speccascade.inference.engine import Engine, program, rule_kind
-from speccascade.inference.setting import setting
+from speccascade.inference.reading import setting
 from tests import tiny_pair
 
 COMMON = {"draft_length": 2, "temperature": 1.0}

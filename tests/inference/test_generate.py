@@ -146,6 +146,8 @@ def test_prompts_from_a_file_of_windows(exported, tmp_path):
     path.write_bytes(b"How many?\n\n")
     with pytest.raises(UserError, match="prompts.txt line 2 is empty"):
         generate._prompts(None, str(path))
+
+
 def test_numbers_of_any_size_and_kind(exported):
     pair = speccascade.load_pair(exported)
 

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import math
 
@@ -5,6 +6,8 @@ import numpy as np
 import pytest
 
 from speccascade.inference import metrics
+from speccascade.inference.methods import DRAFTER, SPECULATIVE, TOKEN_CASCADE
+from speccascade.inference.setting import Setting
 from speccascade.tasks.aggregate import mean
 
 
@@ -87,8 +90,11 @@ COUNTS = {
 }
 
 
+TOKEN = Setting(SPECULATIVE, "spec", draft_length=5, verifier="token")
+
+
 def test_rates_of_the_token_verifier():
-    assert metrics.rates(COUNTS, "speculative", "token") == {
+    assert metrics.rates(COUNTS, TOKEN) == {
         "tokens_per_expert_call": 3.0,
         "rejection_rate": 0.2,
         "tv_mean": 0.3,
@@ -101,13 +107,13 @@ def test_rates_of_the_token_verifier():
 
 
 def test_what_a_method_lacks_is_null():
-    block = metrics.rates(COUNTS, "speculative", "block")
+    block = metrics.rates(COUNTS, dataclasses.replace(TOKEN, verifier="block"))
     assert (block["rejection_rate"], block["tv_mean"]) == (None, None)
     assert block["tokens_per_expert_call"] == 3.0
     no_rule = {**COUNTS, "deferral_sum": math.nan, "rejected": math.nan, "tv_sum": math.nan}
-    cascade = metrics.rates(no_rule, "token_cascade", None)
+    cascade = metrics.rates(no_rule, Setting(TOKEN_CASCADE, "chow"))
     assert cascade["tokens_per_expert_call"] is None and cascade["deferral_rate"] is None
     alone = {**dict.fromkeys(COUNTS, 0.0), "emitted": 9.0, "deferral_sum": math.nan}
-    drafter = metrics.rates(alone, "autoregressive_drafter", None)
+    drafter = metrics.rates(alone, Setting(DRAFTER))
     assert drafter["tokens_per_expert_call"] is None and drafter["deferral_rate"] is None
     assert "NaN" not in json.dumps([block, cascade, drafter])

@@ -4,7 +4,10 @@ import math
 import pytest
 
 from speccascade.errors import UserError
-from speccascade.inference.setting import Setting, digest, expand, setting
+from speccascade.inference.drafting.lookup import ByLookup
+from speccascade.inference.methods import METHODS
+from speccascade.inference.reading import expand, from_fields, setting
+from speccascade.inference.setting import Setting, digest
 from speccascade.inference.sweep import product
 
 SPECULATIVE = {"rule": "token_v3", "alpha": 0.3, "draft_length": 5}
@@ -12,7 +15,7 @@ SPECULATIVE = {"rule": "token_v3", "alpha": 0.3, "draft_length": 5}
 
 def test_entry_becomes_a_setting():
     assert setting({**SPECULATIVE, "expert_top_p": 0.9, "temperature": 1, "seed": 2}) == Setting(
-        method="speculative",
+        method=METHODS["speculative"],
         rule="token_v3",
         knobs=(("alpha", 0.3),),
         draft_length=5,
@@ -57,7 +60,7 @@ def test_fields_survive_json():
     ):
         chosen = setting(entry)
         row = json.loads(json.dumps({**chosen.fields(), "quality": 1.0}))
-        assert Setting.from_fields(row) == chosen
+        assert from_fields(row) == chosen
 
 
 def test_label_is_the_registry_name_and_choices_the_rest():
@@ -73,13 +76,13 @@ THREE = {**SPECULATIVE, "middle_rule": "token_v3", "middle_alpha": 0.2, "middle_
 
 def test_a_middle_rule_has_knobs_and_a_label_of_its_own():
     chosen = setting(THREE)
-    assert (chosen.middle_rule, chosen.middle_draft_length) == ("token_v3", 2)
-    assert (chosen.knobs, chosen.middle_knobs) == ((("alpha", 0.3),), (("alpha", 0.2),))
+    assert (chosen.drafting.rule, chosen.drafting.draft_length) == ("token_v3", 2)
+    assert (chosen.knobs, chosen.drafting.knobs) == ((("alpha", 0.3),), (("alpha", 0.2),))
     assert chosen.label == "token_v3 over token_v3"
     assert chosen.choices == "alpha=0.3 N=5 middle_alpha=0.2 n=2 token"
-    assert Setting.from_fields(json.loads(json.dumps(chosen.fields()))) == chosen
+    assert from_fields(json.loads(json.dumps(chosen.fields()))) == chosen
     spec = setting({"rule": "spec", "draft_length": 3, "middle_rule": "spec", **N})
-    assert Setting.from_fields(json.loads(json.dumps(spec.fields()))) == spec
+    assert from_fields(json.loads(json.dumps(spec.fields()))) == spec
 
 
 LOOKUP = {**SPECULATIVE, "drafter": "lookup"}
@@ -87,16 +90,13 @@ LOOKUP = {**SPECULATIVE, "drafter": "lookup"}
 
 def test_a_drafter_without_a_model_has_a_name_and_parameters():
     chosen = setting(LOOKUP)
-    assert (chosen.drafter, dict(chosen.drafter_knobs)) == (
-        "lookup",
-        {"max_ngram": 3, "min_ngram": 1},
-    )
+    assert chosen.drafting == ByLookup(max_ngram=3, min_ngram=1)
     assert chosen.label == "token_v3 over lookup"
     assert chosen.choices == "alpha=0.3 N=5 max_ngram=3 min_ngram=1 token"
-    assert Setting.from_fields(json.loads(json.dumps(chosen.fields()))) == chosen
+    assert from_fields(json.loads(json.dumps(chosen.fields()))) == chosen
     other = setting({**LOOKUP, "max_ngram": 5, "min_ngram": 2})
-    assert dict(other.drafter_knobs) == {"max_ngram": 5, "min_ngram": 2}
-    assert Setting.from_fields(json.loads(json.dumps(other.fields()))) == other
+    assert other.drafting == ByLookup(max_ngram=5, min_ngram=2)
+    assert from_fields(json.loads(json.dumps(other.fields()))) == other
 
 
 def test_rows_of_a_drafting_model_are_those_of_before():
@@ -112,14 +112,14 @@ def test_rows_of_a_drafting_model_are_those_of_before():
         "expert_truncation",
         "seed",
     ]
-    assert Setting.from_fields(fields) == setting(SPECULATIVE)
+    assert from_fields(fields) == setting(SPECULATIVE)
     assert setting({**SPECULATIVE, "drafter": None}) == setting(SPECULATIVE)
 
 
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        ({**LOOKUP, "drafter": "look"}, "drafter 'look' is unknown; choose one of: lookup, or le"),
+        ({**LOOKUP, "drafter": "look"}, "drafter 'look' is unknown; choose lookup, or le"),
         ({**LOOKUP, "rule": "chow"}, "rule chow needs the drafter's distribution and a lookup"),
         ({"rule": "drafter", "draft_length": 2, "drafter": "lookup"}, "rule drafter needs the"),
         ({**LOOKUP, "max_ngram": 1, "min_ngram": 2}, "1 <= min_ngram <= max_ngram"),

@@ -10,7 +10,7 @@ from configs import paper
 from speccascade import models, tasks
 from speccascade.errors import UserError
 from speccascade.evaluate import run
-from speccascade.inference.setting import expand
+from speccascade.inference.reading import expand
 from speccascade.models import memory, quantisation
 from speccascade.models.memory import leaves
 from speccascade.plan import subject

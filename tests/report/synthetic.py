@@ -1,7 +1,9 @@
 """Hand-made rows of a sweep, in the shape in which evaluation writes them."""
 
-from speccascade.evaluate.jobs import ORACLE, QUALITY, TEACHER_FORCED, TIMING, Job, teacher_forced
-from speccascade.inference.setting import Setting, digest, setting
+from speccascade.evaluate.jobs import QUALITY, TEACHER_FORCED, TIMING, Job, teacher_forced
+from speccascade.inference.methods import ORACLE
+from speccascade.inference.reading import setting
+from speccascade.inference.setting import Setting, digest
 
 PROVENANCE = {
     "task": "gsm_symbolic",
@@ -30,7 +32,7 @@ def quality(
         **identity(job, **provenance),
         "quality": sum(scores) / len(scores),
         "quality_ci": [0.0, 1.0],
-        "tokens_per_expert_call": 2.5 if chosen.method == "speculative" else None,
+        "tokens_per_expert_call": 2.5 if chosen.method.in_blocks else None,
         "rejection_rate": rejection if by_token else None,
         "tv_mean": rejection if by_token else None,
         "deferral_rate": None,

@@ -1,7 +1,7 @@
 import pytest
 
 from speccascade.errors import UserError
-from speccascade.inference.setting import setting
+from speccascade.inference.reading import setting
 from speccascade.report.choice import BEST, FASTEST, choose, complete_temperatures
 from speccascade.report.points import MARK, collect
 from tests.report.synthetic import DRAFTER, EXPERT, quality, speculative, sweep

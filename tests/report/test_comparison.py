@@ -3,7 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from speccascade.inference.setting import setting
+from speccascade.inference.reading import setting
 from speccascade.report import verdicts
 from speccascade.report.choice import BEST, choose
 from speccascade.report.comparison import against_lossless, compare, lossless, matched

@@ -5,7 +5,7 @@ import functools
 
 import jax
 
-from speccascade.inference.setting import setting
+from speccascade.inference.reading import setting
 from speccascade.pairs import Pair
 from speccascade.trace import Comparison, trace_prompt
 from tests import tiny_pair

@@ -41,9 +41,7 @@ def test_long_texts_are_cut_to_the_row(tmp_path, tokenizer, capsys):
     rows = [{"document": "pens " * n, "summary": "Pens."} for n in (3, 400)]
     (tmp_path / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     config = {"name": "xsum", "path": str(tmp_path), "format": "t5"}
-    problems = data.tokenize(
-        tasks.make(ConfigDict(config)).examples("test"), "test", tokenizer, 60
-    )
+    problems = data.tokenize(tasks.make(ConfigDict(config)).examples("test"), "test", tokenizer, 60)
     texts = [
         tokenizer.decode(row[:n]) for row, n in zip(problems.tokens, problems.length, strict=True)
     ]

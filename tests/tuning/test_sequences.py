@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speccascade.inference.setting import setting
+from speccascade.inference.reading import setting
 from speccascade.tuning.evidence import bounded_mean_p_value
 from speccascade.tuning.sequences import certify, law, sequences
 

@@ -14,13 +14,15 @@ import pytest
 from speccascade import pairs
 from speccascade.errors import UserError
 from speccascade.evaluate import run as evaluation
+from speccascade.inference import methods
+from speccascade.inference.reading import from_fields
 from speccascade.inference.setting import Setting
 from speccascade.tuning import run
 from speccascade.workdir import results
 from tests import tiny_pair
 
 ROOT = pathlib.Path(__file__).parents[2]
-EXPERT = Setting("autoregressive_expert")
+EXPERT = Setting(methods.EXPERT)
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +45,7 @@ def tuned(exported, tmp_path_factory):
 
 
 def measured(workdir, split):
-    return {Setting.from_fields(r) for r in results.read(workdir) if r["split"] == split}
+    return {from_fields(r) for r in results.read(workdir) if r["split"] == split}
 
 
 def test_only_what_the_promise_needs_is_measured_on_test(tuned):
@@ -55,7 +57,7 @@ def test_only_what_the_promise_needs_is_measured_on_test(tuned):
         "token_v3",
     }
     record = json.loads((pathlib.Path(workdir) / "tune.json").read_text())
-    chosen = Setting.from_fields(record["chosen"])
+    chosen = from_fields(record["chosen"])
     assert measured(workdir, "test") == {EXPERT, chosen}
     assert {s.temperature for s in measured(workdir, "validation")} == {0.0}
     # Neither model of this pair is ever right: nothing is lost, and nobody promised more.

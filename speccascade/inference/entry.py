@@ -1,0 +1,85 @@
+"""Fields of a setting as configs write them, read by type."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from speccascade import head, rules, verify
+from speccascade.errors import UserError
+from speccascade.inference.setting import TRUNCATIONS, Pairs, pairs_of
+from speccascade.inputs import values
+from speccascade.knobs import HeadKnob
+
+
+def number(
+    given: Mapping[str, Any], field: str, default: float | None = None, required: bool = False
+) -> float:
+    """Returns a finite number."""
+    value = given.get(field, default)
+    if value is None and required:
+        raise UserError(f"it has no {field}; give it one")
+    return values.number(field, value) + 0.0  # no negative zero: it would be another setting
+
+
+def integer(given: Mapping[str, Any], field: str, default: int | None) -> int | None:
+    """Returns a whole number, None where there is none."""
+    value = given.get(field, default)
+    return None if value is None else values.whole(field, value)
+
+
+def length(given: Mapping[str, Any], field: str) -> int:
+    """Returns how many tokens a draft has."""
+    found = integer(given, field, None)
+    if found is None:
+        raise UserError(f"it has no {field}; give it one, at least 1")
+    if found < 1:
+        raise UserError(f"{field}={found} must be at least 1")
+    return found
+
+
+def rule(given: Mapping[str, Any], prefix: str = "") -> tuple[str, Pairs, set[str]]:
+    """Returns a rule, its knobs, and the names of its fields, which all have the prefix."""
+    if f"{prefix}rule" not in given:
+        raise UserError("it names no rule; give it one")
+    name = given[f"{prefix}rule"]
+    own = {}
+    for key, knob in rules.spec(name).knobs.items():
+        field = f"{prefix}{key}"
+        if given.get(field, knob.default) is None:
+            raise UserError(f"rule {name} needs {field}; its domain is {knob.domain}")
+        if isinstance(knob, HeadKnob):
+            own[key] = head.reference(given[field])
+            continue
+        read = integer if knob.static else number
+        own[key] = read(given, field, knob.default)
+    rules.make(name, **own)  # checks the domains
+    return name, pairs_of(own), {f"{prefix}rule", *(f"{prefix}{key}" for key in own)}
+
+
+def verifier(given: Mapping[str, Any]) -> str:
+    """Returns the verifier's name, "token" where none is given."""
+    name = given.get("verifier", "token")
+    if name not in verify.METHODS:
+        raise UserError(f"verifier {name!r} is unknown; choose one of: {', '.join(verify.METHODS)}")
+    return name
+
+
+def truncation(given: Mapping[str, Any], who: str) -> Pairs:
+    """Returns the limits on the drafter or the expert."""
+    limits = {}
+    for kind in TRUNCATIONS:
+        if f"{who}_{kind}" not in given:
+            continue
+        field = f"{who}_{kind}"
+        value = (values.whole if kind == "top_k" else values.number)(field, given[field])
+        valid = {"top_k": value >= 1, "top_p": 0 < value <= 1, "min_p": 0 <= value <= 1}[kind]
+        if not valid:
+            domain = {"top_k": "at least 1", "top_p": "in (0, 1]", "min_p": "in [0, 1]"}[kind]
+            raise UserError(f"{field}={value} must be {domain}")
+        limits[kind] = value
+    return pairs_of(limits)
+
+
+def truncations(given: Mapping[str, Any], *who: str) -> tuple[dict[str, Pairs], set[str]]:
+    """Returns the limits on some models as fields of `Setting`, and the names of their fields."""
+    known = {f"{role}_{kind}" for role in who for kind in TRUNCATIONS}
+    return {f"{role}_truncation": truncation(given, role) for role in who}, known

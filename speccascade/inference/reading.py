@@ -1,0 +1,69 @@
+"""Settings out of configs, and out of rows."""
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from speccascade.errors import UserError
+from speccascade.inference import drafting, entry, methods
+from speccascade.inference.setting import Setting, pairs_of
+
+
+def expand(entries: Iterable[Mapping[str, Any]]) -> list[Setting]:
+    """Returns the distinct settings of a grid, in its order.
+
+    Args:
+      entries: one mapping per setting, from `sweep`: `method` ("speculative" by default), `rule`
+        and its knobs, `draft_length`, `verifier` ("token" by default), `temperature`, `seed`,
+        `threshold`, and `drafter_` or `expert_` `top_k`, `top_p`, `min_p`. Where a middle model
+        drafts: `middle_rule` with its knobs, each named `middle_` and the knob, such as
+        `middle_alpha`, and `middle_draft_length`. Where no model drafts: `drafter="lookup"`, with
+        `max_ngram` and `min_ngram`.
+
+    Raises:
+      UserError: an entry has an unknown field or a value outside its domain, or there is none.
+    """
+    entries = None if isinstance(entries, (str, Mapping)) else list(entries)
+    if entries is None or not all(isinstance(entry, Mapping) for entry in entries):
+        raise UserError("evaluate.settings must be a list of settings, each a mapping")
+    settings = list(dict.fromkeys(map(setting, entries)))
+    if not settings:
+        raise UserError("evaluate.settings is empty; give it at least one setting")
+    return settings
+
+
+def setting(given: Mapping[str, Any]) -> Setting:
+    """Returns the setting that one entry describes; see `expand`."""
+    try:
+        return _setting(dict(given))
+    except UserError as error:
+        shown = " ".join(f"{key}={value}" for key, value in given.items())
+        raise UserError(f"setting {shown}: {error}") from None
+
+
+def _setting(given: dict[str, Any]) -> Setting:
+    name = given.pop("method", next(iter(methods.METHODS)))
+    if name not in methods.METHODS:
+        raise UserError(f"method {name!r} is unknown; choose one of: {', '.join(methods.METHODS)}")
+    method = methods.METHODS[name]
+    fields, known = method.read(given)
+    known |= {"temperature", "seed"}
+    if unknown := sorted(set(given) - known):
+        raise UserError(f"{', '.join(unknown)} unknown here; known: {', '.join(sorted(known))}")
+    temperature = entry.number(given, "temperature", 0.0)
+    if temperature < 0:
+        raise UserError(f"temperature={temperature} must be at least 0")
+    seed = entry.integer(given, "seed", 0)
+    return Setting(method, temperature=temperature, seed=seed, **fields)
+
+
+def from_fields(row: Mapping[str, Any]) -> Setting:
+    """Reads `Setting.fields` back, from a row that may hold more."""
+    own = {
+        field.name: pairs_of(row[field.name])
+        if isinstance(row[field.name], Mapping)
+        else row[field.name]
+        for field in dataclasses.fields(Setting)
+        if field.name not in ("method", "drafting")
+    }
+    return Setting(methods.named(row["method"]), drafting=drafting.of_row(row), **own)
