@@ -269,8 +269,9 @@ class Setting:
         own = {
             name: dict(value) if isinstance(value, tuple) else value
             for name, value in vars(self).items()
+            if name != "drafting"
         }
-        return {**own, "method": self.method.name, **own.pop("drafting").fields()}
+        return {**own, "method": self.method.name, **self.drafting.fields()}
 
     @property
     def label(self) -> str:

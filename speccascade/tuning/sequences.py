@@ -89,7 +89,6 @@ def _kind(setting: Setting) -> tuple:
         setting.verifier,
         names,
         setting.drafting,
-        (setting.drafter, setting.drafter_knobs),
     )
 
 
