@@ -23,7 +23,7 @@ def test_figures_are_means_over_the_answers_tokens():
     found = int8.compare(
         (pair.drafter, pair.params["drafter"]), (pair.expert, pair.params["expert"]), TEXTS
     )
-    forward = {role: jax.jit(getattr(pair, role).forward) for role in pairs.ROLES}
+    forward = {role: jax.jit(pair.models[role].forward) for role in pairs.ROLES}
     kl, agreement, losses = [], [], []
     for prompt, answer in TEXTS:
         tokens, length = np.zeros((1, 6), np.int32), np.array([len(prompt)])

@@ -13,8 +13,8 @@ _BASE = ("errors", "vocab")
 _METHOD = (*_BASE, "inputs", "head", "knobs", "rules", "sampling", "verify", "randomness")
 _MODELS = (*_BASE, "inputs", "sharding", "models")
 _FILES = (*_MODELS, "text", "workdir")
-_PAIRS = (*_FILES, "importing", "pairs")
-_ANSWERS = (*_METHOD, *_PAIRS, "tasks", "decode", "inference")
+_PAIRS = (*_METHOD, *_FILES, "decode", "importing", "pairs")
+_ANSWERS = (*_PAIRS, "tasks", "inference")
 ALLOWED = {
     "errors": (),
     "vocab": (),

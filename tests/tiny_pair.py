@@ -38,7 +38,7 @@ def make(scale: float = 3.0, roles: Iterable[str] = WIDTHS) -> pairs.Pair:
         built[role] = models.build({**description(role), "vocab_size": tokenizer.vocab_size})
         init = jax.jit(built[role].init)  # compiled once, not operation by operation
         params[role] = jax.tree.map(lambda x: x * scale, init(jax.random.key(i)))
-    return pairs.Pair("tiny", **built, params=params, tokenizer=tokenizer, context_length=300)
+    return pairs.Pair("tiny", built, params=params, tokenizer=tokenizer, context_length=300)
 
 
 def get_config(pair_directory: str = "") -> ml_collections.ConfigDict:

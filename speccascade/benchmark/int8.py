@@ -93,7 +93,7 @@ def _subjects(
         lengths = Lengths.of(found.model, found.context_length)
     else:
         pair = pairs.load(config.pair)
-        rows = {role: (getattr(pair, role), pair.params[role]) for role in pairs.ROLES}
+        rows = {role: (pair.models[role], pair.params[role]) for role in pairs.ROLES}
         tokenizer, chat, lengths = pair.tokenizer, pair.chat, pair.lengths
     if named := [name for name, (model, _) in rows.items() if is_int8(model)]:
         raise UserError(f"{named[0]} is rounded already; give it as it was")

@@ -89,7 +89,7 @@ def load(config: ml_collections.ConfigDict, num_prompts: int) -> Subject:
     ]
     return Subject(
         name=pair.name,
-        models={role: getattr(pair, role) for role in ROLES},
+        models={role: pair.models[role] for role in ROLES},
         params=pair.params,
         requests=requests,
         stop_table=engine.stop_table,

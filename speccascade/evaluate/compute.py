@@ -36,7 +36,7 @@ def per_token(pair: Pair, setting: Setting, counts: Mapping[str, float]) -> floa
     if not counts["emitted"] > 0:
         return None
     total = sum(
-        count * multiply_adds(getattr(pair, role), pair.params[role])
+        count * multiply_adds(pair.models[role], pair.params[role])
         for role, count in setting.method.scored(setting, counts).items()
     )
     return total / counts["emitted"]

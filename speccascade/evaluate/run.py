@@ -261,7 +261,7 @@ def _mesh(pair: pairs.Pair) -> list[str]:
     unequal = [
         f"{role}: {line}"
         for role in pair.roles
-        for line in pair.layout.of(role, getattr(pair, role)).unequal(getattr(pair, role))
+        for line in pair.layout.of(role, pair.models[role]).unequal(pair.models[role])
     ]
     return [f"mesh: {shape}", *unequal]
 

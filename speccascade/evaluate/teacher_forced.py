@@ -151,7 +151,7 @@ def _both(engine: Engine, batch: References) -> tuple[jax.Array, jax.Array]:
     pair = engine.pair
     scored = []
     for role in ("drafter", "expert"):
-        model = getattr(pair, role)
+        model = pair.models[role]
         placement = pair.layout and pair.layout.of(role, model)
         scored.append(_logits(model, placement, pair.params[role], *given))
     return tuple(scored)

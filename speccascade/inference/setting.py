@@ -12,6 +12,7 @@ from typing import Any
 
 from speccascade import decode, head
 from speccascade.decode import Rows
+from speccascade.errors import UserError
 from speccascade.pairs import Pair
 from speccascade.rules import Rule
 
@@ -125,36 +126,68 @@ class Drafting:
 
 @dataclasses.dataclass(frozen=True)
 class ByModel(Drafting):
-    """By the pair's drafter alone, which is what settings do that say nothing else."""
+    """By a model of the pair, its "drafter" where a setting says nothing else.
+
+    Attributes:
+      role: of the model.
+    """
+
+    role: str = "drafter"
 
     name = "model"
 
+    @property
+    def has_q(self):
+        """References are scored by the pair's drafter alone."""
+        return self == ByModel()
+
     @classmethod
     def read(cls, given, rule):
-        """Takes every setting that no other drafting took."""
-        return cls(), set()
+        """Takes every setting that no other drafting took, which may name a model of the pair."""
+        named = given.get("drafter")
+        if named is not None and not isinstance(named, str):
+            raise UserError(f"drafter={named!r} must be the name of a drafter")
+        return cls() if named is None else cls(named), {"drafter"}
 
     @classmethod
     def of_row(cls, row):
         """Takes every row that no other drafting wrote."""
-        return cls()
+        named = row.get("drafter")
+        return cls() if named is None else cls(named)
+
+    def fields(self):
+        """Returns the model's role, where that is another than the drafter."""
+        return {} if self == ByModel() else {"drafter": self.role}
+
+    @property
+    def over(self):
+        """The model's role, where that is another than the drafter."""
+        return "" if self == ByModel() else self.role
+
+    @property
+    def program(self):
+        """Each model has a program of its own."""
+        return (self.role,)
 
     def trouble(self, pair):
-        """Returns what a pair without a drafter lacks."""
-        if pair.drafter is not None:
+        """Returns what a pair without the model lacks."""
+        if self.role in pair.models:
             return None
-        return (
-            f"needs a model that drafts and pair {pair.name} is an expert alone; give the pair "
-            "one, {drafter: ..., expert: ...}, or let the setting draft without: drafter=lookup"
-        )
+        if self == ByModel():
+            return (
+                f"needs a model that drafts and pair {pair.name} is an expert alone; give the pair "
+                "one, {drafter: ..., expert: ...}, or let the setting draft without: drafter=lookup"
+            )
+        known = (*(role for role in pair.roles if role != "expert"), "lookup")
+        return f"names a drafter that pair {pair.name} has not; choose one of: {', '.join(known)}"
 
     def drafter(self, pair):
-        """Returns the pair's drafter."""
-        return decode.ModelDrafter(pair.drafter), pair.params["drafter"]
+        """Returns the model as a drafter."""
+        return decode.ModelDrafter(pair.models[self.role]), pair.params[self.role]
 
     def scored(self, counts, blocks, rereads):
-        """Returns what the drafter scored."""
-        return {"drafter": counts["drafter_calls"] + blocks * rereads}
+        """Returns what the model scored."""
+        return {self.role: counts["drafter_calls"] + blocks * rereads}
 
 
 class Method:

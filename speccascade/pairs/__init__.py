@@ -10,12 +10,12 @@ from speccascade.inputs import paths
 from speccascade.pairs import combined, folder
 from speccascade.pairs.combined import load_model
 from speccascade.pairs.folder import write as export
-from speccascade.pairs.pair import MIDDLE, ROLES, Pair
+from speccascade.pairs.pair import ROLES, Pair
 from speccascade.sharding import Layout
 from speccascade.workdir import notes as training_notes
 from speccascade.workdir import sharing
 
-__all__ = ["MIDDLE", "ROLES", "Pair", "export", "chats", "export_workdirs", "load", "load_model"]
+__all__ = ["ROLES", "Pair", "export", "chats", "export_workdirs", "load", "load_model"]
 
 
 def load(source: str | os.PathLike | Mapping[str, Any], layout: Layout | None = None) -> Pair:
@@ -24,8 +24,9 @@ def load(source: str | os.PathLike | Mapping[str, Any], layout: Layout | None = 
     Args:
       source: "shipped:NAME", the directory of an exported pair, or two models,
         `{"drafter": SOURCE, "expert": SOURCE}`, each as `load_model` takes it; the drafter may
-        be missing where no model drafts. Beside the two may stand `middle`, the source of a third
-        model, between them; `context_length`, `prompt_length` and `answer_length`, the most tokens,
+        be missing where no model drafts. Beside the two may stand `middle`, the source of what a
+        cascade drafts with, and `drafters`, `{NAME: SOURCE}`, others that a setting may name;
+        `context_length`, `prompt_length` and `answer_length`, the most tokens,
         see `Pair`; `chat`, whether a prompt goes into the expert's chat template; `date`, the day
         that a template is told where it asks for today ("2024-07-26" if none is given); `dtype`, in
         which the models are kept and compute, where not in their own; and `weights`, "int8" to
@@ -65,7 +66,7 @@ def export_workdirs(
     """Exports the models of two training workdirs under a name.
 
     Args:
-      workdirs: `{"drafter": DIR, "expert": DIR}`, and "middle" where there is one. The
+      workdirs: `{"drafter": DIR, "expert": DIR}`, and others by their roles. The
         expert of a distilled drafter may be any source; wherever the pair is loaded it must be
         found again.
       directory: where the pair goes.

@@ -1,4 +1,4 @@
-"""A pair of two or three models, each from a place of its own."""
+"""A pair of models, each from a place of its own."""
 
 import os
 from collections.abc import Mapping
@@ -6,18 +6,19 @@ from functools import partial
 from typing import Any
 
 from speccascade import importing, text
+from speccascade.decode.drafters import ROLES
 from speccascade.errors import UserError
 from speccascade.inputs import paths, values
 from speccascade.models import trim
 from speccascade.models.axes import param_axes
 from speccascade.pairs import folder
-from speccascade.pairs.pair import MIDDLE, ONE_DEVICE, ROLES, Pair
+from speccascade.pairs.pair import Pair
 from speccascade.sharding import Layout
 from speccascade.sharding.layout import loading
 from speccascade.workdir import parameter_files
 
 _LENGTHS = ("context_length", "prompt_length", "answer_length")
-_OPTIONS = (*_LENGTHS, "chat", "date", "dtype", "weights")
+_OPTIONS = ("drafters", *_LENGTHS, "chat", "date", "dtype", "weights")
 
 
 def load_model(
@@ -43,39 +44,31 @@ def load_model(
 
 def combine(source: Mapping[str, Any], layout: Layout | None) -> Pair:
     """Loads the models of `{"drafter": SOURCE, ...}` and fits them together; see `pairs.load`."""
-    unknown = sorted(set(source) - {*ROLES, MIDDLE, *_OPTIONS})
+    unknown = sorted(set(source) - {"expert", *ROLES, *_OPTIONS})
     if unknown or source.get("expert") is None:
         named = f", not {', '.join(unknown)}" if unknown else ""
+        beside = (*_OPTIONS, *(role for role in ROLES if role != "drafter"))
         raise UserError(
             f"a pair is {{drafter: SOURCE, expert: SOURCE}}, give these two{named}; beside them "
-            f"may stand {', '.join((*_OPTIONS, MIDDLE))}; where no model drafts, leave out drafter"
+            f"may stand {', '.join(beside)}; where no model drafts, leave out drafter"
         )
-    lengths = _lengths(source)
-    roles = tuple(role for role in (*ROLES, MIDDLE) if source.get(role) is not None)
-    if MIDDLE in roles and "drafter" not in roles:
-        raise UserError("a pair with a middle model needs a drafter; give it both or neither")
-    source = {**source, **{role: paths.plain(source[role]) for role in roles}}
-    if layout is not None and MIDDLE in roles:
-        raise UserError(ONE_DEVICE)
+    lengths, sources = _lengths(source), _sources(source)
     # A model may be larger than one device: its shards are read where they belong.
-    where = {role: layout and loading(layout, role, param_axes) for role in ROLES}
+    where = {role: layout and loading(layout, role, param_axes) for role in sources}
     load_as = partial(load_model, dtype=source.get("dtype"), weights=source.get("weights"))
-    expert = load_as(source["expert"], shardings=where["expert"])
+    expert = load_as(sources["expert"], shardings=where["expert"])
     found = {"expert": expert}
-    if "drafter" in roles:
-        found["drafter"] = load_as(
-            source["drafter"], shardings=where["drafter"], expert=expert.params
-        )
-    if MIDDLE in roles:
-        found[MIDDLE] = load_as(source[MIDDLE], expert=expert.params)
+    for role in sources:
+        if role != "expert":
+            found[role] = load_as(sources[role], shardings=where[role], expert=expert.params)
     if lengths["context_length"] is None:
         own = (model.context_length for model in found.values())
         lengths["context_length"] = min((n for n in own if n is not None), default=None)
     size = max(
-        (_shared_ids(found, role, source) for role in roles if role != "expert"),
+        (_shared_ids(found, role, sources) for role in sources if role != "expert"),
         default=min(expert.model.vocab_size, len(expert.tokenizer.tokens())),
     )
-    trimmed = {role: trim.to_vocabulary(*found[role][:2], size) for role in roles}
+    trimmed = {role: trim.to_vocabulary(*found[role][:2], size) for role in sources}
     tokenizer = found["expert"][2].trimmed(size)
     if (date := source.get("date")) is not None:
         if not source.get("chat"):
@@ -84,17 +77,25 @@ def combine(source: Mapping[str, Any], layout: Layout | None) -> Pair:
             )
         tokenizer = tokenizer.dated(date)
     return Pair(
-        name=" + ".join(
-            os.path.basename(os.path.normpath(source[role]))
-            for role in ("drafter", MIDDLE, "expert")
-            if role in roles
-        ),
-        **{"drafter": None, **{role: trimmed[role][0] for role in roles}},
-        params={role: parameter_files.cast(*trimmed[role]) for role in roles},
+        name=" + ".join(os.path.basename(os.path.normpath(where)) for where in sources.values()),
+        models={role: model for role, (model, _) in trimmed.items()},
+        params={role: parameter_files.cast(*both) for role, both in trimmed.items()},
         tokenizer=tokenizer,
         chat=source.get("chat", False),
         **lengths,
-    ).made_of({role: found[role].origin for role in roles})
+    ).made_of({role: found[role].origin for role in sources})
+
+
+def _sources(source: Mapping[str, Any]) -> dict[str, str]:
+    """Returns where each model lies, the expert last."""
+    others = source.get("drafters") or {}
+    if not isinstance(others, Mapping):
+        raise UserError("pair.drafters must be {NAME: SOURCE, ...}")
+    if taken := sorted({"expert", *ROLES} & set(others)):
+        raise UserError(f"pair.drafters has {taken[0]}, which has a place of its own; rename it")
+    found = {role: source.get(role) for role in ROLES} | dict(others)
+    found["expert"] = source["expert"]
+    return {role: paths.plain(path) for role, path in found.items() if path is not None}
 
 
 def _shared_ids(found: Mapping[str, Any], role: str, source: Mapping[str, Any]) -> int:

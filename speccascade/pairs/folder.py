@@ -1,10 +1,9 @@
 """Exported pairs: directories of
 
-    pair.json             name, both models' descriptions, limits of length, how they were trained
+    pair.json             name, the models' descriptions, limits of length, how they were trained
     tokenizer.json        the tokenizer (an imported one: its own files)
-    drafter.safetensors   parameters; see `parameter_files.py`
-    expert.safetensors    likewise
-    middle.safetensors    likewise, where the pair has a middle model
+    ROLE.safetensors      parameters of the drafter, the expert and whatever other model there is;
+                          see `parameter_files.py`
 
 Of a drafter that shares its expert's embedding only the drafter is exported: pair.json names the
 expert, which has tokenizer and embedding.
@@ -24,7 +23,7 @@ from speccascade.inputs.fields import Fields
 from speccascade.models import trim
 from speccascade.models.interface import Model, Params
 from speccascade.models.shrink import SHARED
-from speccascade.pairs.pair import MIDDLE, ROLES, Pair
+from speccascade.pairs.pair import Pair
 from speccascade.workdir import parameter_files
 
 _SHIPPED = os.path.join(os.path.dirname(os.path.dirname(__file__)), "shipped")
@@ -48,13 +47,12 @@ def part(source: str | os.PathLike) -> tuple[str, str] | None:
     """Returns pair and role of a source that is a model of a pair, None of another."""
     source = paths.plain(source)
     directory, _, role = source.rpartition("/")
-    known = role in (*ROLES, MIDDLE)
-    if known and (directory.startswith(_SCHEME) or os.path.exists(_description(directory))):
-        return directory, role
-    return None
+    inside = directory.startswith(_SCHEME) or os.path.exists(_description(directory))
+    return (directory, role) if inside and role else None
 
 
 _LENGTHS = ("context_length", "prompt_length", "answer_length")
+_NO_MODELS = {"name", "chat", "date", "training", *_LENGTHS}  # every other field is a model
 
 
 class _Described(NamedTuple):
@@ -81,7 +79,7 @@ def _described(directory: str) -> _Described:
         )
     try:
         found = Fields.read(where)
-        roles = [role for role in (*ROLES, MIDDLE) if role == "expert" or found.has(role)]
+        roles = ["expert", *sorted(set(found.values) - _NO_MODELS - {"expert"})]
         return _Described(
             found.text("name"),
             {name: found.integer(name, None, at_least=1) for name in _LENGTHS},
@@ -110,7 +108,7 @@ def read(directory: str) -> Pair:
     built = {role: _read(directory, role, described) for role in described.models}
     return Pair(
         name=described.name,
-        **{"drafter": None, **{role: model for role, (model, _) in built.items()}},
+        models={role: model for role, (model, _) in built.items()},
         params={role: params for role, (_, params) in built.items()},
         tokenizer=text.load(directory),
         chat=described.chat,
@@ -122,10 +120,10 @@ def read_model(directory: str, role: str) -> importing.Loaded:
     """Loads one model of a pair without reading the others, unless it has a part of theirs."""
     described = _described(directory)
     if role not in described.models:
-        raise UserError(f"{directory} has no {role}; it has: {', '.join(described.models)}")
+        raise UserError(f"{directory} has no {role}; it has: {', '.join(sorted(described.models))}")
     if described.shares:
         pair = _beside(described, directory)
-        model, params, tokenizer = getattr(pair, role), pair.params[role], pair.tokenizer
+        model, params, tokenizer = pair.models[role], pair.params[role], pair.tokenizer
         origin = None  # of two files; such a drafter is small
     else:
         (model, params), tokenizer = _read(directory, role, described), text.load(directory)
@@ -156,8 +154,7 @@ def _beside(described: _Described, directory: str) -> Pair:
         tokenizer = tokenizer.dated(described.date)
     return Pair(
         name=described.name,
-        drafter=drafter,
-        expert=expert,
+        models={"drafter": drafter, "expert": expert},
         params={
             "drafter": parameter_files.read(_file(directory, "drafter"), drafter, shared),
             "expert": parameter_files.cast(expert, params),
@@ -197,11 +194,13 @@ def write(
       rounded: whether the files hold all matrices rounded to int8, half the bytes; the models
         compute as before.
     """
-    if pair.middle is not None and expert is not None:
-        raise UserError("a drafter that shares its expert's embedding is exported without a middle")
+    if expert is not None and (more := sorted(set(pair.roles) - {"drafter", "expert"})):
+        raise UserError(
+            f"a drafter that shares its expert's embedding is exported without {', '.join(more)}"
+        )
     directory = paths.on_disk(directory, "an exported pair")
     os.makedirs(directory, exist_ok=True)
-    described = {role: models.describe(getattr(pair, role)) for role in pair.roles}
+    described = {role: models.describe(pair.models[role]) for role in pair.roles}
     if expert is None:
         for role in pair.roles:
             parameter_files.write(_file(directory, role), pair.params[role], rounded)

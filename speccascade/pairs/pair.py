@@ -18,39 +18,33 @@ from speccascade.text.prompt import Fitted, fit
 from speccascade.workdir.parameter_files import flat
 
 ROLES = ("drafter", "expert")
-MIDDLE = "middle"  # a third role, which a pair may have
-ONE_DEVICE = "a pair with a middle model decodes on one device; leave out the mesh or the middle"
 
 
 @dataclasses.dataclass(frozen=True)
 class Pair:
-    """A drafter and an expert over one vocabulary.
+    """An expert and what drafts for it, over one vocabulary.
 
     Attributes:
       name: for people.
-      drafter: the drafter's model; None where the expert is alone, and what drafts has no model.
-      expert: the expert's model.
-      params: `{"drafter": ..., "expert": ...}`, in the dtype in which each model computes, one for
-        each of the roles.
-      tokenizer: of both.
+      models: by role: "expert", "drafter", which drafts where a setting says nothing else, and
+        whatever other drafters, or models of theirs, there are. The expert may be alone.
+      params: by role, in the dtype in which each model computes.
+      tokenizer: of all.
       context_length: the most tokens that the models were made for: of a decoder-only pair prompt
         and answer together, of an encoder-decoder either of them by itself; None for no limit.
       chat: whether a prompt is a user's message, to be put into the tokenizer's chat template.
       layout: how the parameters lie on a mesh; None for one device.
-      middle: a model between the two, with which the drafter may draft; None for none.
       prompt_length: the most tokens of a prompt, where that is another limit; None where not.
       answer_length: the most tokens of an answer, likewise.
     """
 
     name: str
-    drafter: Model | None
-    expert: Model
+    models: dict[str, Model]
     params: dict[str, Params]
     tokenizer: Tokenizer
     context_length: int | None
     chat: bool = False
     layout: Layout | None = None
-    middle: Model | None = None
     prompt_length: int | None = None
     answer_length: int | None = None
     _origin: str | None = dataclasses.field(default=None, init=False, repr=False, compare=False)
@@ -58,23 +52,33 @@ class Pair:
     def __post_init__(self):
         if self.chat and self.tokenizer.settings.template is None:
             raise UserError(f"pair {self.name} has no chat template; leave out chat")
-        if len({type(getattr(self, role)) for role in self.roles}) > 1:
+        if len({type(model) for model in self.models.values()}) > 1:
             # their positions begin elsewhere
             raise UserError(
                 f"pair {self.name}: an encoder-decoder and a decoder-only model cannot decode "
                 "together; give models of one family"
             )
-        for role in self.roles:
-            if getattr(self, role).vocab_size != self.tokenizer.vocab_size:
+        for role, model in self.models.items():
+            if model.vocab_size != self.tokenizer.vocab_size:
                 raise UserError(
-                    f"pair {self.name}: the {role} has {getattr(self, role).vocab_size} token ids, "
+                    f"pair {self.name}: the {role} has {model.vocab_size} token ids, "
                     f"the tokenizer {self.tokenizer.vocab_size}; all must share one vocabulary"
                 )
 
     @property
     def roles(self) -> tuple[str, ...]:
-        """The roles of its models."""
-        return tuple(r for r in (*ROLES, MIDDLE) if getattr(self, r) is not None)
+        """The roles of its models, sorted."""
+        return tuple(sorted(self.models))
+
+    @property
+    def expert(self) -> Model:
+        """The expert's model."""
+        return self.models["expert"]
+
+    @property
+    def drafter(self) -> Model | None:
+        """The model that drafts where nothing else is said, None where there is none."""
+        return self.models.get("drafter")
 
     @property
     def lengths(self) -> Lengths:
@@ -116,10 +120,8 @@ class Pair:
         """Returns the pair with its parameters where a layout has them; None changes nothing."""
         if layout is None:
             return self
-        if self.middle is not None:
-            raise UserError(ONE_DEVICE)
-        models_of = {role: getattr(self, role) for role in self.roles}
-        where = {role: layout.of(role, model).params(model) for role, model in models_of.items()}
+        models_of = self.models.items()
+        where = {role: layout.of(role, model).params(model) for role, model in models_of}
         placed = dataclasses.replace(self, params=hosts.put(self.params, where), layout=layout)
         return placed._keeping(self._origin)
 
@@ -128,7 +130,7 @@ class Pair:
 
         A pair made of this one with `dataclasses.replace` is none of that origin.
         """
-        described = {f"model {role}": models.describe(getattr(self, role)) for role in self.roles}
+        described = {f"model {role}": models.describe(self.models[role]) for role in self.roles}
         return self._keeping(kept_hashes.origin({**origins, **described}))
 
     def _keeping(self, origin: str | None) -> "Pair":
@@ -149,7 +151,7 @@ class Pair:
     def _hash_of_bytes(self) -> str:
         digest = hashlib.sha256()
         for role in self.roles:
-            description = models.describe(getattr(self, role))
+            description = models.describe(self.models[role])
             digest.update(json.dumps(description, sort_keys=True).encode())
             for key, leaf in sorted(flat(self.params[role]).items()):
                 digest.update(key.encode())

@@ -57,11 +57,11 @@ class Layout:
         """Returns how a model lies.
 
         Args:
-          role: "drafter" or "expert".
+          role: "expert"; every other model lies as the drafter does.
           model: the model; None for one without heads.
         """
         sizes = () if model is None else tuple(sorted(model.axis_sizes().items()))
-        return Placement(self, getattr(self, role), sizes)
+        return Placement(self, self.expert if role == "expert" else self.drafter, sizes)
 
     def alone(self, role: str) -> "Layout":
         """Returns the layout for a model that decodes alone, in the expert's place."""

@@ -26,7 +26,7 @@ def pair(request, tmp_path_factory) -> pairs.Pair:
     for i, role in enumerate(pairs.ROLES):
         built[role] = models.build({**description, "vocab_size": tokenizer.vocab_size})
         params[role] = jax.jit(built[role].init)(jax.random.key(i))
-    return pairs.Pair(request.param, **built, params=params, tokenizer=tokenizer, context_length=99)
+    return pairs.Pair(request.param, built, params=params, tokenizer=tokenizer, context_length=99)
 
 
 def begins(pair, prompt: str) -> bool:

@@ -24,7 +24,7 @@ def by_hand(role: str, vocab: int) -> int:
 
 @pytest.mark.parametrize("role", tiny_pair.WIDTHS)
 def test_a_position_goes_through_every_matrix_once(pair, role):
-    found = compute.multiply_adds(getattr(pair, role), pair.params[role])
+    found = compute.multiply_adds(pair.models[role], pair.params[role])
     assert found == by_hand(role, pair.tokenizer.vocab_size)  # the embedding is looked up
 
 
@@ -75,7 +75,7 @@ def test_decoding_alone_costs_one_position_a_token(pair):
         alone = setting({"method": f"autoregressive_{role}"})
         stats = engine.prepare([alone] * 8, [request] * 8, [alone])().stats.by_name()
         counts = {name: float(np.sum(values)) for name, values in stats.items()}
-        model = getattr(pair, role)
+        model = pair.models[role]
         expected = compute.multiply_adds(model, pair.params[role])
         assert compute.per_token(pair, alone, counts) == expected
 

@@ -309,9 +309,7 @@ def test_rows_tell_in_which_form_code_was_asked_for(tmp_path, chat):
         for role in pairs.ROLES
     }
     params = {role: jax.jit(model.init)(jax.random.key(0)) for role, model in built.items()}
-    pair = pairs.Pair(
-        "p", **built, params=params, tokenizer=tokenizer, context_length=900, chat=chat
-    )
+    pair = pairs.Pair("p", built, params=params, tokenizer=tokenizer, context_length=900, chat=chat)
     pairs.export(pair, tmp_path / "pair", {})
     for split in ("train", "test"):
         rows = [numbered(ROWS["mbpp"], i) for i in range(2)]
@@ -322,7 +320,9 @@ def test_rows_tell_in_which_form_code_was_asked_for(tmp_path, chat):
     config.evaluate.settings = ({"method": "autoregressive_expert"},)
     config.evaluate.timing.num_examples = 0
     sweep = run.prepare(config)
-    assert sweep.provenance["task"] == ("mbpp_instruct" if chat else "mbpp")  # goes into each row
+    assert sweep.origin.common["task"] == (
+        "mbpp_instruct" if chat else "mbpp"
+    )  # goes into each row
     assert sweep.task.stop_strings == (() if chat else ("[DONE]",))
 
 

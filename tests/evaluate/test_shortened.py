@@ -95,11 +95,11 @@ def test_what_is_shortened_is_counted_and_said(config, tmp_path):
 def bfloat16(pair):
     """Returns the pair computing in bfloat16."""
     built = {
-        role: models.build({**models.describe(getattr(pair, role)), "dtype": "bfloat16"})
+        role: models.build({**models.describe(pair.models[role]), "dtype": "bfloat16"})
         for role in pairs.ROLES
     }
     params = {role: parameter_files.cast(built[role], pair.params[role]) for role in pairs.ROLES}
-    return dataclasses.replace(pair, **built, params=params)
+    return dataclasses.replace(pair, models=built, params=params)
 
 
 def test_answers_that_are_timed_otherwise_are_counted(tmp_path):

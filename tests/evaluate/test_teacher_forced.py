@@ -54,10 +54,10 @@ def rule(**entry):
 def pair():
     made = tiny_pair.make()
     exact = {
-        role: models.build({**models.describe(getattr(made, role)), "dtype": "float32"})
+        role: models.build({**models.describe(made.models[role]), "dtype": "float32"})
         for role in pairs.ROLES
     }
-    return dataclasses.replace(made, **exact)
+    return dataclasses.replace(made, models=exact)
 
 
 forward = jax.jit(lambda model, *args: model.forward(*args), static_argnums=0)
@@ -65,7 +65,7 @@ forward = jax.jit(lambda model, *args: model.forward(*args), static_argnums=0)
 
 def distributions(pair, role):
     """Both answers' positions, one after the other, each scored by itself: [4, V]."""
-    model, rows = getattr(pair, role), []
+    model, rows = pair.models[role], []
     for prompt, answer in zip(PROMPTS, ANSWERS, strict=True):
         for i in range(len(answer)):
             tokens = prompt + answer[:i]
@@ -136,7 +136,7 @@ def t5_pair(pair):
             }
         )
         params[role] = jax.jit(built[role].init)(jax.random.key(i))
-    return dataclasses.replace(pair, **built, params=params)
+    return dataclasses.replace(pair, models=built, params=params)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -158,7 +158,7 @@ def test_references_are_scored_as_decoding_would(pair, family):
         ("drafter", "expert"), (row["reference_sums"][0], row["reference_sums"][-1]), strict=True
     )
     for role, sums in ends:
-        model = getattr(chosen, role)
+        model = chosen.models[role]
         expected = [
             while_decoding(
                 model, chosen.params[role], *map(jnp.asarray, ([prompt], [answer]))

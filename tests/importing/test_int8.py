@@ -67,7 +67,7 @@ def test_a_pair_rounds_both_models(source, expected, tmp_path):
     pair = pairs.load({"drafter": source, "expert": source, "weights": "int8"})
     assert pair.expert.vocab_size == 258  # padding is cut away
     for role in pairs.ROLES:
-        assert models.describe(getattr(pair, role))["weight_dtype"] == "int8"
+        assert models.describe(pair.models[role])["weight_dtype"] == "int8"
         params = flat(pair.params[role])
         assert params["embedding/values"].dtype == jnp.int8
         np.testing.assert_array_equal(

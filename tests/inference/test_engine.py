@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from speccascade.errors import UserError
-from speccascade.evaluate import compute
 from speccascade.inference.engine import Engine, program, rule_kind
 from speccascade.inference.reading import setting
 from tests import tiny_pair
@@ -120,9 +119,9 @@ LOOKUP = {"draft_length": 2, "drafter": "lookup"}
 
 
 def test_greedy_spec_over_lookup_is_the_expert_with_and_without_a_drafter(engine):
-    alone = dataclasses.replace(
-        engine.pair, drafter=None, params={"expert": engine.pair.params["expert"]}
-    )
+    both = engine.pair
+    own = {"models": {"expert": both.expert}, "params": {"expert": both.params["expert"]}}
+    alone = dataclasses.replace(both, **own)
     assert alone.roles == ("expert",)
     spec = setting({"rule": "spec", **LOOKUP})
     by_expert = setting({"method": "autoregressive_expert"})
@@ -131,7 +130,7 @@ def test_greedy_spec_over_lookup_is_the_expert_with_and_without_a_drafter(engine
         assert decoded(own, [spec], [spec]) == expected
     stats = decode(engine, [spec], [spec]).stats.by_name()
     assert "drafter_calls" not in stats
-    assert compute.scored(spec, {k: float(v[0]) for k, v in stats.items()}) == {
+    assert spec.method.scored(spec, {k: float(v[0]) for k, v in stats.items()}) == {
         "expert": 3 * stats["expert_calls"][0]
     }
 
@@ -158,7 +157,7 @@ def test_lookups_are_programs_of_their_own_and_rules_share_them():
     ids=str,
 )
 def test_an_expert_alone_refuses_what_needs_a_drafting_model(engine, entry):
-    pair = dataclasses.replace(engine.pair, drafter=None)
+    pair = dataclasses.replace(engine.pair, models={"expert": engine.pair.expert})
     alone, chosen = dataclasses.replace(engine, pair=pair), setting(entry)
     with pytest.raises(UserError, match="needs a model that drafts and pair tiny is an expert"):
         alone.check(chosen)
@@ -186,7 +185,8 @@ def test_middle_knobs_go_by_row(three):
     # The middle rule never defers in one row and always does in the other.
     alone = setting({"method": "autoregressive_drafter"})
     as_drafter = {**three.pair.params, "drafter": three.pair.params["middle"]}
-    swapped = dataclasses.replace(three.pair, drafter=three.pair.middle, params=as_drafter)
+    models = {**three.pair.models, "drafter": three.pair.models["middle"]}
+    swapped = dataclasses.replace(three.pair, models=models, params=as_drafter)
     middle = dataclasses.replace(three, pair=swapped)
     expected = decoded(three, [alone], [alone]) + decoded(middle, [alone], [alone])
     assert decoded(three, settings, settings[:1]) == expected

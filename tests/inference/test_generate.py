@@ -126,9 +126,9 @@ def test_one_text_is_one_prompt_and_one_stop_string(exported):
         (["a \ud83d"], {}, r"prompts\[0\] holds half a surrogate pair"),
         ("a", {"stop_strings": [5]}, r"stop_strings\[0\] must be a text, not 5"),
         ("a", {"stop_strings": ""}, "a stop string is empty"),
-        ("a", {"max_new_tokens": True}, "max_new_tokens=True must be at least 1, a whole"),
-        ("a", {"max_new_tokens": 2.0}, "max_new_tokens=2.0 must be at least 1, a whole"),
-        ("a", {"max_new_tokens": "2"}, "max_new_tokens='2' must be at least 1, a whole"),
+        ("a", {"max_new_tokens": True}, "max_new_tokens=True must be a whole number, at least 1"),
+        ("a", {"max_new_tokens": 2.0}, "max_new_tokens=2.0 must be a whole number, at least 1"),
+        ("a", {"max_new_tokens": "2"}, "max_new_tokens=.2. must be a whole number, at least 1"),
         ("a", {"max_new_tokens": -1}, "max_new_tokens=-1 must be at least 1"),
     ],
 )

@@ -31,7 +31,7 @@ def exported(tmp_path_factory):
 def check_laid_out(pair, layout):
     assert pair.layout == layout
     for role in pairs.ROLES:
-        model = getattr(pair, role)
+        model = pair.models[role]
         where = layout.of(role, model).params(model)
         same = jax.tree.map(lambda x, s: x.sharding == s, pair.params[role], where)
         assert all(jax.tree.leaves(same))

@@ -37,7 +37,7 @@ def test_positions_are_the_answers_tokens_as_the_models_see_them():
     examples = tasks.make(tiny_pair.get_config().task).examples("train", 5)
     found = learning.read(pair, examples)
     scores = [
-        jax.jit(functools.partial(getattr(pair, role).forward, pair.params[role]))
+        jax.jit(functools.partial(pair.models[role].forward, pair.params[role]))
         for role in ("drafter", "expert")
     ]
     number = 0

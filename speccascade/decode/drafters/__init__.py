@@ -6,7 +6,11 @@ from speccascade.decode.drafters.lookup import LookupDrafter
 from speccascade.decode.drafters.model import ModelDrafter
 from speccascade.decode.drafters.none import NoDrafter
 
+# The roles of the models that drafters have.
+ROLES = tuple(dict.fromkeys(role for of in (ModelDrafter, CascadeDrafter) for role in of.roles))
+
 __all__ = [
+    "ROLES",
     "CascadeDrafter",
     "Dense",
     "Draft",

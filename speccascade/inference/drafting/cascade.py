@@ -26,6 +26,7 @@ class ByCascade(Drafting):
     draft_length: int | None
 
     name = "cascade"
+    _ROLES = decode.CascadeDrafter.roles
     has_q = False  # its distribution comes of whole rounds
 
     @classmethod
@@ -84,10 +85,10 @@ class ByCascade(Drafting):
 
     def trouble(self, pair):
         """Returns what a pair without a middle model, or on a mesh, lacks."""
-        if pair.middle is None:
+        if missing := [role for role in self._ROLES if role not in pair.models]:
             return (
-                f"names a middle_rule and pair {pair.name} has no middle model; give the pair one, "
-                "{drafter: ..., middle: ..., expert: ...}"
+                f"names a middle_rule and pair {pair.name} has no {missing[0]} model; give the "
+                "pair one, {drafter: ..., middle: ..., expert: ...}"
             )
         if pair.layout is not None:
             return "drafts with three models, which decode on one device; leave out the mesh"
@@ -99,8 +100,9 @@ class ByCascade(Drafting):
 
     def drafter(self, pair):
         """Returns the drafter, and both models' parameters."""
-        made = decode.CascadeDrafter(pair.drafter, pair.middle, self.draft_length)
-        return made, {role: pair.params[role] for role in made.roles}
+        models = (pair.models[role] for role in self._ROLES)
+        made = decode.CascadeDrafter(*models, self.draft_length)
+        return made, {role: pair.params[role] for role in self._ROLES}
 
     def rows(self, settings):
         """Returns the middle rule, its knobs [B]."""

@@ -23,13 +23,8 @@ class ByLookup(Drafting):
     @classmethod
     def read(cls, given, rule):
         """Takes settings with `drafter="lookup"`."""
-        if (named := given.get("drafter")) is None:
+        if given.get("drafter") != NAME:
             return None, {"drafter"}
-        if named != NAME:
-            raise UserError(
-                f"drafter {named!r} is unknown; choose {NAME}, or leave it out: the pair's model "
-                "drafts then"
-            )
         rules.check_without_distribution(rule)
         if given.get("middle_rule") is not None:
             raise UserError("a middle_rule needs models that draft; leave it out, or drafter")
@@ -41,8 +36,8 @@ class ByLookup(Drafting):
 
     @classmethod
     def of_row(cls, row):
-        """Takes rows with `drafter`."""
-        return None if row.get("drafter") is None else cls(**row["drafter_knobs"])
+        """Takes rows whose drafter it is."""
+        return cls(**row["drafter_knobs"]) if row.get("drafter") == NAME else None
 
     def fields(self):
         """Returns the drafter's name, and its lengths."""
