@@ -38,5 +38,6 @@ def per_token(pair: Pair, setting: Setting, counts: Mapping[str, float]) -> floa
     total = sum(
         count * multiply_adds(pair.models[role], pair.params[role])
         for role, count in setting.method.scored(setting, counts).items()
+        if count > 0  # an expert alone has no drafter to weigh
     )
     return total / counts["emitted"]
