@@ -44,6 +44,7 @@ ALLOWED = {
     "distillation": (*_ANSWERS, "training"),
     "runtime": (*_FILES,),
     "__init__": ("inference",),  # lazily: the library face
+    "generate": ("inference",),  # its old name
 }
 
 
@@ -85,6 +86,16 @@ def test_a_folder_knows_only_what_is_below_it(place):
 def test_the_table_of_folders_has_no_circle():
     graph = {place: set(below) - {place} for place, below in ALLOWED.items()}
     assert list(graphlib.TopologicalSorter(graph).static_order())
+
+
+def test_old_names_are_the_modules_that_moved():
+    from speccascade import generate
+    from speccascade.evaluate import decoding, results
+    from speccascade.inference import engine
+    from speccascade.inference import generate as now
+    from speccascade.workdir import results as rows
+
+    assert (generate, decoding, results) == (now, engine, rows)
 
 
 def test_no_circle_between_files():

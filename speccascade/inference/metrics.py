@@ -1,12 +1,12 @@
 """From counts and scores to the figures of a row, with bootstrap intervals over examples."""
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from speccascade.inference.setting import Setting
+from speccascade.inference.statistics import STATISTICS, finite
 
 RESAMPLES = 1000
 CONFIDENCE = 0.95
@@ -56,33 +56,20 @@ def verdict(interval: tuple[float, float], zero: float = 0.0) -> str:
 
 
 def rates(counts: Mapping[str, float], setting: Setting) -> dict[str, Any]:
-    """Returns the rates of a setting from its counts summed over examples.
+    """Returns what is told of a setting by its counts summed over examples.
 
-    What a method does not have is None: a rejection rate belongs to the token verifier (the block
-    verifier decides on no single position), tokens per expert call to methods that score blocks or
-    decode with the expert alone.
+    What a method does not have is None.
 
     Args:
       counts: of `decode.Stats.by_name`, summed.
       setting: how they were decoded.
     """
-    by_token = setting.verifier == "token"
-    has_calls = setting.method.in_blocks or setting.method.alone == "expert"
-
-    def ratio(above: str, below: str, exists: bool) -> float | None:
-        return finite(counts[above] / counts[below]) if exists and counts[below] > 0 else None
-
     calls = {"drafter_calls": 0.0, **{k: v for k, v in counts.items() if k.endswith("_calls")}}
     return {
-        "tokens_per_expert_call": ratio("emitted", "expert_calls", has_calls),
-        "rejection_rate": ratio("rejected", "tested", by_token),
-        "tv_mean": ratio("tv_sum", "tested", by_token),
-        "deferral_rate": ratio("deferral_sum", "emitted", True),
+        **{name: statistic.of(counts, setting) for name, statistic in STATISTICS.items()},
         **{name: round(count) for name, count in calls.items()},
         "tokens": round(counts["emitted"]),
     }
 
 
-def finite(value: float) -> float | None:
-    """Returns the value, None where JSON has no number for it."""
-    return float(value) if math.isfinite(value) else None
+__all__ = ["bootstrap", "difference", "finite", "rates", "speedup", "verdict"]

@@ -6,15 +6,11 @@ from typing import Any
 
 from speccascade.errors import UserError
 from speccascade.report import every_setting
-from speccascade.report.choice_table import speedup
+from speccascade.report.columns import COLUMNS
 from speccascade.report.points import MARK, Points
-from speccascade.report.table import NOTHING, Table, interval, number
+from speccascade.report.table import NOTHING, Table
 
-_FIGURES = {
-    "quality": lambda point: interval(point.quality, point.interval),
-    "tokens per expert call": lambda p: number(p.rates["tokens_per_expert_call"], 2),
-    "speed-up": speedup,
-}
+_FIGURES = ("quality", "tokens_per_expert_call", "speedup")
 
 
 def titles(workdirs: list[str]) -> list[str]:
@@ -37,7 +33,8 @@ def tables(by_title: Mapping[str, Points], split: str) -> list[Table]:
     if len(found) > 1:
         raise UserError(f"workdirs of one task can stand beside each other, not {sorted(found)}")
     settings = dict.fromkeys(s for points in by_title.values() for s in points.settings())
-    columns = ["setting", *(f"{figure}, {t}" for figure in _FIGURES for t in by_title)]
+    shown = [COLUMNS[name] for name in _FIGURES]
+    names = ("setting", *(f"{column.heading}, {t}" for column in shown for t in by_title))
     made = []
     for temperature in sorted({s.temperature for s in settings}):
         rows = []
@@ -46,14 +43,14 @@ def tables(by_title: Mapping[str, Points], split: str) -> list[Table]:
             if not any(cells.values()):
                 continue
             figures = [
-                figure(point) if point else NOTHING
-                for figure in _FIGURES.values()
-                for point in cells.values()
+                column.text(point, by_title[t]) if point else NOTHING
+                for column in shown
+                for t, point in cells.items()
             ]
             marked = any(setting in points.marked for points in by_title.values())
             label = every_setting.name(setting)
             rows.append([f"{label} {MARK}" if marked else label, *figures])
-        made.append(Table(f"Temperature {temperature:g}", tuple(columns), rows))
+        made.append(Table(f"Temperature {temperature:g}", names, rows))
     return made
 
 

@@ -1,32 +1,32 @@
 """The main tables: every method at what a criterion chose for it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from speccascade.inference.setting import Setting
+from speccascade.report import columns
 from speccascade.report.choice import Choice
-from speccascade.report.points import Point, Points
-from speccascade.report.table import NOTHING, Table, interval, judged, number
+from speccascade.report.columns import COLUMNS
+from speccascade.report.points import Points
+from speccascade.report.table import NOTHING, Table, interval, judged
 
-_COLUMNS: tuple[tuple[str, Callable[[Choice, Points], str]], ...] = (
-    ("method", lambda c, points: points.mark(c.setting, c.label)),
-    ("chosen", lambda c, points: c.setting.choices or NOTHING),
-    ("speed-up", lambda c, points: judged(speedup(c.test), c.speed_verdict)),
-    ("quality", lambda c, points: interval(c.test.quality, c.test.interval)),
-    ("less the expert's", lambda c, points: judged(_difference(c), c.quality_verdict)),
-    ("tokens per expert call", lambda c, _: number(c.test.rates["tokens_per_expert_call"], 2)),
-    ("rejection rate", lambda c, points: number(c.test.rates["rejection_rate"])),
-    ("compute", lambda c, points: number(points.compute(c.test), 2)),
-)
+_MAIN = {name: column for name, column in COLUMNS.items() if column.in_main}
+# What stands in front, in another order than that of a setting alone, and with verdicts.
+_FIRST = ("method", "chosen", "speed-up", "quality", "less the expert's")
 
 
-def speedup(point: Point) -> str:
-    """Returns a point's speed-up and its interval as text."""
-    return interval(point.speedup, point.timing.interval, digits=2) if point.timing else NOTHING
-
-
-def _difference(choice: Choice) -> str:
-    return interval(choice.difference, choice.difference_interval, sign=True)
+def _cells(choice: Choice, points: Points) -> list[str]:
+    point = choice.test
+    figures = {name: column.text(point, points) for name, column in _MAIN.items()}
+    difference = interval(choice.difference, choice.difference_interval, sign=True)
+    return [
+        points.mark(choice.setting, choice.label),
+        choice.setting.choices or NOTHING,
+        judged(figures.pop("speedup"), choice.speed_verdict),
+        figures.pop("quality"),
+        judged(difference, choice.quality_verdict),
+        *figures.values(),
+    ]
 
 
 def make(choices: Sequence[Choice], points: Points, draft_length: int | None = None) -> Table:
@@ -40,46 +40,35 @@ def make(choices: Sequence[Choice], points: Points, draft_length: int | None = N
     title = f"{choices[0].criterion.title}, temperature {choices[0].temperature:g}"
     if draft_length is not None:
         title += f", N = {draft_length}"
+    others = (c.heading for name, c in _MAIN.items() if name not in ("speedup", "quality"))
+    names = (*_FIRST, *others)
     rows = [
-        [choice.label, "none admitted", *[NOTHING] * (len(_COLUMNS) - 2)]
+        [choice.label, "none admitted", *[NOTHING] * (len(names) - 2)]
         if choice.setting is None
-        else [cell(choice, points) for _, cell in _COLUMNS]
+        else _cells(choice, points)
         for choice in choices
     ]
-    return Table(title, tuple(name for name, _ in _COLUMNS), rows)
+    return Table(title, names, rows)
 
 
 def record(choice: Choice, points: Points) -> dict[str, Any]:
     """Returns every figure of a choice, None for what is missing."""
-    there = choice.setting is not None
-    setting, test, validation = choice.setting, choice.test, choice.validation
-    nobody = (None, None)
-    quality = test.interval if there else nobody
-    difference = choice.difference_interval or nobody
-    speed = test.timing.interval if there and test.timing else nobody
+    test, validation = choice.test, choice.validation
+    difference = choice.difference_interval or (None, None)
     return {
         "criterion": choice.criterion.name,
         "temperature": choice.temperature,
         "method": choice.label,
-        **chosen(setting),
-        "num_examples": len(test.scores) if there else None,
-        "speedup": test.speedup if there else None,
-        "speedup_low": speed[0],
-        "speedup_high": speed[1],
+        **chosen(choice.setting),
+        "num_examples": test and len(test.scores),
+        **({} if test is None else columns.records(test, points)),
         "speed_verdict": choice.speed_verdict,
-        "quality": test.quality if there else None,
-        "quality_low": quality[0],
-        "quality_high": quality[1],
         "difference": choice.difference,
         "difference_low": difference[0],
         "difference_high": difference[1],
         "quality_verdict": choice.quality_verdict,
-        "tokens_per_expert_call": test.rates["tokens_per_expert_call"] if there else None,
-        "rejection_rate": test.rates["rejection_rate"] if there else None,
-        "deferral_rate": test.rates["deferral_rate"] if there else None,
-        "compute": points.compute(test) if there else None,
-        "validation_quality": validation.quality if there else None,
-        "validation_speedup": validation.speedup if there else None,
+        "validation_quality": validation and validation.quality,
+        "validation_speedup": validation and validation.speedup,
     }
 
 

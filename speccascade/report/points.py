@@ -15,6 +15,7 @@ from speccascade.inference import metrics
 from speccascade.inference.methods import EXPERT, ORACLE
 from speccascade.inference.reading import expand, from_fields
 from speccascade.inference.setting import Setting
+from speccascade.inference.statistics import STATISTICS
 from speccascade.report.caveats import caveats
 from speccascade.tasks import aggregate
 
@@ -103,15 +104,6 @@ class Forced:
     quality: np.ndarray
     interval: np.ndarray
     rejection: float | None
-
-
-RATES = (
-    "tokens_per_expert_call",
-    "rejection_rate",
-    "tv_mean",
-    "deferral_rate",
-    "multiply_adds_per_token",
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -260,6 +252,7 @@ def _pool(grid, quality, timed) -> dict[tuple[Setting, str], Point]:
     for row in quality:
         by_setting[unseeded(from_fields(row)), row["split"]].append(row)
     timings = {(unseeded(from_fields(r)), r["split"]): _timing(r) for r in timed}
+    rates = (*STATISTICS, "multiply_adds_per_token")
     order = {unseeded(setting): i for i, setting in enumerate(grid)}
     return {
         key: Point(
@@ -268,7 +261,7 @@ def _pool(grid, quality, timed) -> dict[tuple[Setting, str], Point]:
             scores=np.mean([row["scores"] for row in by_setting[key]], axis=0),
             # Rows had only means before they said so, and did not count what they computed.
             aggregate=by_setting[key][0].get("aggregate", "mean"),
-            rates={name: _mean([row.get(name) for row in by_setting[key]]) for name in RATES},
+            rates={name: _mean([row.get(name) for row in by_setting[key]]) for name in rates},
             timing=timings.get(key),
         )
         for key in sorted(by_setting, key=lambda key: order[key[0]])

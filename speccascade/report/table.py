@@ -87,7 +87,9 @@ def comma_separated(records: Sequence[Mapping[str, Any]]) -> str:
     """Returns one line per record, everything in columns of its own; what is missing is empty."""
     file = io.StringIO()
     if records:
-        writer = csv.DictWriter(file, records[0], lineterminator="\n")
+        longest_first = sorted(records, key=len, reverse=True)
+        names = dict.fromkeys(name for record in longest_first for name in record)
+        writer = csv.DictWriter(file, names, lineterminator="\n")
         writer.writeheader()
         writer.writerows(records)
     return file.getvalue()

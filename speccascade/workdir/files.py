@@ -22,6 +22,4 @@ def read_json(path: str) -> Any:
     try:
         return text_files.read_json(path)
     except UserError as error:
-        raise UserError(
-            f"{path} is damaged ({error}); restore it or train in a new workdir"
-        ) from None
+        raise UserError(f"{error}: it is damaged; restore it or train in a new workdir") from None

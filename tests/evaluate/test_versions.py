@@ -1,0 +1,72 @@
+"""Golden tokens and scores: what the versions in `evaluate.origin` stand for.
+
+Where one of these fails and the change is meant, rows that were measured before are of another
+edition: raise the version that the test names, and put what the failure prints in the place of the
+old value.
+"""
+
+import numpy as np
+import pytest
+
+import speccascade
+from speccascade import pairs
+from speccascade.evaluate import origin
+from speccascade.evaluate.reference_rows import Figures, rule_row, sums
+from speccascade.evaluate.timing import _row
+from speccascade.inference.engine import answer_digest
+from speccascade.tasks import answers, final_number, mentions, overlap
+
+QUESTION = (
+    "William is 21 years old. In 10 years his sister Jennifer will be 2 times as old as William "
+    "is now. How old is Jennifer right now?\n"
+)
+HOW = {
+    "expert": {"method": "autoregressive_expert"},
+    "drafter": {"method": "autoregressive_drafter"},
+    "spec": {"rule": "spec", "draft_length": 4},
+    "block": {"rule": "token_v3", "alpha": 0.5, "draft_length": 4, "verifier": "block"},
+    "chow": {"rule": "chow", "alpha": 0.1, "draft_length": 3, "expert_top_p": 0.9},
+    "lookup": {"rule": "token_v3", "alpha": 0.5, "draft_length": 4, "drafter": "lookup"},
+    "token_cascade": {"method": "token_cascade", "rule": "chow", "alpha": 0.1},
+    "sequence_cascade": {"method": "sequence_cascade", "threshold": -0.2},
+}
+TOKENS = {}
+
+
+@pytest.fixture(scope="module")
+def pair():
+    return pairs.load("shipped:gsm_symbolic")
+
+
+@pytest.mark.parametrize("name", HOW)
+def test_decoding(pair, name):
+    found = {}
+    for temperature in (0.0, 1.0):
+        how = {**HOW[name], "temperature": temperature, "seed": 5}
+        (answer,) = speccascade.generate_text(pair, [QUESTION], max_new_tokens=40, **how)
+        found[temperature] = answer_digest(answer.tokens)
+    assert (origin.DECODING, list(found.values())) == (1, TOKENS[name])
+
+
+def test_scoring():
+    texts = ("So it is 1,800 in all.\n#### 1,800", "#### 3 1/2", "#### about 12:30", "none")
+    bleu = overlap.bleu_statistics("Das ist ein kleines Haus.", "Das ist ein grosses Haus.")
+    found = [
+        *(final_number.final_number(text) for text in texts),
+        mentions.contains("It is -5 in Paris, France", "-5"),
+        mentions.contains("It is -5", "5"),
+        answers.f1("the cat sat", ("a cat sat down", "dog")),
+        list(bleu),
+        round(overlap.rouge_2("a small tool to copy files", "a tool to copy small files"), 4),
+    ]
+    assert (origin.SCORING, found) == (1, [])
+
+
+def test_forcing_and_times():
+    rng = np.random.default_rng(0)
+    figures = Figures(*rng.random((5, 3, 4), np.float32))
+    own = np.arange(4) < np.array([[4], [2], [3]])
+    forced = rule_row(sums(figures, own), own)
+    timed = _row(*(np.array(column) for column in ([1.0, 2.0], [3, 4], [5.0, 6.0], [7, 8])))
+    found = [{k: np.round(v, 4).tolist() for k, v in row.items()} for row in (forced, timed)]
+    assert (origin.FORCING, origin.TIMES, found) == (1, 1, [])
