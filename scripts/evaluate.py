@@ -17,6 +17,9 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Where results go.")
 _DRY_RUN = flags.DEFINE_bool(
     "dry_run", False, "Check everything, say what is to do and about how long it takes."
 )
+_PROBE = flags.DEFINE_bool(
+    "probe", False, "With --dry_run: measure how long it takes by a short probe, which compiles."
+)
 _PROFILE = flags.DEFINE_bool("profile", False, "Write a profiler trace to WORKDIR/profile.")
 _READ_WEIGHTS = flags.DEFINE_bool(
     "read_weights", False, "Make the pair's hash of all bytes again, not trusting the one kept."
@@ -35,7 +38,8 @@ def main(argv):
         kept_hashes.forget()
     if _DRY_RUN.value:
         sweep = run.prepare(_CONFIG.value)
-        for line in (run.describe(sweep, _WORKDIR.value), run.estimate(sweep, _WORKDIR.value)):
+        described = run.describe(sweep, _WORKDIR.value)
+        for line in (described, run.estimate(sweep, _WORKDIR.value, _PROBE.value)):
             if hosts.is_first():
                 print(line, flush=True)
         return

@@ -12,7 +12,16 @@ import ml_collections
 from speccascade import head as heads
 from speccascade import pairs, sharding, tasks
 from speccascade.errors import UserError
-from speccascade.evaluate import cost, origin, probe, quality, teacher_forced, timing, timing_parts
+from speccascade.evaluate import (
+    cost,
+    guess,
+    origin,
+    probe,
+    quality,
+    teacher_forced,
+    timing,
+    timing_parts,
+)
 from speccascade.evaluate.jobs import QUALITY, TEACHER_FORCED, TIMING, Job, plan
 from speccascade.evaluate.origin import Origin
 from speccascade.evaluate.progress import Progress
@@ -212,17 +221,23 @@ def describe(sweep: Sweep, workdir: str) -> str:
     )
 
 
-def estimate(sweep: Sweep, workdir: str) -> str:
-    """Returns a line that says what `evaluate` would cost, after a probe of seconds.
+def estimate(sweep: Sweep, workdir: str, probed: bool = False) -> str:
+    """Returns a line that says what `evaluate` would cost.
 
-    The probe compiles and decodes, and changes nothing in the workdir.
+    Args:
+      sweep: what is to be measured.
+      workdir: whose rows tell how fast their methods are.
+      probed: whether other methods are probed, which compiles and decodes; else they are guessed
+        within a second. Nothing is changed in the workdir.
     """
     rows = hosts.from_first(lambda: [[row["key"], None] for row in results.read(workdir)])
-    return _priced(sweep, missing(sweep, dict(rows)), workdir)[1]
+    return _priced(sweep, missing(sweep, dict(rows)), workdir, probed)[1]
 
 
-def _priced(sweep: Sweep, left: Sequence[Job], workdir: str) -> tuple[cost.Speeds, str]:
-    """Returns the speeds of what is left, by like rows in the workdir or a probe, and its cost."""
+def _priced(
+    sweep: Sweep, left: Sequence[Job], workdir: str, probed: bool = True
+) -> tuple[cost.Speeds, str]:
+    """Returns the speeds of what is left, by rows of the workdir or otherwise, and its cost."""
     if not cost.decoded(left):
         return {}, "nothing is left to decode"
     batch_size = sweep.config["evaluate"]["batch_size"]
@@ -234,10 +249,17 @@ def _priced(sweep: Sweep, left: Sequence[Job], workdir: str) -> tuple[cost.Speed
         return [[*key, seconds] for key, seconds in cost.from_rows(rows, batch_size).items()]
 
     known = {(kind, method): seconds for kind, method, seconds in hosts.from_first(read)}
-    speeds = probe.measure(sweep.engine, sweep.prompts, left, batch_size, known)
+    if probed:
+        speeds = probe.measure(sweep.engine, sweep.prompts, left, batch_size, known)
+    else:
+        guessed = guess.speeds(sweep.engine, left)
+        speeds = {
+            key: cost.Speed(known[key], 0.0) if key in known else guessed[key] for key in guessed
+        }
     priced = cost.estimate(left, speeds, batch_size, sweep.jobs)
     told = ["the rows so far"] * any(key in known for key in speeds)
-    told += ["a short probe"] * any(key not in known for key in speeds)
+    other = "a short probe" if probed else "the memory's speed (a guess; --probe measures)"
+    told += [other] * any(key not in known for key in speeds)
     line = f"estimated cost: {priced}, from {' and '.join(told)}"
     if sum(priced) > DAY:
         line += "; for less, lower evaluate.splits, evaluate.timing or evaluate.settings"
