@@ -169,5 +169,7 @@ def test_a_prompt_too_long_without_its_marked_part_is_refused(decoder_only):
 @pytest.mark.parametrize("name", ["context_length", "prompt_length", "answer_length"])
 @pytest.mark.parametrize("value", [0, -1, "long", 2.5, True])
 def test_limits_are_whole_numbers(checkpoints, name, value):
-    with pytest.raises(UserError, match=f"pair.{name}={value!r} must be a whole number, at least"):
+    with pytest.raises(
+        UserError, match=f"pair.{name}={value!r} must be (a whole number, )?at least"
+    ):
         pairs.load({**checkpoints, name: value})

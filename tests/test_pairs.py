@@ -11,6 +11,8 @@ import pytest
 from speccascade import models, pairs, sharding, text
 from speccascade.errors import UserError
 from speccascade.inference.api import generate_text
+from speccascade.inference.engine import Engine
+from speccascade.inference.reading import setting
 from speccascade.training import loop
 from speccascade.workdir import checkpoints, files
 from tests import tiny_pair
@@ -315,10 +317,17 @@ def test_a_middle_model_of_another_vocabulary_is_refused(pair, tmp_path):
         pairs.load({**sources, "middle": middle})
 
 
-def test_three_models_on_a_mesh_are_refused(tmp_path):
-    sources = dict.fromkeys(("drafter", "middle", "expert"), str(tmp_path))
-    with pytest.raises(UserError, match="decodes on one device; leave out the mesh"):
-        pairs.load(sources, sharding.from_config({"data": -1}))
+ROUNDS = {"middle_draft_length": 2}
+
+
+def test_three_models_on_a_mesh_are_refused():
+    layout = sharding.from_config({"data": -1})
+    three = tiny_pair.make(roles=tiny_pair.MIDDLE).laid_out(layout)
+    chosen = setting({"rule": "spec", "draft_length": 2, "middle_rule": "spec", **ROUNDS})
+    engine = Engine.build(three, [[5]], 4)
+    with pytest.raises(UserError, match="decode on one device; leave out the mesh"):
+        engine.check(chosen)
+    engine.check(setting({"rule": "spec", "draft_length": 2}))  # by two of them
 
 
 def test_chat(tmp_path):
@@ -373,7 +382,10 @@ def test_a_pair_without_chat_template(pair):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        ({"context": 5}, "give these two, not context; beside them may stand context_length"),
+        (
+            {"context": 5},
+            "give these two, not context; beside them may stand drafters, con",
+        ),
         ({"context_length": "long"}, "pair.context_length='long' must be a whole number"),
         ({"context_length": 1}, "pair.context_length=1 must be at least 2"),
     ],

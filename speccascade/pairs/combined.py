@@ -94,8 +94,10 @@ def _sources(source: Mapping[str, Any]) -> dict[str, str]:
     if taken := sorted({"expert", *ROLES} & set(others)):
         raise UserError(f"pair.drafters has {taken[0]}, which has a place of its own; rename it")
     found = {role: source.get(role) for role in ROLES} | dict(others)
-    found["expert"] = source["expert"]
-    return {role: paths.plain(path) for role, path in found.items() if path is not None}
+    found = {role: path for role, path in found.items() if path is not None}
+    if "drafter" not in found and (role := next((r for r in ROLES if r in found), None)):
+        raise UserError(f"a pair with a {role} model needs a drafter; give it both or neither")
+    return {role: paths.plain(path) for role, path in {**found, "expert": source["expert"]}.items()}
 
 
 def _shared_ids(found: Mapping[str, Any], role: str, source: Mapping[str, Any]) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 
 from speccascade import models
 from speccascade.errors import UserError
-from speccascade.inputs import plain_text
+from speccascade.inputs import plain_text, values
 from speccascade.models.interface import Model, Params
 from speccascade.pairs import kept_hashes
 from speccascade.pairs.lengths import Lengths
@@ -98,7 +98,10 @@ class Pair:
           answer: how many tokens of an answer there must be room for, of each or of all.
         """
         prompts = plain_text.several(prompts, "prompts")
-        rooms = [answer] * len(prompts) if isinstance(answer, int) else answer
+        if isinstance(answer, (list, tuple)):
+            rooms = answer
+        else:
+            rooms = [values.whole("max_new_tokens", answer, 1)] * len(prompts)
         lengths = self.lengths
         return fit(self.encode_prompts, prompts, [lengths.for_prompt(room) for room in rooms])
 

@@ -70,7 +70,7 @@ def make(config: ml_collections.ConfigDict, chat: bool = False) -> Task:
         raise UserError(f"unknown task {config.name!r}; known: {', '.join(sorted(_TASKS))}")
     module, name = _TASKS[config.name].split(".")
     kind = getattr(importlib.import_module(f"{__name__}.{module}"), name)
-    if chat and "instruct" in getattr(kind, "inputs", ()) and "format" not in config:
+    if chat and "instruct" in getattr(kind, "formats", ()) and "format" not in config:
         config = ml_collections.ConfigDict({**config.to_dict(), "format": "instruct"})
     return kind(config)
 

@@ -107,6 +107,7 @@ class Files:
             template=found.text("template", None),
             names=tuple((role, names.text(role)) for role in sorted(names.values)),
             vocab_size=found.integer("vocab_size", None, at_least=1),
+            date=found.text("date", None),
         )
         if unread := found.unread():
             raise UserError(f"{found.source} has fields of no known use: {', '.join(unread)}")

@@ -130,7 +130,7 @@ def evaluate(model: Model, params: Params, problems: data.Problems, batch_size: 
 def _given(source: str) -> Given | None:
     if not source:
         return None
-    model, params, tokenizer, _ = pairs.load_model(source)
+    model, params, tokenizer, *_ = pairs.load_model(source)
     return Given(source, model, params, tokenizer)
 
 

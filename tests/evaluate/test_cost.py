@@ -7,14 +7,19 @@ import pytest
 
 from speccascade import pairs
 from speccascade.evaluate import cost, probe, run, timing_parts
-from speccascade.evaluate.cost import DRAFTER, EXPERT, SPECULATIVE, Speed
+from speccascade.evaluate.cost import Speed
 from speccascade.evaluate.jobs import QUALITY, TIMING, plan
 from speccascade.evaluate.progress import Progress
+from speccascade.inference import methods
 from speccascade.inference.reading import expand
 from speccascade.inference.setting import Setting
 from speccascade.inference.sweep import product
 from speccascade.workdir import results
 from tests import tiny_pair
+
+EXPERT, DRAFTER, SPECULATIVE = (
+    method.name for method in (methods.EXPERT, methods.DRAFTER, methods.SPECULATIVE)
+)
 
 # Powers of two: each sum tells which of them went into it.
 SPEEDS = {
@@ -139,7 +144,7 @@ def test_what_an_earlier_start_has_timed_is_not_left_to_do(sweep):
         whole = progress._bar.total
         for group in cost.groups(left):
             progress.starts(group)
-            for setting in (Setting(EXPERT), *(job.setting for job in group)):
+            for setting in (Setting(methods.EXPERT), *(job.setting for job in group)):
                 progress.compiled(setting)
             half = cost.answers(group) // 2
             progress.kept(half)

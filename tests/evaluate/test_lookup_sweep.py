@@ -11,7 +11,7 @@ from speccascade.errors import UserError
 from speccascade.evaluate import run
 from speccascade.evaluate.jobs import QUALITY
 from speccascade.inference import api
-from speccascade.inference.setting import Setting, setting
+from speccascade.inference.reading import from_fields, setting
 from speccascade.inference.sweep import product
 from speccascade.report import report
 from speccascade.trace.run import trace_prompt
@@ -22,7 +22,9 @@ GREEDY = {"draft_length": 2, "temperature": 0.0}
 
 
 def expert_alone(pair: pairs.Pair) -> pairs.Pair:
-    return dataclasses.replace(pair, drafter=None, params={"expert": pair.params["expert"]})
+    return dataclasses.replace(
+        pair, models={"expert": pair.expert}, params={"expert": pair.params["expert"]}
+    )
 
 
 def test_a_sweep_of_an_expert_alone(tmp_path):
@@ -42,7 +44,7 @@ def test_a_sweep_of_an_expert_alone(tmp_path):
     for row in results.read(workdir):
         if row["kind"] == QUALITY and row["split"] == "test":
             assert row["drafter_calls"] == row["middle_calls"] == 0
-            scores[Setting.from_fields(row).label] = row["scores"]
+            scores[from_fields(row).label] = row["scores"]
     assert scores["spec over lookup"] == scores["autoregressive_expert"]
     report(workdir)
     (table,) = pathlib.Path(workdir).rglob("table.csv")

@@ -11,11 +11,10 @@ from speccascade import models, pairs
 from speccascade.evaluate import run
 from speccascade.evaluate.jobs import QUALITY, TEACHER_FORCED, TIMING
 from speccascade.inference import methods
-from speccascade.inference.engine import answer_digest
 from speccascade.inference.reading import setting
 from speccascade.inference.setting import Setting
 from speccascade.report import report
-from speccascade.workdir import parameter_files, results
+from speccascade.workdir import answers, parameter_files, results
 from tests import tiny_pair
 
 COUNT, ROOM, CONTEXT = 6, 6, 120
@@ -133,13 +132,21 @@ def test_answers_that_are_timed_otherwise_are_counted(tmp_path):
     (row,) = [row for row in results.read(tmp_path / "w") if row["kind"] == TIMING]
     assert (row["answers_compared"], row["answers_differing"]) == (COMPARED, differing)
 
-    # Were other answers scored, it would be said: two of their digests are changed by hand.
+    # Were other answers scored, it would be said: two of them are changed by hand.
     rows = results.read(tmp_path / "w")
     (scored,) = [row for row in rows if row["kind"] == QUALITY]
-    assert scored["answer_digests"] == [answer_digest(batched[i]) for i in range(COMPARED)]
-    scored["answer_digests"][:2] = ["another", "another"]
-    kept = [json.dumps(row) + "\n" for row in rows if row["kind"] != TIMING]
-    (tmp_path / "w" / results.FILE).write_text("".join(kept))
+    path = tmp_path / "w" / answers.FOLDER / f"{scored['answers']}.jsonl.gz"
+    kept = sorted(answers.read(tmp_path / "w", scored["answers"]), key=lambda a: a["id"])
+    order = [request.example_id for request in requests]
+    by_place = sorted(kept, key=lambda answer: order.index(answer["id"]))
+    assert [answer["tokens"] for answer in by_place[:COMPARED]] == [
+        list(map(int, batched[i])) for i in range(COMPARED)
+    ]
+    for answer in by_place[:2]:
+        answer["tokens"] = [*answer["tokens"], 1]
+    path.write_bytes(answers._packed(by_place))
+    left = [json.dumps(row) + "\n" for row in rows if row["kind"] != TIMING]
+    (tmp_path / "w" / results.FILE).write_text("".join(left))
     assert run.evaluate(config, str(tmp_path / "w")).measured == 1
     (row,) = [row for row in results.read(tmp_path / "w") if row["kind"] == TIMING]
     expected = sum(alone[i] != batched[i] for i in range(2, COMPARED)) + 2

@@ -28,7 +28,7 @@ from tests.distillation import tiny as tiny_distillation
 from tests.importing import tiny_checkpoint
 from tests.training import tiny
 
-ROOT = pathlib.Path(__file__).parents[1]
+ROOT = pathlib.Path(__file__).parents[2]
 KINDS = [str, pathlib.Path, epath.Path]
 
 

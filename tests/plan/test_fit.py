@@ -74,7 +74,7 @@ def test_a_batch_must_divide():
     ("change", "words"),
     [
         ({"plan.batch_size": 0}, "plan.batch_size=0"),
-        ({"plan.prompt_length": "long"}, "plan.prompt_length=long"),
+        ({"plan.prompt_length": "long"}, "plan.prompt_length=.long. must be a whole"),
         ({"plan.setting": {"rule": "nothing", "draft_length": 1}}, "nothing"),
         ({"plan.setting": {"method": "autoregressive_expert"}}, "only a rule"),
         ({"models": {"expert": tiny.MODEL}}, "models lacks drafter"),

@@ -170,7 +170,7 @@ def test_words_are_limited_where_a_pair_was_trained_so():
     )
     few = make("debian_summaries", path="nowhere", max_words=3)
     assert few.prompt("one  two\nthree four") == "Description: one  two\nthree\nSynopsis:"
-    with pytest.raises(UserError, match="task.max_words=0 must be a whole number"):
+    with pytest.raises(UserError, match="task.max_words=0 must be at least 1"):
         make("debian_summaries", max_words=0)
     for name in ("squad", "xsum", "cnn_dailymail"):
         with pytest.raises(UserError, match="unknown fields max_words"):

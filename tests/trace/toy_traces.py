@@ -36,7 +36,9 @@ def pair() -> Pair:
         for x, key in zip(leaves, keys, strict=True)
     ]
     params = {**plain.params, "drafter": jax.tree.unflatten(tree, noisy)}
-    return dataclasses.replace(plain, drafter=plain.expert, params=params)
+    return dataclasses.replace(
+        plain, models={"drafter": plain.expert, "expert": plain.expert}, params=params
+    )
 
 
 @functools.cache
