@@ -81,9 +81,12 @@ class HuggingFaceTokenizer(Tokenizer):
         with refusing(f"{source} has a decoder that cannot be read"):
             content = token_content.of_decoder(decoder, falls_back, source)
         tokens = [b""] * (max(ids.values()) + 1)
+        plain = {token["content"] for token in added} - special.keys()
         for name, index in ids.items():
-            tokens[index] = name.encode() if name in special else content(name)
-        for name in {token["content"] for token in added} - special.keys():
+            # A normalizer that puts a space before a text puts one into an added token, too.
+            written = self._inner.id_to_token(index) if name in plain else name
+            tokens[index] = name.encode() if name in special else content(written or name)
+        for name in plain:
             # A letter such as "é" stands for a byte in the byte-level alphabet, but an added token
             # is found in the text itself, where it is that letter.
             data, is_byte = tokens[ids[name]], name in vocab and len(tokens[ids[name]]) == 1

@@ -43,7 +43,7 @@ def test_a_sweep_of_an_expert_alone(tmp_path):
     scores = {}
     for row in results.read(workdir):
         if row["kind"] == QUALITY and row["split"] == "test":
-            assert row["drafter_calls"] == row["middle_calls"] == 0
+            assert row["drafter_calls"] == row.get("middle_calls", 0) == 0
             scores[from_fields(row).label] = row["scores"]
     assert scores["spec over lookup"] == scores["autoregressive_expert"]
     report(workdir)
@@ -62,7 +62,7 @@ def test_a_trace_over_a_lookup_is_what_is_generated(rule):
     (trace,) = trace_prompt(pair, tiny_pair.PROMPT, [setting(how)], max_new_tokens=12).traces
     (answer,) = api.generate_text(pair, [tiny_pair.PROMPT], max_new_tokens=12, **how)
     assert [token.id for token in trace.tokens] == answer.tokens
-    assert trace.statistics == answer.statistics
+    assert trace.statistics.items() <= answer.statistics.items()
     assert {block.drafted for block in trace.blocks} == {0, 3}
     for block in trace.blocks:
         for token in (*block.tokens, *block.discarded):

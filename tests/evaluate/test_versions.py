@@ -30,7 +30,16 @@ HOW = {
     "token_cascade": {"method": "token_cascade", "rule": "chow", "alpha": 0.1},
     "sequence_cascade": {"method": "sequence_cascade", "threshold": -0.2},
 }
-TOKENS: dict[str, list[str]] = {}
+TOKENS = {
+    "expert": ["fd5fa358", "ef7744f2"],
+    "drafter": ["c6c7c474", "13ec67be"],
+    "spec": ["fd5fa358", "780920ff"],
+    "block": ["fd5fa358", "fd5fa358"],
+    "chow": ["fd5fa358", "8383f452"],
+    "lookup": ["fd5fa358", "915997a3"],
+    "token_cascade": ["fd5fa358", "ab948b04"],
+    "sequence_cascade": ["c6c7c474", "7bb216d4"],
+}
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +68,8 @@ def test_scoring():
         list(bleu),
         round(overlap.rouge_2("a small tool to copy files", "a tool to copy small files"), 4),
     ]
-    assert (origin.SCORING, found) == (1, [])
+    wanted = [1800, 3.5, None, None, True, False, 0.8, [6, 6, 5, 3, 1, 0, 6, 5, 4, 3], 40.0]
+    assert (origin.SCORING, found) == (1, wanted)
 
 
 def test_forcing_and_times():
@@ -68,5 +78,27 @@ def test_forcing_and_times():
     own = np.arange(4) < np.array([[4], [2], [3]])
     forced = rule_row(sums(figures, own), own)
     timed = _row(*(np.array(column) for column in ([1.0, 2.0], [3, 4], [5.0, 6.0], [7, 8])))
-    found = [{k: np.round(v, 4).tolist() for k, v in row.items()} for row in (forced, timed)]
-    assert (origin.FORCING, origin.TIMES, found) == (1, 1, [])
+    found = {k: np.round(v, 4).tolist() for row in (forced, timed) for k, v in row.items()}
+    assert (origin.FORCING, origin.TIMES, found) == (
+        1,
+        1,
+        {
+            "positions": 9,
+            "quality": 0.4728,
+            "quality_ci": [0.1744, 0.5671],
+            "deferral_rate": 0.3244,
+            "rejection_rate": 0.6104,
+            "lengths": [4, 2, 3],
+            "reference_sums": [2.2685, 0.3488, 1.638],
+            "deferral_sums": [1.2839, 0.4316, 1.2045],
+            "tv_sums": [2.0204, 1.4581, 2.0152],
+            "ms_per_token": 0.4286,
+            "expert_ms_per_token": 0.7333,
+            "speedup": 1.7111,
+            "speedup_ci": [1.5, 2.1429],
+            "ms": [1.0, 2.0],
+            "generated": [3, 4],
+            "expert_ms": [5.0, 6.0],
+            "expert_generated": [7, 8],
+        },
+    )
