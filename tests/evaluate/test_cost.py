@@ -14,7 +14,7 @@ from speccascade.inference import methods
 from speccascade.inference.reading import expand
 from speccascade.inference.setting import Setting
 from speccascade.inference.sweep import product
-from speccascade.workdir import results
+from speccascade.workdir import answers, results
 from tests import tiny_pair
 
 EXPERT, DRAFTER, SPECULATIVE = (
@@ -133,7 +133,8 @@ def test_the_bar_is_full_when_all_is_done(sweep, tmp_path):
     parts = results.Results(tmp_path, file=timing_parts.FILE)
     left = [job for job in sweep.jobs if job.split == "test"]
     with Progress(left, SPEEDS, 8, shown=True) as progress:
-        assert len(list(run._measure(sweep, left, progress, parts))) == len(left)
+        made = run._measure(sweep, left, progress, parts, answers.Answers(str(tmp_path)))
+        assert len(list(made)) == len(left)
         assert progress._bar.total == sum(cost.estimate(left, SPEEDS, 8))
         assert progress._bar.n == pytest.approx(progress._bar.total)
 
