@@ -3,7 +3,7 @@
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -103,6 +103,12 @@ def asked(example: Example) -> dict[str, Any]:
     return {"id": example.id, "prompt": digest(example.prompt)}
 
 
+def of_examples(kept: Iterable[Answer], examples: Sequence[Example]) -> list[Answer | None]:
+    """Returns each example's own of some answers, the newest; None where it has none."""
+    found = {(answer["id"], answer["prompt"]): answer for answer in kept}
+    return [found.get(tuple(asked(example).values())) for example in examples]
+
+
 def _number(count: float | None) -> float:
     return math.nan if count is None else count  # what a method does not have
 
@@ -119,10 +125,8 @@ class Kept:
         """Gives a tally what is there."""
 
         def known():
-            wanted = {tuple(asked(e).values()): i for i, e in enumerate(tally.examples)}
-            found = self._store.known(self._name(tally.job))
-            by_place = {wanted.get((a["id"], a["prompt"])): a for a in found}
-            return [[place, a] for place, a in by_place.items() if place is not None]
+            found = of_examples(self._store.known(self._name(tally.job)), tally.examples)
+            return [[place, a] for place, a in enumerate(found) if a is not None]
 
         for place, answer in hosts.from_first(known):
             tally.take(place, answer)

@@ -349,9 +349,8 @@ def measure(sweep: Sweep, workdir: str, profile: bool = False) -> Outcome:
 def _kept(sweep: Sweep, job: Job, workdir: str) -> list[list[int] | None]:
     """Returns the tokens that quality's decoding gave the examples that a job times."""
     found = kept_answers(workdir, sweep.origin.answers(job))
-    tokens = {(a["id"], a["prompt"]): a["tokens"] for a in found}
     examples = sweep.prompts[job.split].examples[: job.num_examples]
-    return [tokens.get(tuple(quality.asked(example).values())) for example in examples]
+    return [answer and answer["tokens"] for answer in quality.of_examples(found, examples)]
 
 
 def _fingerprint(sweep: Sweep) -> str:

@@ -98,13 +98,12 @@ class _Scores:
         if key not in self._examples:
             self._examples[key] = self._task.examples(*key)
         examples = self._examples[key]
-        kept = {(a["id"], a["prompt"]): a for a in answers.read(self._workdir, old["answers"])}
-        asked = [tuple(quality.asked(example).values()) for example in examples]
-        if len(examples) < key[1] or any(place not in kept for place in asked):
+        kept = quality.of_examples(answers.read(self._workdir, old["answers"]), examples)
+        if len(examples) < key[1] or None in kept:
             self.left.append(f"{_name(old)}: prompts are others now, or answers are gone")
             return None
-        pairs = zip(examples, asked, strict=True)
-        scores = [self._task.score(kept[place]["text"], example) for example, place in pairs]
+        both = zip(kept, examples, strict=True)
+        scores = [self._task.score(answer["text"], example) for answer, example in both]
         common = {name: old[name] for name in origin.COMMON if name in old}
         found = origin.Origin(common, old["decoding"], self._scoring, {key[0]: examples})
         job = Job(QUALITY, from_fields(old), *key)

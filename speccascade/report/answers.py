@@ -11,7 +11,7 @@ import numpy as np
 from speccascade import pairs, tasks
 from speccascade.errors import UserError
 from speccascade.evaluate.jobs import QUALITY
-from speccascade.evaluate.quality import asked
+from speccascade.evaluate.quality import of_examples
 from speccascade.inference.reading import from_fields
 from speccascade.inference.setting import Setting
 from speccascade.workdir import answers, results
@@ -51,8 +51,7 @@ def differing(
     examples = task.examples(split, count)
     found = []
     for row in own:
-        kept = {(a["id"], a["prompt"]): a for a in answers.read(workdir, row["answers"])}
-        found.append([kept.get(tuple(asked(e).values())) for e in examples])
+        found.append(of_examples(answers.read(workdir, row["answers"]), examples))
     others = [
         (i, a, b)
         for i, (a, b) in enumerate(zip(*found, strict=True))
