@@ -47,7 +47,7 @@ def read(workdir: str) -> dict[str, Any] | None:
     return {
         "expert": found.text("expert"),
         "embedding": found.numbers("embedding", length=_COUNT),
-        "context_length": found.integer("context_length", at_least=1),
+        "context_length": found.integer("context_length", at_least=1, null=None),
     }
 
 

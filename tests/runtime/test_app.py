@@ -57,7 +57,7 @@ def test_a_broken_config_file_keeps_its_traceback(tmp_path):
 def test_a_full_disk_is_one_line():
     program = """
 import errno, os
-from speccascade import app
+from speccascade.runtime import app
 
 def main(argv):
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "runs/table.csv")

@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 PROGRAM = """
-from speccascade import compilation_cache
+from speccascade.runtime import compilation_cache
 compilation_cache.enable()
 import jax
 print(jax.jit(lambda x: x + 1)(1))
