@@ -28,8 +28,8 @@ else:
 # Prints a usable interpreter of version "$1" (such as 3.12), on the PATH or kept by pyenv.
 find_python_version() {
   local candidate
-  for candidate in "python$1" "${PYENV_ROOT:-$HOME/.pyenv}"/versions/"$1".*/bin/"python$1"; do
-    if [ -z "$(python_trouble "$candidate")" ]; then
+  for candidate in "python$1" "${PYENV_ROOT:-$HOME/.pyenv}"/versions/"$1".*/bin/"python$1" python3; do
+    if [ -z "$(python_trouble "$candidate")" ] && [ "$(python_version "$candidate")" = "$1" ]; then
       echo "$candidate"
       return 0
     fi
@@ -37,26 +37,43 @@ find_python_version() {
   return 1
 }
 
-# Prints the interpreter to use: $PYTHON, else python3, else the newest python3.x there is.
+python_version() {
+  "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])'
+}
+
+# Prints the interpreter to use: $PYTHON, else the first of these versions that there is, the tested
+# one of the faster pins before those after it and 3.11 last, else whatever newer one python3 is.
 find_python() {
-  local trouble minor
+  local trouble version
   if [ -n "${PYTHON:-}" ]; then
     trouble=$(python_trouble "$PYTHON")
     [ -z "$trouble" ] || fail "PYTHON=$PYTHON $trouble"
     echo "$PYTHON"
     return
   fi
-  if [ -z "$(python_trouble python3)" ]; then
-    echo python3
-    return
-  fi
-  for minor in 19 18 17 16 15 14 13 12 11; do
-    if find_python_version "3.$minor"; then
+  for version in 3.12 3.13 3.14 3.11; do
+    if find_python_version "$version"; then
       return
     fi
   done
-  fail "no usable Python 3.11 or newer was found (python3 $(python_trouble python3));" \
+  trouble=$(python_trouble python3)
+  [ -z "$trouble" ] || fail "no usable Python 3.11 or newer was found (python3 $trouble);" \
     "install one or set PYTHON=/path/to/python"
+  echo python3
+}
+
+# Says why "$1", a Python of version "$2", is the one.
+tell_choice() {
+  local why="3.12 is what the pins are tested on; newer ones come next, then 3.11"
+  if [ -n "${PYTHON:-}" ]; then
+    why="PYTHON says so"
+  elif [ "$2" = 3.11 ]; then
+    why="there is no 3.12 or newer"
+  fi
+  if [ "$2" = 3.11 ]; then
+    why="$why; bfloat16 takes about twice as long on CPU with the JAX of 3.11 as with that of 3.12"
+  fi
+  echo "Using $1 (Python $2): $why"
 }
 
 # Makes or reuses the environment, with the packages of the requirement files "$@" and this checkout
@@ -64,7 +81,8 @@ find_python() {
 setup_venv() {
   local python version stamp wanted
   python=$(find_python) || exit 2
-  version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+  version=$(python_version "$python")
+  tell_choice "$python" "$version"
   VENV=${SPECCASCADE_VENVS:-$PWD/.venv}/py$version
   if ! "$VENV/bin/python" -c 'import pip' 2>/dev/null; then
     echo "Making a virtual environment in $VENV"

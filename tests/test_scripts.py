@@ -108,33 +108,69 @@ def found(tree, path, **env):
     return bash("-c", command, cwd=tree, **env)
 
 
-def test_prefers_python3(tree):
-    fake(tree / "bin")
-    fake(tree / "bin", "python3.19")
+def old(tree):
+    """Puts versions that are of no use in front of whatever this machine has."""
+    for name in ("python3", *(f"python3.{minor}" for minor in range(11, 20))):
+        fake(tree / "bin", name, version=(3, 8, 0))
+
+
+@pytest.mark.parametrize(
+    ("there", "taken"),
+    [
+        ((11, 12, 13, 14), 12),  # what the pins are tested on
+        ((11, 13, 14), 13),
+        ((11, 14), 14),
+        ((11, 19), 11),
+    ],
+)
+def test_takes_the_tested_version_then_newer_ones_then_the_slow_one(tree, there, taken):
+    old(tree)
+    for minor in there:
+        fake(tree / "bin", f"python3.{minor}", version=(3, minor, 0))
+    assert found(tree, tree / "bin").stdout == f"python3.{taken}\n"
+
+
+@pytest.mark.parametrize("minor", [11, 12, 19])
+def test_takes_python3_where_it_has_no_other_name(tree, minor):
+    old(tree)
+    fake(tree / "bin", version=(3, minor, 0))
     assert found(tree, tree / "bin").stdout == "python3\n"
 
 
-def test_takes_the_newest_where_python3_is_old(tree):
-    fake(tree / "bin", version=(3, 8, 0))
-    fake(tree / "bin", "python3.19", version=(3, 19, 0))
-    fake(tree / "bin", "python3.18", version=(3, 18, 0))
-    assert found(tree, tree / "bin").stdout == "python3.19\n"
+def test_python_decides_whatever_there_is(tree):
+    fake(tree / "bin", "python3.12")
+    python = fake(tree / "own", "python", version=(3, 11, 0))
+    assert found(tree, tree / "bin", PYTHON=str(python)).stdout == f"{python}\n"
+
+
+@pytest.mark.parametrize(
+    ("version", "given", "reason", "slow"),
+    [
+        ("3.12", "", "tested", False),
+        ("3.11", "", "there is no 3.12 or newer", True),
+        ("3.13", "/a/python", "PYTHON says so", False),
+        ("3.11", "/a/python", "PYTHON says so", True),
+    ],
+)
+def test_says_what_it_took_and_why(version, given, reason, slow):
+    tell = f"source scripts/setup.sh; tell_choice /a/python {version}"
+    done = bash("-c", tell, PYTHON=given or None)
+    assert done.stdout.startswith(f"Using /a/python (Python {version}): ")
+    assert done.stdout.count("\n") == 1 and reason in done.stdout
+    assert ("bfloat16 takes about twice as long" in done.stdout) == slow
 
 
 def test_takes_what_pyenv_keeps(tree):
-    fake(tree / "bin", version=(3, 8, 0))
-    kept = tree / "pyenv/versions/3.19.2"
+    old(tree)
+    kept = tree / "pyenv/versions/3.13.2"
     kept.mkdir(parents=True)
-    python = fake(kept / "bin", "python3.19", version=(3, 19, 2))
+    python = fake(kept / "bin", "python3.13", version=(3, 13, 2))
     assert found(tree, tree / "bin").stdout == f"{python}\n"
 
 
 def test_no_python_at_all(tree):
-    bin_folder = tree / "bin"
-    fake(bin_folder, version=(3, 8, 0))
-    for minor in range(11, 20):
-        fake(bin_folder, f"python3.{minor}", version=(3, 8, 0))
-    fails(found(tree, bin_folder), "no usable Python 3.11 or newer", "PYTHON=")
+    old(tree)
+    fails(found(tree, tree / "bin"), "no usable Python 3.11 or newer", "PYTHON=")
 
 
 def test_installs_once_and_again_when_the_pins_change(tree):
@@ -146,6 +182,7 @@ def test_installs_once_and_again_when_the_pins_change(tree):
         setup = "source scripts/setup.sh; setup_venv requirements.txt requirements-dev.txt"
         done = bash("-c", f"set -euo pipefail; {setup}", cwd=tree, PYTHON=str(python))
         assert done.returncode == 0, done
+        assert f"Using {python} (Python 3.12): PYTHON says so\n" in done.stdout
         return [line for line in log.read_text().splitlines() if "pip install" in line]
 
     first = installs()
