@@ -52,5 +52,6 @@ def get_config() -> ml_collections.ConfigDict:
         "step_tokens": (1, 2, 4, 8, 16),
         "step_repeats": 64,
         "trials": 3,
+        "minutes": 10,
     }
     return config

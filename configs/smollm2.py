@@ -71,6 +71,7 @@ def get_config(drafter: str = "") -> ml_collections.ConfigDict:
         "step_tokens": (1, 2, 3, 4, 5, 7),
         "step_repeats": 16,
         "trials": 3,
+        "minutes": 10,
     }
     return config
 

@@ -64,5 +64,6 @@ def get_config(arg: str = "float32") -> ml_collections.ConfigDict:
         "step_tokens": (1, 2, 4, 8, 16),
         "step_repeats": 8,
         "trials": 3,
+        "minutes": 10,
     }
     return config

@@ -1,5 +1,7 @@
 """The benchmark: its arithmetic, its synthetic pair, and that it runs. No time is ever compared."""
 
+import time
+
 import jax
 import jax.numpy as jnp
 import ml_collections
@@ -8,6 +10,8 @@ import pytest
 
 from speccascade import decode, models, pairs, rules
 from speccascade.benchmark import clock, decoding, run, steps, synthetic
+from speccascade.benchmark.progress import Progress
+from speccascade.benchmark.size import Size
 from speccascade.errors import UserError
 from speccascade.inference.formula import allowed_speedup, expected_tokens
 from speccascade.inference.sweep import product
@@ -53,14 +57,15 @@ def measured(seconds, emitted, expert_calls, drafter_calls=0.0, tested=1.0, reje
     given = {"emitted": emitted, "expert_calls": expert_calls, "drafter_calls": drafter_calls}
     given |= {"tested": tested, "rejected": rejected}
     counts = {k: np.broadcast_to(given.get(k, 0.0), rows) for k in decode.Stats._fields}
-    return clock.Measured(seconds, counts)
+    return clock.Measured((seconds,), counts)
 
 
 STEPS = {("drafter", 1): 0.01, ("drafter", 2): 0.02, ("expert", 1): 0.1, ("expert", 4): 0.13}
 
 
-def speed(rule, length, batches, scorer="expert", batch=1):
-    part = decoding.Decoding(None, rules.make(rule, **KNOBS.get(rule, {})), length, scorer, batch)
+def speed(rule, length, batches, scorer="expert", batch=1, by_model=True):
+    made = rules.make(rule, **KNOBS.get(rule, {}))
+    part = decoding.Decoding(None, made, length, scorer, batch, by_model)
     return decoding.speed([part] * len(batches), batches, lambda role, n: STEPS[role, n])
 
 
@@ -106,6 +111,13 @@ def test_speed_where_blocks_end_early():
     assert s.allowed == pytest.approx(2.5 / ((3.5 * 0.01 + 0.13) / 0.1))
     s = speed("bild", 3, batches, batch=8)
     assert s.allowed is s.neither is s.drafter_steps is None
+
+
+def test_speed_of_a_lookup_is_that_of_whole_blocks_scored():
+    s = speed("spec", 3, [measured(2.0, [25], [10], tested=20, rejected=4)], by_model=False)
+    assert s.drafter_steps == 0 and s.acceptance == 0.8 and s.expected is None
+    assert s.neither == pytest.approx(1 - 0.13 / 0.2)
+    assert s.allowed == pytest.approx(2.5 / 1.3)
 
 
 # ---- the synthetic pair ----
@@ -154,18 +166,68 @@ def test_the_real_logits_are_still_there():
 # ---- clock and steps ----
 
 
-def test_every_call_runs_in_turn():
-    log, advances = [], []
+def call(log, name, pause=0.0):
+    """Returns a call that says so when it is prepared and run."""
 
-    def call(name):
-        return clock.Timed(lambda: log.append(f"prepare {name}"), lambda _: log.append(name), str)
+    def run(_):
+        time.sleep(pause)
+        log.append(name)
 
-    found = clock.measure({n: call(n) for n in "abc"}, 3, lambda: advances.append(1))
-    runs = [name for name in log if len(name) == 1]
-    assert runs == [*"abc", *"abc", *"bca", *"cab"]
-    assert log[1::2] == runs and all(entry.startswith("prepare") for entry in log[::2])
-    assert len(advances) == 12
-    assert {name: m.result for name, m in found.items()} == dict.fromkeys("abc", "None")
+    return clock.Timed(
+        lambda: log.append(f"warm {name}"), lambda: log.append(f"prepare {name}"), run, str
+    )
+
+
+def test_every_call_runs_in_turn_and_is_known_with_its_last_run():
+    log = []
+    calls = {name: call(log, name) for name in "abc"}
+    with Progress(log.append, 1) as progress:
+        progress.begin_part()
+        clock.warm(calls, progress)
+        assert log == ["warm a", "warm b", "warm c"]
+        log.clear()
+        for name, measured in clock.measure(calls, 3, lambda name: 0.0, progress):
+            assert len(measured.times) == 3 and measured.result == "None"
+            progress.say(f"found {name}")
+    runs = [entry for entry in log if len(entry) == 1]
+    assert runs == [*"bca", *"cab", *"abc"]
+    assert log[-9:-6] == ["prepare a", "a", "found a"] and log[-1] == "found c"
+    assert [log[i - 1] for i, entry in enumerate(log) if len(entry) == 1] == [
+        f"prepare {name}" for name in runs
+    ]
+
+
+@pytest.mark.parametrize(("trials", "in_time"), [(9, 2), (1, 1)])
+def test_no_trial_begins_that_would_end_late(trials, in_time):
+    log = []
+    with Progress(log.append, 1) as progress:
+        progress.begin_part()
+        calls = {name: call(log, name, 0.01) for name in "ab"}
+        found = list(clock.measure(calls, trials, lambda name: 0.0, progress, deadline=0.015))
+    assert {name: len(measured.times) for name, measured in found} == {"a": in_time, "b": in_time}
+    assert log.count("a") == log.count("b") == in_time
+
+
+@pytest.mark.parametrize(
+    ("seconds", "fitted"),
+    [
+        (1000.0, (4, 64, 5)),  # as wanted
+        (800.0, (4, 64, 3)),  # 256 tokens of a trial, one second each
+        (300.0, (2, 64, 2)),
+        (100.0, (1, 50, 2)),
+        (0.0, (1, 32, 2)),
+    ],
+)
+def test_trials_then_prompts_then_tokens_give_way(seconds, fitted):
+    wanted = Size(batches=4, tokens=64, trials=5)
+    assert wanted.work == 1280
+    found = wanted.fitted(seconds, per_token=1.0 if seconds < 1000 else 0.5)
+    assert found == fitted
+    assert ("benchmark.minutes" in found.told(1, 8, wanted)) == (found[:2] != wanted[:2])
+
+
+def test_a_short_answer_is_not_made_longer():
+    assert Size(1, 8, 3).fitted(0.0, 1.0) == (1, 8, 2)
 
 
 class Counter:
@@ -204,6 +266,7 @@ def synthetic_config(**changes):
         "step_tokens": (1, 3),
         "step_repeats": 2,
         "trials": 1,
+        "minutes": 10,
     }
     for name, value in changes.items():
         config.update_from_flattened_dict({name.replace("__", "."): value})
@@ -245,19 +308,23 @@ def test_run_of_a_trained_pair(tmp_path):
     config = tiny_pair.get_config(str(tmp_path))
     config.benchmark = {
         **synthetic_config().benchmark.to_dict(),
-        "settings": product(rule="chow", alpha=0.3, draft_length=2),
+        "settings": product(rule="chow", alpha=0.3, draft_length=2)
+        + product(rule="spec", drafter="lookup", draft_length=2),
         "batch_sizes": (2,),
         "num_examples": 3,
     }
     said = []
     run.run(config, said.append)
-    assert [row[0] for row in tables("\n".join(said))[1][2:]][-1] == "chow alpha=0.3 N=2 token"
+    rows = [row[0] for row in tables("\n".join(said))[1][2:]]
+    lookup = "spec over lookup N=2 max_ngram=3 min_ngram=1 token"
+    assert rows[-2:] == ["chow alpha=0.3 N=2 token", lookup]
 
 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
         ({"benchmark__trials": 0}, "benchmark.trials=0"),
+        ({"benchmark__minutes": 0}, "benchmark.minutes=0"),
         ({"benchmark__batch_sizes": (1, 0)}, "benchmark.batch_sizes"),
         ({"synthetic__drafter__vocab_size": 36}, "same vocab_size"),
         ({"benchmark__settings": product(rule="spec", draft_length=2)}, "agreement"),
@@ -272,6 +339,14 @@ def test_run_of_a_trained_pair(tmp_path):
             "one temperature",
         ),
         ({"benchmark__settings": ()}, "empty"),
+        (
+            {
+                "benchmark__settings": product(
+                    rule="spec", draft_length=2, agreement=1.0, drafter="small"
+                )
+            },
+            "drafter=lookup",
+        ),
     ],
 )
 def test_bad_config_is_one_line(changes, words):

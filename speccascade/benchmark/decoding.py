@@ -1,15 +1,17 @@
-"""Whole generations, timed after their prefill, and what their times say."""
+"""Whole generations, timed with or without the reading of their prompts, and what that says."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from speccascade import decode, rules
 from speccascade.benchmark.clock import Measured, Timed
 from speccascade.benchmark.subject import Case, Subject
 from speccascade.decode import loop
+from speccascade.inference.engine import Request
 from speccascade.inference.formula import allowed_speedup, expected_tokens
 
 
@@ -18,61 +20,131 @@ class Decoding:
     """One batch of prompts, ready to be decoded one way.
 
     Attributes:
-      timed: decodes it to its end; the prompts are read in its preparation.
+      timed: returns what decodes it to its end or to so many tokens; what is kept are the counts,
+        see `decode.Stats`.
       rule: the rule.
       draft_length: N, 0 where one model decodes alone.
       scorer: the role of the model that scores, "drafter" where that decodes alone.
       batch: number of prompts.
+      by_model: whether a model drafts.
     """
 
-    timed: Timed
+    timed: Callable[[int], Timed]
     rule: rules.Rule
     draft_length: int
     scorer: str
     batch: int
+    by_model: bool = True
 
 
-def prepare(subject: Subject, case: Case, batch: int, num_prompts: int) -> list[Decoding]:
-    """Returns the decoding of each batch of the first `num_prompts` prompts."""
+@dataclasses.dataclass(frozen=True)
+class _Program:
+    """What a case is compiled from, and its parameters."""
+
+    decoder: decode.Decoder
+    params: dict
+    rule: rules.Rule
+    scorer: str
+
+    def timed(self, rows: decode.Rows) -> Callable[[int], Timed]:
+        """Returns the decoding of a batch behind its prompts, which are read once for all runs."""
+        read = []
+
+        def state():
+            return jax.tree.map(jnp.copy, read[0])  # its buffers are donated
+
+        def warm():
+            read[:] = read or [self.prefill(rows)]
+            return self.run(_shortened(rows, 1), state())
+
+        def at(most):
+            short = _shortened(rows, most)
+            return Timed(warm, state, lambda state: self.run(short, state), _counts)
+
+        return at
+
+    def timed_with_prompts(self, rows: decode.Rows) -> Callable[[int], Timed]:
+        """Returns the decoding of a batch, prompts included; what is kept are the answers."""
+
+        def run(most):
+            short = _shortened(rows, most)
+            return self.run(short, self.prefill(short))
+
+        return lambda most: Timed(lambda: run(1), lambda: None, lambda _: run(most), _answers)
+
+    def prefill(self, rows: decode.Rows):
+        return loop.prefill(self.decoder, self.params, rows)
+
+    def run(self, rows: decode.Rows, state):
+        return loop.run(self.decoder, self.params, (self.rule,), rows, state)
+
+
+def _shortened(rows: decode.Rows, most: int) -> decode.Rows:
+    return rows._replace(max_new_tokens=jnp.minimum(rows.max_new_tokens, most))
+
+
+def _counts(state) -> dict[str, np.ndarray]:
+    return {k: np.asarray(v) for k, v in state.stats.by_name().items()}
+
+
+def _answers(state) -> list[list[int]]:
+    rows = zip(np.asarray(state.tokens), np.asarray(state.count), strict=True)
+    return [tokens[:count].tolist() for tokens, count in rows]
+
+
+def _program(subject: Subject, case: Case) -> _Program:
     setting, room = case.setting, subject.max_new_tokens
-    params = subject.params_of(case)
-    scorer = "expert"
+    subject = subject.at(case)
     if setting.method.in_blocks:
         rule = jax.device_put(rules.make(setting.rule, **dict(setting.knobs)))
-        decoder = decode.Decoder(
-            subject.models["expert"],
-            decode.ModelDrafter(subject.models["drafter"]),
-            setting.draft_length,
-            room,
-            setting.verifier,
-        )
+        drafter, own = setting.drafting.drafter(subject)
+        size, verifier, scorer = setting.draft_length, setting.verifier, "expert"
     else:
-        rule = rules.make("spec")
-        scorer = setting.method.alone
-        decoder = decode.Decoder(subject.models[scorer], decode.NoDrafter(), 0, room)
-        params = {"drafter": (), "expert": params[scorer]}
+        rule, drafter, own = rules.make("spec"), decode.NoDrafter(), ()
+        size, verifier, scorer = 0, "token", setting.method.alone
+    decoder = decode.Decoder(subject.models[scorer], drafter, size, room, verifier)
     loop.check(decoder, (rule,))
+    params = {"drafter": own, "expert": subject.params[scorer]}
+    return _Program(decoder, params, rule, scorer)
 
-    def one(requests) -> Decoding:
-        rows = decode.make_rows(
-            [request.prompt for request in requests],
-            stop_table=subject.stop_table,
-            max_new_tokens=[request.max_new_tokens for request in requests],
-            prompt_slots=subject.prompt_slots,
-            temperature=setting.temperature,
-            seed=setting.seed,
-            example_ids=[request.example_id for request in requests],
-        )
-        rows = jax.device_put(rows)
-        timed = Timed(
-            prepare=lambda: loop.prefill(decoder, params, rows),
-            run=lambda state: loop.run(decoder, params, (rule,), rows, state),
-            keep=lambda state: {k: np.asarray(v) for k, v in state.stats.by_name().items()},
-        )
-        return Decoding(timed, rule, decoder.draft_length, scorer, batch)
 
-    starts = range(0, num_prompts, batch)
-    return [one(subject.requests[start : start + batch]) for start in starts]
+def _rows(subject: Subject, case: Case, requests: Sequence[Request]) -> decode.Rows:
+    rows = decode.make_rows(
+        [request.prompt for request in requests],
+        stop_table=subject.stop_table,
+        max_new_tokens=[request.max_new_tokens for request in requests],
+        prompt_slots=subject.prompt_slots,
+        temperature=case.setting.temperature,
+        seed=case.setting.seed,
+        example_ids=[request.example_id for request in requests],
+    )
+    return jax.device_put(rows)
+
+
+def prepare(subject: Subject, case: Case, batch: int, num_batches: int) -> list[Decoding]:
+    """Returns the decoding of each of the first `num_batches` batches."""
+    program = _program(subject, case)
+    decoder = program.decoder
+    by_model = isinstance(decoder.drafter, decode.ModelDrafter)
+    same = program.rule, decoder.draft_length, program.scorer, batch, by_model
+    return [
+        Decoding(program.timed(_rows(subject, case, requests)), *same)
+        for requests in subject.batches(batch, num_batches)
+    ]
+
+
+def prepare_with_prompts(
+    subject: Subject, case: Case, num_prompts: int
+) -> list[Callable[[int], Timed]]:
+    """Returns, for each of the first prompts, what decodes it alone, to so many tokens.
+
+    The reading of the prompt is timed too. What is kept is the list of one answer's token ids.
+    """
+    program = _program(subject, case)
+    return [
+        program.timed_with_prompts(_rows(subject, case, requests))
+        for requests in subject.batches(1, num_prompts)
+    ]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,6 +197,10 @@ def speed(
         return Speed(*common, 1 - step_time(first.scorer, 1) / block)
     acceptance = 1 - total["rejected"] / max(total["tested"], 1)
     expected = expected_tokens(acceptance, first.draft_length)
+    if not first.by_model:  # blocks of what was found or of one token, all scored as if whole
+        scoring = step_time("expert", first.draft_length + 1)
+        allowed = allowed_speedup(common[2], 0, scoring, step_time("expert", 1))
+        return Speed(*common, 1 - scoring / block, acceptance, None, 0, allowed)
     steps = first.draft_length + rules.uses_q(first.rule)
     if rules.can_end_draft(first.rule):
         # Its blocks are of many lengths: the formula does not hold, and how often the drafter ran

@@ -1,12 +1,13 @@
 """The whole benchmark of one pair, as Markdown."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping
 
 import jax
 import ml_collections
-import tqdm
 
 from speccascade.benchmark import clock, decoding, steps, table
+from speccascade.benchmark.progress import Progress
+from speccascade.benchmark.size import Size, cost
 from speccascade.benchmark.subject import ROLES, Case, Subject, case, load
 from speccascade.errors import UserError
 from speccascade.inference.methods import DRAFTER, EXPERT
@@ -15,34 +16,51 @@ from speccascade.inputs import paths, values
 from speccascade.workdir import provenance
 
 _NUMBERS = ("num_examples", "max_new_tokens", "step_repeats", "trials")
+_STEPS_SECONDS = 1.0  # of one timing of passes, where one pass is not longer
 
 
-def run(config: ml_collections.ConfigDict, say: Callable[[str], None], profile: str = "") -> None:
-    """Benchmarks a pair and says the tables, batch size by batch size.
+def run(
+    config: ml_collections.ConfigDict,
+    say: Callable[[str], None],
+    profile: str = "",
+    peer: str = "",
+) -> None:
+    """Benchmarks a pair and says the tables line by line, batch size by batch size.
 
     Args:
       config: `benchmark`, and `synthetic` or `pair` and `task`; see configs/synthetic.py.
       say: told each part of the Markdown as soon as it is there.
       profile: directory for a trace of one warm generation per method; empty for none.
+      peer: "transformers" for a comparison with that library instead; see `comparison.py`.
 
     Raises:
-      UserError: the config is not as it must be.
+      UserError: the config is not as it must be, or the other library cannot do the like.
     """
     profile = paths.on_disk(profile, "a profile") if profile else ""
     cases = _cases(config)
     section = config.benchmark
-    prompts = {batch: -(-section.num_examples // batch) * batch for batch in section.batch_sizes}
-    subject = load(config, max(prompts.values()))
-    ready = {
-        batch: {c: decoding.prepare(subject, c, batch, prompts[batch]) for c in cases}
-        for batch in section.batch_sizes
-    }
-    say(_header(subject, section))
-    for batch, found in ready.items():
-        _run_batch(subject, found, batch, section, say)
-    if profile:
-        _trace(ready, profile)
-        say(f"Trace: {profile}")
+    if peer:
+        from speccascade.benchmark import comparison  # it needs what may not be installed
+
+        comparison.check(peer, cases, profile)
+    sizes = (1,) if peer else section.batch_sizes
+    batches = {batch: -(-section.num_examples // batch) for batch in sizes}
+    with Progress(say, len(batches)) as progress:
+        subject = load(config, max(batch * number for batch, number in batches.items()))
+        progress.say(_header(subject))
+        for i, batch in enumerate(batches):
+            progress.begin_part()
+            deadline = progress.elapsed + (60 * section.minutes - progress.elapsed) / (
+                len(batches) - i
+            )
+            wanted = Size(batches[batch], subject.max_new_tokens, section.trials)
+            if peer:
+                comparison.run(subject, cases, wanted, progress, deadline)
+            else:
+                _run_batch(subject, cases, batch, wanted, section, progress, deadline)
+        if profile:
+            _trace(subject, cases, batches, profile)
+            progress.say(f"Trace: {profile}")
 
 
 def _cases(config: ml_collections.ConfigDict) -> list[Case]:
@@ -52,6 +70,8 @@ def _cases(config: ml_collections.ConfigDict) -> list[Case]:
     section = config.benchmark
     for name in _NUMBERS:
         values.whole(f"benchmark.{name}", section[name], 1)
+    if not values.number("benchmark.minutes", section.minutes) > 0:
+        raise UserError(f"benchmark.minutes={section.minutes} must be above 0")
     for name in ("batch_sizes", "step_tokens"):
         if not section[name]:
             raise UserError(f"benchmark.{name} is empty; give it at least one number")
@@ -70,69 +90,125 @@ def _cases(config: ml_collections.ConfigDict) -> list[Case]:
     return [*(Case(setting, None) for setting in alone), *cases]
 
 
-def _header(subject: Subject, section: ml_collections.ConfigDict) -> str:
+def _header(subject: Subject) -> str:
     sizes = ", ".join(f"{role} {subject.size(role) / 1e6:.3g}M" for role in ROLES)
     dtypes = {str(leaf.dtype) for leaf in jax.tree.leaves(subject.params) if leaf.ndim > 1}
-    return "\n".join(
-        [
-            f"### {subject.name}: {sizes} parameters, {', '.join(sorted(dtypes))}\n",
-            f"- {provenance.machine()}; jax {jax.__version__}",
-            f"- prompts of at most {subject.prompt_slots} tokens, answers of at most "
-            f"{subject.max_new_tokens}; times without the prompt; medians of {section.trials} "
-            "interleaved trials\n",
-        ]
+    return (
+        f"### {subject.name}: {sizes} parameters, {', '.join(sorted(dtypes))}\n\n"
+        f"{provenance.machine()}; jax {jax.__version__}\n"
     )
 
 
 def _run_batch(
     subject: Subject,
-    found: dict[Case, list[decoding.Decoding]],
+    cases: list[Case],
     batch: int,
+    wanted: Size,
     section: ml_collections.ConfigDict,
-    say: Callable[[str], None],
+    progress: Progress,
+    deadline: float,
 ) -> None:
     """Measures and says the tables of one batch size."""
-    lengths = {c.setting.draft_length or 0 for c in found}
+    passes, repeats, pass_seconds = _passes(subject, cases, batch, section, progress)
+    ready = {c: decoding.prepare(subject, c, batch, wanted.batches) for c in cases}
+    per_token = pass_seconds * sum(cost(c.setting) for c in cases)
+    first = {(str(c),): found[0].timed(1) for c, found in ready.items()}
+    clock.warm({**passes, **first}, progress, wanted.work * per_token)
+    seconds = deadline - progress.elapsed - wanted.trials * len(passes) * repeats * pass_seconds
+    size = wanted.fitted(seconds, per_token)
+    told = size.told(batch, subject.prompt_slots, wanted)
+    progress.say(f"Batch {batch}: {told}; times without the prompt.\n")
+    calls = {
+        (c, i): found[i].timed(size.tokens)
+        for c, found in ready.items()
+        for i in range(size.batches)
+    }
+    clock.warm({(str(c), i): call for (c, i), call in calls.items() if i}, progress)
+
+    def guess(name) -> float:
+        what, _ = name
+        if isinstance(what, Case):
+            return size.tokens * pass_seconds * cost(what.setting)
+        return repeats * pass_seconds
+
+    known = clock.measure({**passes, **calls}, size.trials, guess, progress, deadline)
+    trials = _say_tables(known, ready, repeats, section.step_tokens, size.batches, progress)
+    progress.say(f"\n{wanted.told_trials(trials)}\n")
+
+
+def _passes(
+    subject: Subject,
+    cases: list[Case],
+    batch: int,
+    section: ml_collections.ConfigDict,
+    progress: Progress,
+) -> tuple[dict[tuple[str, int], clock.Timed], int, float]:
+    """Returns calls of model passes by role and width, how many each makes, and seconds of one."""
+    lengths = {c.setting.draft_length or 0 for c in cases}
     widths = sorted({1, 2, *section.step_tokens, *(n + 1 for n in lengths)})
-    slots = subject.prompt_slots + subject.max_new_tokens + max(max(lengths) + 1, widths[-1])
-    middle = subject.prompt_slots + subject.max_new_tokens // 2
+    shapes = {
+        "batch": batch,
+        "position": subject.prompt_slots + subject.max_new_tokens // 2,
+        "slots": subject.prompt_slots + subject.max_new_tokens + max(max(lengths) + 1, widths[-1]),
+    }
+    progress.show(0.0, "compiling a pass of the expert")
+    expert = subject.models["expert"], subject.params["expert"]
+    seconds = steps.seconds(*expert, **shapes, tokens=1)
+    repeats = max(1, min(section.step_repeats, int(_STEPS_SECONDS / seconds)))
     calls = {
         (role, width): steps.step(
-            subject.models[role],
-            subject.params[role],
-            batch=batch,
-            tokens=width,
-            position=middle,
-            slots=slots,
-            repeats=section.step_repeats,
+            subject.models[role], subject.params[role], **shapes, tokens=width, repeats=repeats
         )
         for role in ROLES
         for width in widths
     }
-    calls |= {(c, i): d.timed for c, ready in found.items() for i, d in enumerate(ready)}
-    with tqdm.tqdm(total=len(calls) * (1 + section.trials), desc=f"batch {batch}") as bar:
-        measured = clock.measure(calls, section.trials, bar.update)
+    return calls, repeats, seconds
 
-    def step_time(role: str, width: int) -> float:
-        return measured[role, width].seconds / section.step_repeats
 
-    speeds = {
-        c: decoding.speed(ready, [measured[c, i] for i in range(len(ready))], step_time)
-        for c, ready in found.items()
+def _say_tables(
+    known: Iterator[tuple],
+    ready: Mapping[Case, list[decoding.Decoding]],
+    repeats: int,
+    step_tokens: tuple[int, ...],
+    num_batches: int,
+    progress: Progress,
+) -> int:
+    """Says each table's lines as soon as they are known; returns the number of trials."""
+    times: dict[tuple[str, int], float] = {}
+    of_case: list[clock.Measured] = []
+    base = None
+    for (what, i), measured in known:
+        if not isinstance(what, Case):
+            times[what, i] = measured.seconds / repeats
+            continue
+        if base is None and not of_case:
+            progress.say("ms per pass over a number of tokens in each row\n")
+            shown = {key: value for key, value in times.items() if key[1] in step_tokens}
+            progress.say(f"{table.steps(shown)}\n\ndecoding\n\n{table.speed_head()}")
+        of_case.append(measured)
+        if len(of_case) < num_batches:
+            continue
+        found = decoding.speed(
+            ready[what], of_case, lambda role, width: times[role, width]
+        )
+        base = base or found.tokens_per_second
+        progress.say(table.speed_row(what, found, base))
+        of_case = []
+    return len(measured.times)
+
+
+def _trace(
+    subject: Subject, cases: list[Case], batches: Mapping[int, int], directory: str
+) -> None:
+    calls = {
+        (batch, c): decoding.prepare(subject, c, batch, 1)[0].timed(subject.max_new_tokens)
+        for batch in batches
+        for c in cases
     }
-    times = {
-        (role, width): step_time(role, width) for role in ROLES for width in section.step_tokens
-    }
-    say(f"Batch {batch}: ms per pass over a number of tokens in each row\n")
-    say(table.steps(times) + "\n")
-    say(f"Batch {batch}: decoding\n")
-    say(table.speeds(speeds) + "\n")
-
-
-def _trace(ready: dict[int, dict[Case, Sequence[decoding.Decoding]]], directory: str) -> None:
+    for call in calls.values():
+        jax.block_until_ready(call.warm())
     with jax.profiler.trace(directory):
-        for batch, found in ready.items():
-            for c, decodings in found.items():
-                state = jax.block_until_ready(decodings[0].timed.prepare())
-                with jax.profiler.TraceAnnotation(f"batch {batch} {c.setting}"):
-                    jax.block_until_ready(decodings[0].timed.run(state))
+        for (batch, c), call in calls.items():
+            state = jax.block_until_ready(call.prepare())
+            with jax.profiler.TraceAnnotation(f"batch {batch} {c.setting}"):
+                jax.block_until_ready(call.run(state))

@@ -1,5 +1,6 @@
 """The cost of one model pass by the number of tokens in it, inside a loop as when decoding."""
 
+import time
 from functools import partial
 
 import jax
@@ -24,17 +25,30 @@ def step(
       repeats: passes per call; the call's time over this is that of one.
     """
     start = min(position, slots - tokens - 1)
+
+    def prepare():
+        logits = jnp.zeros((batch, tokens, model.vocab_size), jnp.float32)
+        return model.init_cache(batch, slots), logits
+
     return Timed(
-        prepare=lambda: (
-            model.init_cache(batch, slots),
-            jnp.zeros((batch, tokens, model.vocab_size), jnp.float32),
-        ),
+        warm=lambda: _repeat(model, tokens, 1, params, start, prepare()),
+        prepare=prepare,
         run=lambda carry: _repeat(model, tokens, repeats, params, start, carry),
     )
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=5)
-def _repeat(model: Model, tokens: int, repeats: int, params: Params, start, carry):
+def seconds(model: Model, params: Params, **shapes: int) -> float:
+    """Returns about how long a pass takes, its compilation left out; shapes as for `step`."""
+    call = step(model, params, **shapes, repeats=2)
+    jax.block_until_ready(call.warm())
+    argument = jax.block_until_ready(call.prepare())
+    began = time.perf_counter()
+    jax.block_until_ready(call.run(argument))
+    return (time.perf_counter() - began) / 2
+
+
+@partial(jax.jit, static_argnums=(0, 1), donate_argnums=5)
+def _repeat(model: Model, tokens: int, repeats, params: Params, start, carry):
     def once(i, carry):
         cache, logits = carry
         # Hangs on the loop and on the last pass, so that no part of a pass can be done only once.

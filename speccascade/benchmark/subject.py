@@ -12,9 +12,10 @@ import numpy as np
 from speccascade import decode, pairs, tasks
 from speccascade.benchmark import synthetic
 from speccascade.errors import UserError
+from speccascade.inference.drafting.lookup import ByLookup
 from speccascade.inference.engine import Engine, Request
 from speccascade.inference.reading import setting
-from speccascade.inference.setting import Setting
+from speccascade.inference.setting import ByModel, Setting
 from speccascade.inputs import values
 from speccascade.models.interface import Model, Params
 
@@ -26,6 +27,12 @@ class Case(NamedTuple):
 
     setting: Setting
     agreement: float | None
+
+    def __str__(self) -> str:
+        parts = [self.setting.label, self.setting.choices]
+        if self.agreement is not None:
+            parts.append(f"agreement={self.agreement:g}")
+        return " ".join(part for part in parts if part)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,14 +57,19 @@ class Subject:
     prompt_slots: int
     max_new_tokens: int
 
-    def params_of(self, case: Case) -> dict[str, Params]:
-        """Returns the parameters with which a case decodes."""
+    def at(self, case: Case) -> "Subject":
+        """Returns the pair with the parameters with which a case decodes."""
         if case.agreement is None:
-            return dict(self.params)
+            return self
         agreement = {"drafter": case.agreement, "expert": 1.0}
-        return {
+        params = {
             role: {**self.params[role], "agreement": jnp.float32(agreement[role])} for role in ROLES
         }
+        return dataclasses.replace(self, params=params)
+
+    def batches(self, batch: int, number: int) -> list[Sequence[Request]]:
+        """Returns the first so many batches of its prompts."""
+        return [self.requests[i * batch : (i + 1) * batch] for i in range(number)]
 
     def size(self, role: str) -> int:
         """Returns a model's number of parameters."""
@@ -74,6 +86,8 @@ def load(config: ml_collections.ConfigDict, num_prompts: int) -> Subject:
     if "synthetic" in config:
         return _synthetic(config.synthetic, room, num_prompts)
     pair = pairs.load(config.pair)
+    if pair.drafter is None:
+        raise UserError(f"pair {pair.name} has no drafter, and a benchmark times both its models")
     task = tasks.make(config.task, pair.chat)
     examples = task.examples("test", num_prompts)
     if len(examples) < num_prompts:
@@ -130,6 +144,11 @@ def case(entry: Mapping[str, Any], has_agreement: bool) -> Case:
     read = setting(fields)
     if not read.method.in_blocks:
         raise UserError(f"benchmark.settings has {read.method}; it takes rules only")
+    if read.drafting != ByModel() and not isinstance(read.drafting, ByLookup):
+        raise UserError(
+            f"benchmark setting {read}: here the pair's drafter drafts, or a lookup; leave the "
+            "drafter out, or drafter=lookup"
+        )
     if has_agreement and not 0 <= values.number("agreement", agreement) <= 1:
         raise UserError(f"benchmark setting {read}: agreement={agreement} must be in [0, 1]")
     return Case(read, agreement)

@@ -28,43 +28,46 @@ def steps(times: Mapping[tuple[str, int], float]) -> str:
     return markdown(["", *map(str, widths)], rows)
 
 
-def speeds(found: Mapping[Case, Speed]) -> str:
-    """Returns the table of decoding; speed-ups are over the first case."""
-    base = next(iter(found.values())).tokens_per_second
-    rows = []
-    for case, s in found.items():
-        ratio = s.tokens_per_second / base
-        expected = "" if s.expected is None else f" ({s.expected:.2f})"
-        rows.append(
-            [
-                _name(case),
-                f"{s.tokens_per_second:.1f}",
-                f"{ratio:.2f}",
-                _number(s.acceptance, ".2f"),
-                f"{s.tokens_per_block:.2f}{expected}",
-                f"{1000 * s.block_seconds:.3g}",
-                f"{s.busy:.0%}",
-                _number(s.drafter_steps, ".3g"),
-                _number(s.neither, ".0%"),
-                _number(s.allowed, ".2f"),
-                _number(s.allowed and ratio / s.allowed, ".2f"),
-            ]
-        )
-    return markdown(_COLUMNS, rows)
+def speed_head() -> str:
+    """Returns the first two lines of the table of decoding."""
+    return head(_COLUMNS)
 
 
-def _name(case: Case) -> str:
-    parts = [case.setting.label, case.setting.choices]
-    if case.agreement is not None:
-        parts.append(f"agreement={case.agreement:g}")
-    return " ".join(part for part in parts if part)
+def speed_row(case: Case, found: Speed, base: float) -> str:
+    """Returns a line of the table of decoding; its speed-up is over `base`, in tokens/s."""
+    ratio = found.tokens_per_second / base
+    expected = "" if found.expected is None else f" ({found.expected:.2f})"
+    return line(
+        [
+            str(case),
+            f"{found.tokens_per_second:.1f}",
+            f"{ratio:.2f}",
+            _number(found.acceptance, ".2f"),
+            f"{found.tokens_per_block:.2f}{expected}",
+            f"{1000 * found.block_seconds:.3g}",
+            f"{found.busy:.0%}",
+            _number(found.drafter_steps, ".3g"),
+            _number(found.neither, ".0%"),
+            _number(found.allowed, ".2f"),
+            _number(found.allowed and ratio / found.allowed, ".2f"),
+        ]
+    )
 
 
 def _number(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
 
 
-def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Returns a table of texts."""
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
+    return "\n".join([head(columns), *map(line, rows)])
+
+
+def head(columns: Sequence[str]) -> str:
+    """Returns the first two lines of a table."""
+    return line(columns) + "\n" + "|" + "---|" * len(columns)
+
+
+def line(cells: Sequence[str]) -> str:
+    """Returns one line of a table."""
+    return "| " + " | ".join(cells) + " |"
