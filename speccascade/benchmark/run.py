@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterator, Mapping
 import jax
 import ml_collections
 
-from speccascade.benchmark import clock, decoding, steps, table
+from speccascade.benchmark import clock, comparison, decoding, steps, table
+from speccascade.benchmark import peer as peers
 from speccascade.benchmark.progress import Progress
 from speccascade.benchmark.size import Size, cost
 from speccascade.benchmark.subject import ROLES, Case, Subject, case, load
@@ -40,9 +41,7 @@ def run(
     cases = _cases(config)
     section = config.benchmark
     if peer:
-        from speccascade.benchmark import comparison  # it needs what may not be installed
-
-        comparison.check(peer, cases, profile)
+        peers.check(peer, cases, profile)
     sizes = (1,) if peer else section.batch_sizes
     batches = {batch: -(-section.num_examples // batch) for batch in sizes}
     with Progress(say, len(batches)) as progress:

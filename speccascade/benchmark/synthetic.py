@@ -44,7 +44,7 @@ class Agreeing:
         """Scores whole sequences; see `Model.forward`."""
         positions = jnp.broadcast_to(jnp.arange(tokens.shape[1])[None], tokens.shape)
         logits = self.model.forward(params["model"], tokens, prompt_length)
-        return _steer(logits, tokens, positions, params["agreement"])
+        return steer(logits, tokens, positions, params["agreement"])
 
     def init_cache(self, batch: int, slots: int) -> Cache:
         """Returns the model's empty cache."""
@@ -61,7 +61,7 @@ class Agreeing:
     ) -> tuple[jax.Array, Cache]:
         """Scores the next tokens of every row; see `Model.apply`."""
         logits, cache = self.model.apply(params["model"], tokens, positions, cache)
-        return _steer(logits, tokens, positions, params["agreement"]), cache
+        return steer(logits, tokens, positions, params["agreement"]), cache
 
     def axis_sizes(self) -> Mapping[str, int]:
         """Returns the model's own; see `Model.axis_sizes`."""
@@ -77,7 +77,7 @@ class Agreeing:
         return self.model.cache_axes(cache)
 
 
-def _steer(logits: jax.Array, tokens: jax.Array, positions: jax.Array, agreement) -> jax.Array:
+def steer(logits: jax.Array, tokens: jax.Array, positions: jax.Array, agreement) -> jax.Array:
     """Adds to the logits `[B, S, V]` what makes the next tokens the ones asked for."""
     vocab_size = logits.shape[-1]
     noise = _mix(tokens.astype(jnp.uint32) * jnp.uint32(0x9E3779B9) + _mix(positions + 1))
@@ -87,6 +87,22 @@ def _steer(logits: jax.Array, tokens: jax.Array, positions: jax.Array, agreement
     weight = jnp.where(agrees, _SURE, np.log(vocab_size))
     chosen = jnp.arange(vocab_size) == choice[..., None]
     return logits + jnp.where(chosen, weight[..., None], 0.0)
+
+
+def next_token(token: int, position: int, agreement: float, vocab_size: int) -> tuple[int, float]:
+    """Returns the id whose logit is raised behind one token, and by how much: `steer` by hand."""
+    mask = 2**32 - 1
+
+    def mix(x):
+        x = ((x ^ (x >> 16)) * 0x7FEB352D) & mask
+        x = ((x ^ (x >> 15)) * 0x846CA68B) & mask
+        return x ^ (x >> 16)
+
+    noise = mix((token * 0x9E3779B9 + mix(position + 1)) & mask)
+    choice = noise % vocab_size
+    if (mix(noise) >> 8) * 2.0**-24 < float(np.float32(agreement)):
+        return choice, _SURE
+    return (choice + 1) % vocab_size, float(np.log(vocab_size))
 
 
 def _mix(x: jax.Array) -> jax.Array:

@@ -45,7 +45,7 @@ def golden(family):
 @pytest.fixture(scope="module", params=FAMILIES)
 def pair(request, tmp_path_factory):
     """The reference's model, and ours, imported from what the reference saved."""
-    reason = "the parity tests need torch and transformers (requirements-parity.txt)"
+    reason = "the parity tests need torch and transformers (requirements-peers.txt)"
     pytest.importorskip("torch", reason=reason)
     pytest.importorskip("transformers", reason=reason)
     from tests.importing import make_golden

@@ -21,7 +21,7 @@ VERSIONS = list(families.VERSIONS)
 TOLERANCE = 2e-4
 BLOCK = 5
 ROWS = np.arange(BATCH)[:, None]
-NEEDED = "the parity tests need torch and transformers (requirements-parity.txt)"
+NEEDED = "the parity tests need torch and transformers (requirements-peers.txt)"
 
 forward = jax.jit(lambda model, *args: model.forward(*args), static_argnums=0)
 prefill = jax.jit(lambda model, *args: model.prefill(*args), static_argnums=0)

@@ -1,0 +1,119 @@
+"""A decoder-only model of ours in the terms of a Hugging Face checkpoint.
+
+The importer's own mapping is used the other way round: a config.json is right if the importer makes
+this very model of it, and its tensors then are those that the importer would read.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from speccascade import models
+from speccascade.errors import UserError
+from speccascade.importing.architectures import decoder_only
+from speccascade.importing.weights import Plan
+from speccascade.inputs.fields import Fields
+from speccascade.models.interface import Model, Params
+from speccascade.models.transformer_config import TransformerConfig
+from speccascade.workdir.parameter_files import flat
+
+_ACTIVATIONS = {ours: theirs for theirs, ours in reversed(decoder_only.ACTIVATIONS.items())}
+_OF_GEMMA = ("Gemma2ForCausalLM", "Gemma3ForCausalLM")
+
+
+def config_of(model: Model) -> tuple[dict[str, Any], Plan]:
+    """Returns the config.json of a model, and the plan by which it would be imported.
+
+    Raises:
+      UserError: no architecture of `transformers` is this model.
+    """
+    config = getattr(model, "config", None)
+    if not isinstance(config, TransformerConfig):
+        raise UserError("the comparison is for decoder-only models; this one is an encoder-decoder")
+    if config.weight_dtype is not None or config.head_size is not None:
+        has = "int8 weights" if config.weight_dtype else f"a head over {config.head_size} tokens"
+        raise UserError(f"no model of transformers has {has} as this one has; take another pair")
+    for architecture in decoder_only.ARCHITECTURES:
+        fields = Fields(_written(config, architecture), "config.json")
+        try:
+            plan = decoder_only.ARCHITECTURES[architecture](fields)
+            found = models.build(plan.description).config
+        except UserError:
+            continue
+        if _plain(found) == _plain(config) and not fields.unread():
+            return fields.values, plan
+    raise UserError(f"no architecture of transformers is this model: {config}")
+
+
+def _written(config: TransformerConfig, architecture: str) -> dict[str, Any]:
+    rope = {"rope_type": "default", "rope_theta": config.rope_base}
+    if (scaling := config.rope_scaling) is not None:
+        rope |= {"rope_type": scaling.kind, "factor": scaling.factor}
+    if scaling is not None and scaling.kind == "llama3":
+        rope |= {
+            "low_freq_factor": scaling.low_freq_factor,
+            "high_freq_factor": scaling.high_freq_factor,
+            "original_max_position_embeddings": scaling.original_positions,
+        }
+    if architecture == "Gemma3ForCausalLM":
+        local = {"rope_type": "default", "rope_theta": config.local_rope_base or 10_000.0}
+        rope = {"full_attention": rope, "sliding_attention": local}
+    activation = "hidden_activation" if architecture in _OF_GEMMA else "hidden_act"
+    slides = [config.layer_window(i) is not None for i in range(config.num_layers)]
+    found = {
+        "architectures": [architecture],
+        "vocab_size": config.vocab_size,
+        "hidden_size": config.d_model,
+        "intermediate_size": config.d_ff,
+        "num_hidden_layers": config.num_layers,
+        "num_attention_heads": config.num_heads,
+        "num_key_value_heads": config.num_kv_heads,
+        "head_dim": config.head_dim,
+        activation: _ACTIVATIONS[config.activation],
+        "rms_norm_eps": config.norm_eps,
+        "tie_word_embeddings": config.tie_embeddings,
+        "attention_bias": config.qkv_bias,
+        "mlp_bias": config.mlp_bias,
+        "rope_parameters": rope,
+    }
+    if any(slides):
+        kinds = ["sliding_attention" if slide else "full_attention" for slide in slides]
+        found |= {"layer_types": kinds, "sliding_window": config.window}
+        if architecture not in _OF_GEMMA:
+            found["use_sliding_window"] = True
+    if architecture in _OF_GEMMA:
+        found |= {
+            "query_pre_attn_scalar": config.query_pre_attn_scalar or config.head_dim,
+            "final_logit_softcapping": config.logit_softcap,
+        }
+    if architecture == "Gemma2ForCausalLM":
+        found["attn_logit_softcapping"] = config.attn_softcap
+    return found
+
+
+def _plain(config: TransformerConfig) -> Any:
+    """Returns what two configs have in common that compute the same, dtypes aside."""
+    windows = [config.layer_window(i) for i in range(config.num_layers)]
+    plain = dataclasses.replace(
+        config,
+        query_pre_attn_scalar=config.query_pre_attn_scalar or config.head_dim,
+        window_pattern=(True,),
+        window=1,
+        dtype="float32",
+        param_dtype="float32",
+        norm_param_dtype=None,
+    )
+    return plain, windows
+
+
+def tensors_of(params: Params, plan: Plan) -> Mapping[str, jax.Array]:
+    """Returns the tensors of a checkpoint by name, without a copy where none is needed."""
+    found = {}
+    for key, leaf in flat(params).items():
+        weight = plan.weights[key]
+        # The one transform of decoder-only models: a norm's scale, stored less one.
+        found[weight.name] = leaf if weight.transform is None else leaf - jnp.ones((), leaf.dtype)
+    return found
