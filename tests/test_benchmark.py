@@ -1,5 +1,7 @@
 """The benchmark: its arithmetic, its synthetic pair, and that it runs. No time is ever compared."""
 
+import pathlib
+import runpy
 import time
 
 import jax
@@ -316,6 +318,7 @@ def test_run_of_a_trained_pair(tmp_path):
     said = []
     run.run(config, said.append)
     rows = [row[0] for row in tables("\n".join(said))[1][2:]]
+    assert any(text.startswith("| chow") for text in said)  # on its own, when it was known
     lookup = "spec over lookup N=2 max_ngram=3 min_ngram=1 token"
     assert rows[-2:] == ["chow alpha=0.3 N=2 token", lookup]
 
@@ -353,6 +356,14 @@ def test_bad_config_is_one_line(changes, words):
     with pytest.raises(UserError) as error:
         run.run(synthetic_config(**changes), lambda text: None)
     assert words in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["quickstart", "synthetic", "smollm2", "qwen_pair"])
+def test_the_benchmarks_that_come_with_the_project(name):
+    path = pathlib.Path(__file__).parents[1] / f"configs/{name}.py"
+    config = runpy.run_path(str(path))["get_config"]()
+    assert len(run.read_cases(config)) > 3
+    assert config.benchmark.minutes == 10
 
 
 def test_config_without_a_benchmark():

@@ -157,9 +157,9 @@ def _say(
         mine = [c for c in same_law if c.agreement in (agreement, None)]
         best = max(mine, key=lambda c: found[c].tokens_per_second)
         other = _best(found, agreement)
-        where = "" if agreement is None else f"Agreement {agreement:g}: "
+        where = "" if agreement is None else f" at agreement {agreement:g}"
         progress.say(
-            f"\n{where}our best with the expert's text ({best}) over Hugging Face's best "
+            f"\nOur best with the expert's text{where} ({best}) over Hugging Face's best "
             f"({other}): {_shown(ratio(found[best], found[other]))}"
         )
     return len(measured.times)

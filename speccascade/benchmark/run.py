@@ -38,7 +38,7 @@ def run(
       UserError: the config is not as it must be, or the other library cannot do the like.
     """
     profile = paths.on_disk(profile, "a profile") if profile else ""
-    cases = _cases(config)
+    cases = read_cases(config)
     section = config.benchmark
     if peer:
         peers.check(peer, cases, profile)
@@ -62,7 +62,7 @@ def run(
             progress.say(f"Trace: {profile}")
 
 
-def _cases(config: ml_collections.ConfigDict) -> list[Case]:
+def read_cases(config: ml_collections.ConfigDict) -> list[Case]:
     """Returns the cases, both models' own decoding first; raises UserError for a bad config."""
     if "benchmark" not in config:
         raise UserError("the config has no section benchmark; see configs/synthetic.py")

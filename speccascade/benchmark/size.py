@@ -39,7 +39,6 @@ class Size(NamedTuple):
         fewer = fewer._replace(batches=_fit(self.batches, 1, room / fewer.work))
         return fewer._replace(tokens=_fit(self.tokens, LEAST_TOKENS, room / fewer.work))
 
-
     def told(self, batch: int, prompt_slots: int, wanted: "Size") -> str:
         """Returns in words what is decoded, and what more was wanted."""
         less = []
@@ -48,9 +47,10 @@ class Size(NamedTuple):
         if self.tokens < wanted.tokens:
             less.append(f"{wanted.tokens} tokens")
         limit = f" (not {' of '.join(less)}: benchmark.minutes)" if less else ""
+        count = self.batches * batch
+        prompts = "1 prompt" if count == 1 else f"{count} prompts"
         return (
-            f"{self.batches * batch} prompts of at most {prompt_slots} tokens, answers of at most "
-            f"{self.tokens}{limit}"
+            f"{prompts} of at most {prompt_slots} tokens, answers of at most {self.tokens}{limit}"
         )
 
     def told_trials(self, trials: int) -> str:
