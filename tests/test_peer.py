@@ -77,6 +77,8 @@ def test_transformers_computes_the_same_logits(name, hugging_face):
         found = made(torch.from_numpy(tokens).long(), use_cache=False).logits.numpy()
     expected = jax.jit(model.forward)(params, tokens, jnp.ones(2, jnp.int32))
     np.testing.assert_allclose(found, expected, atol=2e-4)
+    ours = params["mlp_0"]["up"]["weight"].unsafe_buffer_pointer()
+    assert made.model.layers[0].mlp.up_proj.weight.data_ptr() == ours  # nothing was copied
 
 
 @pytest.mark.parametrize(
