@@ -207,6 +207,12 @@ def _figures(points: Points) -> dict[str, Figure]:
             plain(tradeoffs.quality_latency),
             "",
         )
+    if any(setting.method.in_blocks for setting in points.settings()):
+        figures["quality_calls.png"] = (
+            "Quality against tokens per expert call",
+            plain(tradeoffs.quality_calls),
+            "",
+        )
     figures["quality_rejection.png"] = (
         "Quality against rejection rate",
         plain(tradeoffs.quality_rejection),

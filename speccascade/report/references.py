@@ -32,22 +32,22 @@ def quality_deferral(points: Points, split: str, path: str) -> None:
             axes.fill_between(oracle.deferral, *oracle.interval.T, color="0.25", alpha=0.1)
             style.star(axes, 1.0, oracle.quality[-1], "expert")
             style.star(axes, 0.0, oracle.quality[0], "drafter")
-        for index, label in enumerate(labels):
+        for label in labels:
             line = [f for f in rules if f.setting.label == label]
-            _line(axes, [f for f in line if f.setting.temperature == temperature], label, index)
+            _line(axes, [f for f in line if f.setting.temperature == temperature], label)
         axes.set_title(f"temperature {temperature:g}", fontsize=10)
     row[0].set_ylabel("probability of the reference's token")
     figure.supxlabel("deferral rate on the references", fontsize=10)
     style.finish(figure, np.array([row]), path, (*labels, ORACLE.name, "expert", "drafter"))
 
 
-def _line(axes, line: list[Forced], label: str, index: int) -> None:
+def _line(axes, line: list[Forced], label: str) -> None:
     if not line:
         return
     line = sorted(line, key=lambda f: (f.setting.knobs, f.setting.expert_truncation))
     xs = [f.deferral[0] for f in line]
     ys = [f.quality[0] for f in line]
-    look = style.line(index)
+    look = style.line(label)
     style.intervals(axes, xs, ys, [f.interval[0] for f in line], look["color"])
     axes.plot(xs, ys, label=label, **look)
 

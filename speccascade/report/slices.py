@@ -98,7 +98,7 @@ def draw(found: Mapping[str, Lines], below: str, path: str) -> None:
                 placed = [(x, value(p), bounds(p)) for x, p in line if value(p) is not None]
                 if placed:
                     xs, ys, intervals = zip(*placed, strict=True)
-                    look = style.line(order.index(label))
+                    look = style.line(label)
                     if all(intervals):
                         style.intervals(axes, xs, ys, intervals, look["color"])
                     axes.plot(xs, ys, label=label, **look)

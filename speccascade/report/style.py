@@ -1,5 +1,7 @@
 """What all figures share: colours, the grid of panels, the legend, the file."""
 
+import re
+import zlib
 from collections.abc import Sequence
 
 import matplotlib
@@ -10,11 +12,14 @@ matplotlib.use("Agg")  # files only: no display is needed
 from matplotlib import pyplot as plt  # noqa: E402
 from matplotlib.axes import Axes  # noqa: E402
 
+from speccascade.inference.methods import METHODS
 from speccascade.inference.setting import Setting
+from speccascade.rules import RULES
 
 # Okabe and Ito's colours, told apart by colour-blind readers too; markers change with them.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#8C6D1F")
-_MARKERS = "osD^vP<>Xph*"
+_MARKERS = "osD^vP<>Xph"
+_BROKEN = ("--", ":", "-.")
 
 
 def panels(rows: int, columns: int, **options):
@@ -29,13 +34,20 @@ def panels(rows: int, columns: int, **options):
     )
 
 
-def line(index: int) -> dict:
-    """Returns how the line of a number is drawn."""
+def line(label: str) -> dict:
+    """Returns how the line of a label is drawn: a rule or method looks alike in every figure.
+
+    What follows its name (limits, a drafter, a verifier) makes the line broken and its marks open.
+    """
+    name, rest = re.match(r"(\w*)(.*)", label).groups()
+    names = [*RULES, *METHODS]  # a new one comes last, so that it leaves the others alone
+    index = names.index(name) if name in names else len(names)
     return {
         "color": _COLOURS[index % len(_COLOURS)],
         "marker": _MARKERS[index % len(_MARKERS)],
-        "linestyle": "--" if index >= len(_COLOURS) else "-",
-        "markersize": 5,
+        "linestyle": _BROKEN[zlib.crc32(rest.encode()) % len(_BROKEN)] if rest else "-",
+        "markerfacecolor": "white" if rest else None,
+        "markersize": 6,
         "linewidth": 1.3,
     }
 

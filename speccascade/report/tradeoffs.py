@@ -1,6 +1,11 @@
-"""Trade-off curves of what was decoded: quality against latency, rejection and deferral rate."""
+"""Trade-off curves of what was decoded: quality against what the expert or time is spent on.
+
+One panel per temperature, of the draft length that most settings have: what other lengths do has a
+figure of its own (`slices.py`).
+"""
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 from matplotlib.axes import Axes
@@ -30,6 +35,10 @@ _LATENCY = _Axis(
     lambda point: 1 / point.speedup if point.speedup else None,
     {"expert": 1.0},
 )
+_CALLS = _Axis(
+    "tokens per expert call",
+    lambda point: point.rates["tokens_per_expert_call"],
+)
 _REJECTION = _Axis("rejection rate", lambda point: point.rates["rejection_rate"])
 _DEFERRAL = _Axis(
     "deferral rate",
@@ -39,8 +48,13 @@ _DEFERRAL = _Axis(
 
 
 def quality_latency(points: Points, split: str, path: str) -> None:
-    """Draws quality against relative latency, one line per rule, a panel per temperature and N."""
+    """Draws quality against relative latency, a line per rule and a panel per temperature."""
     _draw(points, split, path, _LATENCY)
+
+
+def quality_calls(points: Points, split: str, path: str) -> None:
+    """Draws quality against tokens per expert call in the same way."""
+    _draw(points, split, path, _CALLS)
 
 
 def quality_rejection(points: Points, split: str, path: str) -> None:
@@ -58,32 +72,31 @@ def quality_deferral(points: Points, split: str, path: str) -> None:
 
 def _draw(points: Points, split: str, path: str, axis: _Axis) -> None:
     found = [p for (_, s), p in points.by_setting.items() if s == split]
-    speculative = [p for p in found if p.setting.method.in_blocks]
+    length = _usual_length(found)
+    found = [p for p in found if p.setting.draft_length in (length, None)]
     temperatures = sorted({p.setting.temperature for p in found})
-    lengths = sorted({p.setting.draft_length for p in speculative}) or [None]
     placed = [p for p in found if axis.value(p) is not None]
-    lines = [p.setting for p in placed if _reference(p) is None]
-    labels = dict.fromkeys(style.line_name(setting) for setting in lines)
-    styles = {label: i for i, label in enumerate(labels)}
-    figure, grid = style.panels(len(temperatures), len(lengths), sharex=True, sharey="row")
-    for row, temperature in zip(grid, temperatures, strict=True):
-        for axes, length in zip(row, lengths, strict=True):
-            # Methods without a draft length stand in every panel of their temperature.
-            panel = [
-                p
-                for p in found
-                if p.setting.temperature == temperature and p.setting.draft_length in (length, None)
-            ]
-            _panel(axes, panel, axis, styles)
-            title = f"temperature {temperature:g}"
-            axes.set_title(title + (f", N = {length}" if length else ""), fontsize=10)
-        row[0].set_ylabel("quality")
+    labels = list(
+        dict.fromkeys(style.line_name(p.setting) for p in placed if _reference(p) is None)
+    )
+    figure, grid = style.panels(1, len(temperatures))
+    for axes, temperature in zip(grid[0], temperatures, strict=True):
+        _panel(axes, [p for p in found if p.setting.temperature == temperature], axis, labels)
+        title = f"temperature {temperature:g}"
+        axes.set_title(title + (f", N = {length}" if length else ""), fontsize=10)
+    grid[0][0].set_ylabel("quality")
     figure.supxlabel(axis.label, fontsize=10)
-    style.finish(figure, grid, path, (*styles, "expert", "drafter"))
+    style.finish(figure, grid, path, (*labels, "expert", "drafter"))
 
 
-def _panel(axes: Axes, panel: Sequence[Point], axis: _Axis, styles: dict[str, int]) -> None:
-    for label, index in styles.items():
+def _usual_length(found: Sequence[Point]) -> int | None:
+    """Returns the draft length of most settings, the shorter of two; None without any."""
+    lengths = Counter(p.setting.draft_length for p in found if p.setting.method.in_blocks)
+    return min(lengths, key=lambda n: (-lengths[n], n), default=None)
+
+
+def _panel(axes: Axes, panel: Sequence[Point], axis: _Axis, labels: Sequence[str]) -> None:
+    for label in labels:
         line = [
             (axis.value(p), p.quality, p)
             for p in sorted(panel, key=lambda p: (p.setting.knobs, p.setting.expert_truncation))
@@ -92,7 +105,7 @@ def _panel(axes: Axes, panel: Sequence[Point], axis: _Axis, styles: dict[str, in
         if not line:
             continue
         xs, ys, line_points = zip(*line, strict=True)
-        look = style.line(index)
+        look = style.line(label)
         style.intervals(axes, xs, ys, [p.interval for p in line_points], look["color"])
         axes.plot(xs, ys, label=label, **look)
     for p in panel:

@@ -13,11 +13,13 @@ from speccascade.report import (
     references,
     report,
     slices,
+    style,
     table,
     tradeoffs,
 )
 from speccascade.report.choice import CRITERIA, TEST, choose
 from speccascade.report.points import collect
+from speccascade.rules import RULES
 from speccascade.tasks.aggregate import mean
 from tests.report.synthetic import DRAFTER, EXPERT, speculative, sweep
 
@@ -125,6 +127,7 @@ def drawn(path) -> bool:
     "draw",
     [
         tradeoffs.quality_latency,
+        tradeoffs.quality_calls,
         tradeoffs.quality_rejection,
         tradeoffs.quality_deferral,
         references.quality_deferral,
@@ -134,6 +137,14 @@ def test_plots_are_drawn(points, tmp_path, draw):
     path = str(tmp_path / "plot.png")
     draw(points, TEST, path)
     assert drawn(path)
+
+
+def test_a_method_looks_alike_in_every_figure():
+    looks = {name: style.line(name) for name in (*RULES, "token_cascade", "sequence_cascade")}
+    assert len({(look["color"], look["marker"]) for look in looks.values()}) == len(looks)
+    plain, limited = style.line("spec"), style.line("spec, expert top_p")
+    assert (plain["color"], plain["marker"]) == (limited["color"], limited["marker"])
+    assert plain["linestyle"] == "-" != limited["linestyle"]
 
 
 def test_slices_are_settings_that_differ_in_one_field_alone(wider, points, tmp_path):
@@ -176,6 +187,7 @@ def test_report_writes_all_files(tmp_path):
         "comparisons.csv",
         "references.csv",
         "quality_latency.png",
+        "quality_calls.png",
         "quality_rejection.png",
         "references_deferral.png",
     }
