@@ -75,8 +75,9 @@ def groups(
     lengths = np.array([len(request.prompt) for request in requests])
     found, first = [], 0
     for place, width in enumerate(reversed(widths), 1):
-        own = np.flatnonzero((lengths >= first) & (lengths <= width))
-        if len(own) >= WORTH * slots or (place == len(widths) and len(own)):
+        last = place == len(widths)
+        own = np.flatnonzero((lengths >= first) & ((lengths <= width) | last))
+        if len(own) >= WORTH * slots or (last and len(own)):
             found.append((width, own.tolist()))
             first = width + 1
     return found[::-1]
