@@ -8,7 +8,8 @@ from speccascade.decode.drafters import (
     ModelDrafter,
     NoDrafter,
 )
-from speccascade.decode.loop import autoregressive, generate, trace
+from speccascade.decode.loop import alone, autoregressive, generate, trace
+from speccascade.decode.refill import Answered, stream
 from speccascade.decode.rows import Rows, make_rows
 from speccascade.decode.sequential import sequence_cascade, token_cascade
 from speccascade.decode.state import Output, Stats
@@ -16,6 +17,7 @@ from speccascade.decode.step import Decoder
 from speccascade.decode.stopping import stop_table
 
 __all__ = [
+    "Answered",
     "CascadeDrafter",
     "Decoder",
     "Draft",
@@ -26,11 +28,13 @@ __all__ = [
     "Output",
     "Rows",
     "Stats",
+    "alone",
     "autoregressive",
     "generate",
     "make_rows",
     "sequence_cascade",
     "stop_table",
+    "stream",
     "token_cascade",
     "trace",
 ]

@@ -43,11 +43,22 @@ def prefill(decoder: Decoder, params: dict[str, Any], rows: Rows) -> State:
 
 
 @partial(jax.jit, static_argnums=0, donate_argnums=4)
-def run(decoder: Decoder, params, rules: tuple[Rule, ...], rows: Rows, state: State) -> State:
-    """Decodes blocks until every row is done. The state's buffers are donated."""
+def run(
+    decoder: Decoder,
+    params,
+    rules: tuple[Rule, ...],
+    rows: Rows,
+    state: State,
+    enough: jax.Array | None = None,
+) -> State:
+    """Decodes blocks until every row is done, or `enough` (int32 []) of them where that is given.
+
+    The state's buffers are donated.
+    """
 
     def unfinished(state):
-        return ~state.done.all()
+        all_done = state.done.all()
+        return ~all_done if enough is None else ~all_done & (state.done.sum() < enough)
 
     def body(state):
         return placing.constrain(decoder, step(decoder, params, rules, rows, state)[0])
@@ -132,6 +143,15 @@ def trace(
         yield state, record
 
 
+def alone(model: Model, params: Any, max_new_tokens: int, **options) -> tuple[Decoder, dict]:
+    """Returns the program of one model that decodes a token per pass, and its parameters.
+
+    Its rule is `spec`; see `autoregressive` for the arguments.
+    """
+    decoder = Decoder(model, NoDrafter(), 0, max_new_tokens, **options)
+    return decoder, {"drafter": (), "expert": params}
+
+
 def autoregressive(model: Model, params: Any, rows: Rows, max_new_tokens: int, **options) -> Output:
     """Decodes a batch with one model, a token per pass.
 
@@ -145,6 +165,6 @@ def autoregressive(model: Model, params: Any, rows: Rows, max_new_tokens: int, *
       max_new_tokens: the most tokens that a row may ask for.
       **options: further fields of `Decoder`.
     """
-    decoder = Decoder(model, NoDrafter(), 0, max_new_tokens, **options)
+    decoder, params = alone(model, params, max_new_tokens, **options)
     rows = rows._replace(rule_index=np.zeros_like(rows.rule_index))
-    return generate(decoder, {"drafter": (), "expert": params}, (rules_lib.make("spec"),), rows)
+    return generate(decoder, params, (rules_lib.make("spec"),), rows)

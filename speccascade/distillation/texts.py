@@ -19,7 +19,7 @@ most likely token in a thousand of the smaller one changes.
 
 import dataclasses
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -30,7 +30,7 @@ import numpy as np
 import tqdm
 from etils import epath
 
-from speccascade import decode
+from speccascade import decode, rules
 from speccascade.errors import UserError
 from speccascade.importing import Loaded
 from speccascade.inputs import text_files, values
@@ -118,14 +118,12 @@ def write(
     directory.mkdir(parents=True, exist_ok=True)
     _write_prompts(writer, c.num_texts, directory / "prompts.json", exclude)
     prompts = _read_prompts(directory / "prompts.json")["prompts"][: c.num_texts]
-    starts = range(0, len(prompts), c.batch_size)
     done = len(_files(directory))
     with tqdm.tqdm(total=len(prompts), desc="answers", unit="text") as bar:
         bar.update(min(done * c.batch_size, len(prompts)))
-        for index, start in list(enumerate(starts))[done:]:
-            part = prompts[start : start + c.batch_size]
-            _save(directory / f"{index:05d}.npz", writer.answer(part, start))
-            bar.update(len(part))
+        for index, part in enumerate(writer.answers(prompts, done * c.batch_size), done):
+            _save(directory / f"{index:05d}.npz", part)
+            bar.update(len(part["tokens"]))
 
 
 def _write_prompts(writer: "_Writer", count: int, path: epath.Path, exclude: Collection[str]):
@@ -215,26 +213,56 @@ class _Writer:
         c = self._config
         room = c.prompt_slots - len(self._opening)
         example_ids = batch * c.batch_size + np.arange(c.batch_size)
-        output = self._run(
-            [self._opening] * c.batch_size, len(self._opening), example_ids, room, c.seed, 1.0
-        )
+        opened = [self._opening] * c.batch_size
+        asked = self._rows(opened, len(self._opening), example_ids, room, c.seed, 1.0)
+        output = decode.autoregressive(self._expert.model, self._expert.params, asked, room)
+        output = jax.device_get(output)
         rows = zip(output.tokens, output.num_tokens, output.finished, strict=True)
         texts = [self._expert.tokenizer.decode(ids[:n]).strip() for ids, n, end in rows if end]
         return [text for text in texts if text]
 
-    def answer(self, prompts: Sequence[str], start: int) -> dict[str, np.ndarray]:
-        """Returns the fields of `Texts`; `start` is the first prompt's number among all."""
-        c, model, ids = self._config, self._expert.model, self._ids(prompts)
+    def answers(self, prompts: Sequence[str], first: int) -> Iterator[dict[str, np.ndarray]]:
+        """Yields the fields of `Texts` of all prompts from the `first` on, a batch's at a time.
+
+        Batches come in order: what is done before its neighbours waits for them.
+        """
+        c, ids = self._config, self._ids(prompts)
         temperatures = np.resize(np.asarray(c.temperatures, np.float32), c.batch_size)
-        example_ids = start + np.arange(c.batch_size)
-        output = self._run(
-            ids, c.prompt_slots, example_ids, c.max_new_tokens, c.seed ^ _ANSWERS, temperatures
-        )
+
+        def make(indices):
+            places = [first + i for i in indices]
+            rows = self._rows(
+                [ids[i] for i in places],
+                c.prompt_slots,
+                places,
+                c.max_new_tokens,
+                c.seed ^ _ANSWERS,
+                temperatures[np.array(places) % c.batch_size],
+            )
+            return (rules.make("spec"),), rows
+
+        program = decode.alone(self._expert.model, self._expert.params, c.max_new_tokens)
+        found: dict[int, list[int]] = {}
+        start = first
+        for part in decode.stream(*program, make, len(ids) - first, c.batch_size):
+            for index, output, _ in part:
+                found[first + index] = output.tokens[: output.num_tokens].tolist()
+            while start < len(ids):
+                batch = range(start, min(start + c.batch_size, len(ids)))
+                if not all(i in found for i in batch):
+                    break
+                yield self._texts([ids[i] for i in batch], [found.pop(i) for i in batch])
+                start += c.batch_size
+
+    def _texts(self, ids: Sequence[list[int]], answers: Sequence[list[int]]):
+        """Returns the fields of `Texts` of answered prompts."""
+        c, model = self._config, self._expert.model
         tokens = np.full((c.batch_size, self._size), self._expert.tokenizer.pad_id, np.int32)
-        prompt_length = np.ones(c.batch_size, np.int32)
-        for row, prompt in enumerate(ids):
-            text = [*prompt, *output.tokens[row, : output.num_tokens[row]]]
-            prompt_length[row], tokens[row, : len(text)] = len(prompt), text
+        prompt_length, length = np.ones(c.batch_size, np.int32), np.ones(c.batch_size, np.int32)
+        for row, (prompt, answer) in enumerate(zip(ids, answers, strict=True)):
+            text = [*prompt, *answer]
+            prompt_length[row], length[row] = len(prompt), len(text)
+            tokens[row, : len(text)] = text
         first = prompt_length
         if self._opening:
             first = np.full_like(prompt_length, len(self._opening))
@@ -254,25 +282,22 @@ class _Writer:
             tokens=tokens,
             prompt_length=prompt_length,
             first=first,
-            length=(prompt_length + output.num_tokens).astype(np.int32),
+            length=length,
             features=features,
             log_normaliser=log_normaliser,
         )
         return fields.batch(slice(0, len(ids)))
 
-    def _run(self, ids, slots: int, example_ids, room: int, seed: int, temperature):
-        missing = self._config.batch_size - len(ids)
-        rows = decode.make_rows(
-            [*ids, *[[0]] * missing],
+    def _rows(self, ids, slots: int, example_ids, room: int, seed: int, temperature):
+        return decode.make_rows(
+            ids,
             stop_table=self._stops,
-            max_new_tokens=[room] * len(ids) + [0] * missing,
+            max_new_tokens=room,
             prompt_slots=slots,
             temperature=temperature,
             seed=seed,
             example_ids=example_ids,
         )
-        output = decode.autoregressive(self._expert.model, self._expert.params, rows, room)
-        return jax.device_get(output)
 
 
 @partial(jax.jit, static_argnums=0)

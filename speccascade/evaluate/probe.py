@@ -2,16 +2,16 @@
 
 import contextlib
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
-import numpy as np
 
 from speccascade.evaluate import cost, quality
 from speccascade.evaluate.cost import Speed
 from speccascade.evaluate.jobs import QUALITY, Job
 from speccascade.evaluate.quality import Prompts
+from speccascade.inference import stream
 from speccascade.inference.engine import Engine, Request, rule_kind
 from speccascade.inference.methods import named
 from speccascade.inference.setting import Setting
@@ -53,8 +53,9 @@ def measure(
         kinds = list({rule_kind(setting): setting for setting in settings}.values())
         if kind != QUALITY:
             settings = kinds = kinds[:1]
+        run = stream.answers if kind == QUALITY else stream.in_batches
         speeds[kind, method] = _speed(
-            engine, _cycled(settings, rows), _cycled(requests, rows), kinds
+            run, engine, _cycled(settings, rows), _cycled(requests, rows), kinds
         )
     return speeds
 
@@ -88,21 +89,25 @@ def _saved() -> Iterator[list[float]]:
 
 
 def _speed(
+    run: Callable,
     engine: Engine,
     settings: Sequence[Setting],
     requests: Sequence[Request],
     kinds: Sequence[Setting],
 ) -> Speed:
-    """Returns the speed at which rows of `settings` answer `requests`; see `Engine.prepare`."""
+    """Returns the speed at which `run` of `inference.stream` answers `requests`, all at a time."""
 
     def decode(limit: int) -> tuple[float, int, bool]:
         """Returns seconds, the longest answer's tokens, and whether all of them ended."""
         cut = [r._replace(max_new_tokens=min(limit, r.max_new_tokens)) for r in requests]
         began = time.perf_counter()
-        output = jax.block_until_ready(engine.prepare(settings, cut, kinds)())
+        longest = max(
+            int(answer.output.num_tokens)
+            for part in run(engine, settings, cut, kinds, len(cut))
+            for answer in part
+        )
         seconds = time.perf_counter() - began
-        tokens = np.asarray(hosts.gather(output.num_tokens))
-        return seconds, int(tokens.max()), bool(tokens.max() < limit)
+        return seconds, longest, longest < limit
 
     with _saved() as saved:
         first, _, _ = decode(1)

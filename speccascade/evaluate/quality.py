@@ -1,7 +1,6 @@
-"""How good the answers are: settings of one program decode as one stream of mixed batches."""
+"""How good the answers are: settings of one program decode as one stream of answers."""
 
 import math
-import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -11,7 +10,7 @@ import numpy as np
 from speccascade import decode
 from speccascade.evaluate import compute
 from speccascade.evaluate.jobs import Job
-from speccascade.inference import metrics
+from speccascade.inference import metrics, stream
 from speccascade.inference.engine import Engine, Request, program, rule_kind
 from speccascade.inference.setting import digest
 from speccascade.pairs import Pair
@@ -27,7 +26,7 @@ class Prompts(NamedTuple):
     Attributes:
       examples: in the task's order.
       requests: one per example.
-      answers: token ids of the reference answers; rows of like length make a batch.
+      answers: token ids of the reference answers.
     """
 
     examples: Sequence[Example]
@@ -44,8 +43,8 @@ class Tally:
 
     An answer is `{"id", "prompt", "tokens", "text", "finished", "seconds", "counts"}`, JSON-ready:
     the example's id and a digest of its prompt, the answer's token ids and text, whether an
-    end-of-sequence or a stop string ended it and not want of room, the seconds that it took of its
-    batch, the counts of `decode.Stats.by_name`.
+    end-of-sequence or a stop string ended it and not want of room, its share of the seconds that
+    the rows at work took together (see `decode.Answered`), the counts of `decode.Stats.by_name`.
     """
 
     def __init__(self, job: Job, task: Task, examples: Sequence[Example]):
@@ -175,7 +174,7 @@ def run(
       jobs: a group of `groups`.
       batch_size: rows decoded at a time.
       kept: the answers that are there, and where others go.
-      answered: told the number of answers after each batch.
+      answered: told the number of answers as some are done.
       known: told that of the answers that were there.
 
     Yields:
@@ -189,18 +188,16 @@ def run(
         known(tally.job.num_examples - len(tally.missing()))
         if tally.done:
             yield tally.job, tally.row(engine.pair, prompts[tally.job.split])
-    stream = [(tally, i) for tally in tallies for i in _by_length(tally, prompts)]
-    for start in range(0, len(stream), batch_size):
-        part = stream[start : start + batch_size]
-        began = time.monotonic()
-        output = _decode(engine, prompts, kinds, part, batch_size)
-        seconds = (time.monotonic() - began) / len(part)
-        for row, (tally, index) in enumerate(part):
-            if output.invalid[row]:
+    items = [(tally, i) for tally in tallies for i in tally.missing()]
+    settings = [tally.job.setting for tally, _ in items]
+    requests = [prompts[tally.job.split].requests[i] for tally, i in items]
+    for done in stream.answers(engine, settings, requests, kinds, batch_size):
+        part = [items[answer.index] for answer in done]
+        for (tally, index), answer in zip(part, done, strict=True):
+            if answer.output.invalid:
                 tally.invalid.add(index)
             else:
-                of = prompts[tally.job.split]
-                tally.take(index, _answer(engine, of, index, output, row, seconds))
+                tally.take(index, _answer(engine, prompts[tally.job.split], index, answer))
         own = list(dict.fromkeys(tally for tally, _ in part))
         for tally in own:
             kept.add(tally, [i for t, i in part if t is tally and i not in t.invalid])
@@ -217,31 +214,15 @@ def run(
                 yield tally.job, tally.row(engine.pair, prompts[tally.job.split])
 
 
-def _by_length(tally: Tally, prompts: dict[str, Prompts]) -> list[int]:
-    answers = prompts[tally.job.split].answers
-    return sorted(tally.missing(), key=lambda i: len(answers[i]))
-
-
-def _decode(engine, prompts, kinds, part, batch_size) -> decode.Output:
-    settings = [tally.job.setting for tally, _ in part]
-    requests = [prompts[tally.job.split].requests[index] for tally, index in part]
-    missing = batch_size - len(part)
-    settings += settings[:1] * missing
-    requests += [requests[0]._replace(max_new_tokens=0)] * missing
-    output = engine.prepare(settings, requests, kinds)()
-    wanted = ("tokens", "num_tokens", "finished", "invalid", "stats")
-    found = hosts.gather([getattr(output, name) for name in wanted])
-    return output._replace(**dict(zip(wanted, found, strict=True)))
-
-
-def _answer(engine, prompts, index, output, row, seconds) -> Answer:
-    tokens = output.tokens[row, : output.num_tokens[row]].tolist()
+def _answer(engine: Engine, prompts: Prompts, index: int, answer: decode.Answered) -> Answer:
+    output = answer.output
+    tokens = output.tokens[: output.num_tokens].tolist()
     counts = output.stats.by_name()
     return {
         **asked(prompts.examples[index]),
         "tokens": tokens,
         "text": engine.text(tokens, prompts.requests[index].prompt),
-        "finished": bool(output.finished[row]),
-        "seconds": round(seconds, 4),
-        "counts": {name: metrics.finite(float(values[row])) for name, values in counts.items()},
+        "finished": bool(output.finished),
+        "seconds": round(answer.seconds, 4),
+        "counts": {name: metrics.finite(float(value)) for name, value in counts.items()},
     }

@@ -209,7 +209,7 @@ def describe(sweep: Sweep, workdir: str) -> str:
             f"{len(settings)} settings on {', '.join(splits)}: {len(sweep.jobs)} rows, "
             f"{len(sweep.jobs) - len(left)} of them there already",
             f"quality: {len(by_batch)} rows, {cost.answers(by_batch)} answers of at "
-            f"most {room} tokens in batches of {section['batch_size']}, "
+            f"most {room} tokens, {section['batch_size']} at a time, "
             f"{len(quality.groups(by_batch))} compiled programs",
             f"teacher-forced: {len(forced)} rows, one pass of both models over the references of "
             f"{len(teacher_forced.groups(forced))} splits",

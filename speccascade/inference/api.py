@@ -4,13 +4,12 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from speccascade.errors import UserError
-from speccascade.inference import metrics
-from speccascade.inference.engine import Engine
+from speccascade.inference import metrics, stream
+from speccascade.inference.engine import Engine, Request
 from speccascade.inference.reading import setting
-from speccascade.inputs import plain_text
+from speccascade.inference.setting import Setting
+from speccascade.inputs import plain_text, values
 from speccascade.pairs import Pair
 from speccascade.pairs import load as load_pair
 
@@ -40,16 +39,18 @@ def generate_text(
     *,
     max_new_tokens: int = 64,
     stop_strings: str | Sequence[str] = (),
+    batch_size: int = 32,
     **how: Any,
 ) -> list[Completion]:
     """Answers prompts.
 
     Args:
       pair: from `load_pair`.
-      prompts: decoded together as one batch; one text is one prompt. A `text.prompt.Prompt` that is
-        too long is cut.
+      prompts: one text is one prompt. A `text.prompt.Prompt` that is too long is cut.
       max_new_tokens: the most tokens of an answer.
       stop_strings: an answer ends before the first of these; one text is one stop string.
+      batch_size: the most prompts that are decoded at a time, which memory must hold. As one is
+        done, the next takes its place; no answer depends on that.
       **how: a setting as configs write it: `rule="token_v3", alpha=0.3, draft_length=5`, and where
         wanted `method`, `verifier`, `temperature`, `seed`, `expert_top_p`, ...
 
@@ -61,25 +62,34 @@ def generate_text(
         raise UserError("no prompt was given; give at least one")
     chosen = setting(how)
     fitted = pair.fit_prompts(prompts, max_new_tokens)
+    values.whole("batch_size", batch_size, 1)
     engine = Engine.build(pair, [prompt.ids for prompt in fitted], max_new_tokens, stop_strings)
     requests = [
         engine.request(prompt.ids, i, f"prompt {i}", prompt.cut) for i, prompt in enumerate(fitted)
     ]
-    output = engine.prepare([chosen] * len(requests), requests, [chosen])()
-    if np.any(output.invalid):
-        raise UserError("the models' logits are not finite; look at the checkpoints and the dtype")
-    lengths, finished = np.asarray(output.num_tokens), np.asarray(output.finished)
-    tokens = [row[:n].tolist() for row, n in zip(np.asarray(output.tokens), lengths, strict=True)]
-    stats = {name: np.asarray(values) for name, values in output.stats.by_name().items()}
-    return [
-        Completion(
-            text=engine.text(own, requests[i].prompt),
-            tokens=own,
-            statistics={
-                **metrics.rates({name: float(values[i]) for name, values in stats.items()}, chosen),
-                "finished": bool(finished[i]),
-                "prompt_cut": requests[i].cut,
-            },
-        )
-        for i, own in enumerate(tokens)
-    ]
+    # Few are one batch of their own, without rows to spare.
+    slots = min(batch_size, len(requests))
+    run = stream.in_batches if slots == len(requests) else stream.answers
+    found: dict[int, Completion] = {}
+    for part in run(engine, [chosen] * len(requests), requests, [chosen], slots):
+        for index, output, _ in part:
+            if output.invalid:
+                raise UserError(
+                    "the models' logits are not finite; look at the checkpoints and the dtype"
+                )
+            found[index] = _completion(engine, requests[index], chosen, output)
+    return [found[index] for index in range(len(requests))]
+
+
+def _completion(engine: Engine, request: Request, setting: Setting, output) -> Completion:
+    tokens = output.tokens[: output.num_tokens].tolist()
+    counts = {name: float(value) for name, value in output.stats.by_name().items()}
+    return Completion(
+        text=engine.text(tokens, request.prompt),
+        tokens=tokens,
+        statistics={
+            **metrics.rates(counts, setting),
+            "finished": bool(output.finished),
+            "prompt_cut": request.cut,
+        },
+    )

@@ -165,6 +165,20 @@ class Engine:
           run: what runs speculative settings: `decode.generate`, or `decode.trace`.
         """
         self.check(settings[0])
+        made, rows = hosts.ready(self.rows(settings, requests, kinds))
+        return settings[0].method.prepare(self.room(run), settings, made, rows)
+
+    def room(self, run: Callable = decode.generate) -> Room:
+        """Returns where methods decode; `run` as in `prepare`."""
+        return Room(self.pair, self.max_new_tokens, run)
+
+    def rows(
+        self, settings: Sequence[Setting], requests: Sequence[Request], kinds: Sequence[Setting]
+    ) -> tuple[tuple[rules.Rule, ...], decode.Rows]:
+        """Returns rules, knobs [B], and rows; `spec` where the method has no rule.
+
+        The arguments are those of `prepare`.
+        """
         rows = decode.make_rows(
             [request.prompt for request in requests],
             stop_table=self.stop_table,
@@ -179,10 +193,8 @@ class Engine:
             expert_truncation=_truncation([s.expert_truncation for s in settings]),
             drafting=settings[0].drafting.rows(settings),
         )
-        rows = hosts.ready(rows)
-        room = Room(self.pair, self.max_new_tokens, run)
         own = [_rule(kind, settings) for kind in kinds if kind.rule is not None]
-        return settings[0].method.prepare(room, settings, own, rows)
+        return tuple(own) or (rules.make("spec"),), rows
 
     def begins(self, prompt: Sequence[int]) -> bool:
         """Returns whether the answer to a prompt begins a text, rather than going on with one."""

@@ -27,7 +27,7 @@ class Room:
     Attributes:
       pair: the models.
       max_new_tokens: room for an answer.
-      run: what runs blocks: `decode.generate`, or `decode.trace`.
+      run: what runs a batch of a `decode.Decoder`: `decode.generate`, or `decode.trace`.
     """
 
     pair: Pair
@@ -233,10 +233,27 @@ class Method:
         """Returns what a pair lacks for a setting, a sentence's end; None where nothing."""
         return ByModel().trouble(pair)
 
+    def decoder(self, room: Room, setting: "Setting") -> tuple[decode.Decoder, Any] | None:
+        """Returns the loop of blocks that it is, and the loop's parameters; None where it is none.
+
+        Args:
+          room: where.
+          setting: any one of a program.
+        """
+        return None
+
+    def asked(self, rows: Rows) -> Rows:
+        """Returns rows as its loop of blocks takes them."""
+        return rows
+
+    def booked(self, output: Any) -> Any:
+        """Returns what its loop of blocks gave, with counts booked as the method's own."""
+        return output
+
     def prepare(
-        self, room: Room, settings: Sequence["Setting"], rules: Sequence[Rule], rows: Rows
+        self, room: Room, settings: Sequence["Setting"], rules: tuple[Rule, ...], rows: Rows
     ) -> Callable[[], Any]:
-        """Returns a function that decodes a batch.
+        """Returns a function that decodes a batch; a method without a `decoder` has its own.
 
         Args:
           room: where.
@@ -244,7 +261,8 @@ class Method:
           rules: those that the rows index, knobs [B].
           rows: the batch.
         """
-        raise NotImplementedError
+        decoder, params = self.decoder(room, settings[0])
+        return lambda: self.booked(room.run(decoder, params, rules, self.asked(rows)))
 
     def scored(self, setting: "Setting", counts: Mapping[str, float]) -> dict[str, float]:
         """Returns the positions that each model scored after the prefill, by role.

@@ -1,8 +1,8 @@
 """The answers behind rows of results: `answers/NAME.jsonl.gz`, a file for each setting and split.
 
-They are added as they are decoded, each batch a gzip member of its own, so that a kill loses one
-batch at most; `gunzip -c` reads such a file as one. A file whose answers are all there is packed
-into one member.
+They are added as they are decoded, those done together as a gzip member of their own, so that a
+kill loses what was being decoded at most; `gunzip -c` reads such a file as one. A file whose
+answers are all there is packed into one member.
 """
 
 import gzip

@@ -152,13 +152,13 @@ def test_a_sweep_grows(exported, swept, tmp_path, monkeypatch):
     workdir = str(tmp_path / "w")
     shutil.copytree(swept, workdir)
     decoded = []
-    decode = quality._decode
+    add = quality.Kept.add
 
-    def counted(*args):
-        decoded.append(len(args[3]))
-        return decode(*args)
+    def counted(self, tally, places):
+        decoded.append(len(places))
+        add(self, tally, places)
 
-    monkeypatch.setattr(quality, "_decode", counted)
+    monkeypatch.setattr(quality.Kept, "add", counted)
 
     def measured(config):
         decoded.clear()
@@ -222,20 +222,21 @@ def test_a_kill_loses_no_answer_that_was_written(exported, swept, tmp_path, monk
     config.evaluate.settings = ({"method": "autoregressive_expert"},)
     config.evaluate.timing.num_examples = 0
     workdir = str(tmp_path / "w")
-    decode, calls = quality._decode, []
+    add, calls = quality.Kept.add, []
 
-    def killed(*args):
-        calls.append(len(args[3]))
+    def killed(self, tally, places):
+        calls.append(len(places))
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return decode(*args)
+        add(self, tally, places)
 
-    monkeypatch.setattr(quality, "_decode", killed)
+    monkeypatch.setattr(quality.Kept, "add", killed)
     with pytest.raises(KeyboardInterrupt):
         run.evaluate(config, workdir)
     assert results.read(workdir) == []
     assert run.evaluate(config, workdir).failed == []
-    assert sum(calls) == 2 + 2 + (9 - 2)  # the batch that was lost, and what was left
+    first, lost, *others = calls
+    assert first and lost and sum(others) == 9 - first
     [row, other] = [r for r in results.read(workdir) if r["kind"] == QUALITY]
     for made in (row, other):
         [whole] = [

@@ -21,27 +21,27 @@ class Autoregressive(Method):
         """The expert needs nobody."""
         return None if self is EXPERT else super().trouble(setting, pair)
 
-    def prepare(self, room, settings, rules, rows):
-        """The model stands in the expert's place; what it counts is booked as its own."""
-        pair = room.pair
+    def decoder(self, room, setting):
+        """The model stands in the expert's place."""
+        pair, role = room.pair, self.alone
+        layout = pair.layout and pair.layout.alone(role)
+        own = pair.models[role], pair.params[role]
+        return decode.alone(*own, room.max_new_tokens, layout=layout)
+
+    def asked(self, rows):
+        """The drafter's limits go with it."""
         if self is EXPERT:
-            return lambda: decode.autoregressive(
-                pair.expert, pair.params["expert"], rows, room.max_new_tokens, layout=pair.layout
-            )
-        rows = rows._replace(expert_truncation=rows.drafter_truncation, drafter_truncation=None)
-        alone = pair.layout and pair.layout.alone("drafter")
-        return lambda: _as_drafter(
-            decode.autoregressive(
-                pair.drafter, pair.params["drafter"], rows, room.max_new_tokens, layout=alone
-            )
-        )
+            return rows
+        return rows._replace(expert_truncation=rows.drafter_truncation, drafter_truncation=None)
 
-
-def _as_drafter(output: decode.Output) -> decode.Output:
-    stats = output.stats
-    calls = {"drafter": stats.expert_calls}
-    stats = stats._replace(drafter_calls=calls, expert_calls=stats.expert_calls * 0)
-    return output._replace(stats=stats)
+    def booked(self, output):
+        """What the drafter counts is booked as its own."""
+        if self is EXPERT:
+            return output
+        stats = output.stats
+        calls = {"drafter": stats.expert_calls}
+        stats = stats._replace(drafter_calls=calls, expert_calls=stats.expert_calls * 0)
+        return output._replace(stats=stats)
 
 
 EXPERT, DRAFTER = Autoregressive("expert"), Autoregressive("drafter")

@@ -7,7 +7,6 @@ from speccascade import decode
 from speccascade import rules as rules_lib
 from speccascade.inference import drafting, entry
 from speccascade.inference.setting import Method
-from speccascade.sharding import hosts
 
 # What a rule is at temperature 0, where both distributions have one token each.
 _GREEDY = {"opt": "diff", "token_v1": "diff", "lossy": "spec", "lenient": "spec"}
@@ -49,21 +48,19 @@ class Speculative(Method):
         """Returns what the drafting lacks."""
         return setting.drafting.trouble(pair)
 
-    def prepare(self, room, settings, rules, rows):
-        """Returns what runs the loop of blocks."""
-        pair, first = room.pair, settings[0]
-        drafter, own = first.drafting.drafter(pair)
+    def decoder(self, room, setting):
+        """Returns the loop of blocks."""
+        pair = room.pair
+        drafter, own = setting.drafting.drafter(pair)
         decoder = decode.Decoder(
             pair.expert,
             drafter,
-            first.draft_length,
+            setting.draft_length,
             room.max_new_tokens,
-            first.verifier,
+            setting.verifier,
             layout=pair.layout,
         )
-        params = {"drafter": own, "expert": pair.params["expert"]}
-        made = hosts.ready(tuple(rules))
-        return lambda: room.run(decoder, params, made, rows)
+        return decoder, {"drafter": own, "expert": pair.params["expert"]}
 
     def scored(self, setting, counts):
         """A pass scores a whole block, however much of it was drafted or kept."""
