@@ -281,5 +281,5 @@ def test_bad_config_is_one_line(changes, words):
 
 
 def test_config_without_a_benchmark():
-    with pytest.raises(UserError, match="no section benchmark"):
+    with pytest.raises(UserError, match="the config lacks benchmark; see configs/synthetic.py"):
         run.run(ml_collections.ConfigDict(), lambda text: None)

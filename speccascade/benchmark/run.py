@@ -10,11 +10,14 @@ from speccascade.benchmark import clock, decoding, steps, table
 from speccascade.benchmark.subject import ROLES, Case, Subject, case, load
 from speccascade.errors import UserError
 from speccascade.inference.methods import DRAFTER, EXPERT
+from speccascade.inference.reading import entries_of
 from speccascade.inference.setting import Setting
 from speccascade.inputs import paths, values
 from speccascade.workdir import provenance
 
 _NUMBERS = ("num_examples", "max_new_tokens", "step_repeats", "trials")
+_LISTS = ("batch_sizes", "step_tokens")
+_EXAMPLE = "configs/synthetic.py"
 
 
 def run(config: ml_collections.ConfigDict, say: Callable[[str], None], profile: str = "") -> None:
@@ -30,7 +33,8 @@ def run(config: ml_collections.ConfigDict, say: Callable[[str], None], profile: 
     """
     profile = paths.on_disk(profile, "a profile") if profile else ""
     cases = _cases(config)
-    section = config.benchmark
+    lists = {k: values.wholes(f"benchmark.{k}", config.benchmark[k], 1) for k in _LISTS}
+    section = ml_collections.ConfigDict({**config.benchmark.to_dict(), **lists})
     prompts = {batch: -(-section.num_examples // batch) * batch for batch in section.batch_sizes}
     subject = load(config, max(prompts.values()))
     ready = {
@@ -47,19 +51,13 @@ def run(config: ml_collections.ConfigDict, say: Callable[[str], None], profile: 
 
 def _cases(config: ml_collections.ConfigDict) -> list[Case]:
     """Returns the cases, both models' own decoding first; raises UserError for a bad config."""
-    if "benchmark" not in config:
-        raise UserError("the config has no section benchmark; see configs/synthetic.py")
-    section = config.benchmark
+    values.section("", config, ["benchmark"], _EXAMPLE)
+    needed = (*_NUMBERS, *_LISTS, "settings")
+    section = values.section("benchmark", config.benchmark, needed, _EXAMPLE)
     for name in _NUMBERS:
         values.whole(f"benchmark.{name}", section[name], 1)
-    for name in ("batch_sizes", "step_tokens"):
-        if not section[name]:
-            raise UserError(f"benchmark.{name} is empty; give it at least one number")
-        for value in section[name]:
-            values.whole(f"benchmark.{name}", value, 1)
-    cases = [case(entry, "synthetic" in config) for entry in section.settings]
-    if not cases:
-        raise UserError("benchmark.settings is empty; give it at least one rule")
+    entries = entries_of("benchmark.settings", section["settings"])
+    cases = [case(entry, "synthetic" in config) for entry in entries]
     temperatures = {c.setting.temperature for c in cases}
     if len(temperatures) != 1:
         raise UserError(

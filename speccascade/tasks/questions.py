@@ -46,6 +46,8 @@ class Questions:
             raise UserError("task.path is missing; give a file of questions, JSON lines")
         given = config.get("stop_strings")
         self.stop_strings = plain_text.several(() if given is None else given, "task.stop_strings")
+        if "" in self.stop_strings:
+            raise UserError("task.stop_strings has an empty one; leave it out or give it text")
         self._examples = _read(config.path)
 
     def examples(self, split: str, limit: int | None = None) -> list[Example]:
