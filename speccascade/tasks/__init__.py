@@ -7,6 +7,7 @@ import ml_collections
 
 from speccascade.errors import UserError
 from speccascade.inputs import values
+from speccascade.inputs.field_types import show
 from speccascade.tasks.example import Example
 
 SPLITS = ("train", "validation", "test")
@@ -69,7 +70,7 @@ def make(config: ml_collections.ConfigDict, chat: bool = False) -> Task:
     """
     named = values.section("task", config, ["name"])["name"]
     if not isinstance(named, str) or named not in _TASKS:
-        raise UserError(f"unknown task {named!r}; known: {', '.join(sorted(_TASKS))}")
+        raise UserError(f"unknown task {show(named)}; known: {', '.join(sorted(_TASKS))}")
     module, name = _TASKS[named].split(".")
     kind = getattr(importlib.import_module(f"{__name__}.{module}"), name)
     if chat and "instruct" in getattr(kind, "formats", ()) and "format" not in config:
