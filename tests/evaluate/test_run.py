@@ -299,7 +299,7 @@ def test_a_field_of_another_kind_is_one_line_that_names_it(exported, place, valu
         run.prepare(ml_collections.ConfigDict(config))
     message = str(found.value)
     assert "\n" not in message
-    assert re.search(rf"{last}|{re.escape(str(value))}|'a'|^1 is", message), message
+    assert re.search(rf"{last}|{re.escape(str(value))}|a: 1|'a'|^1 is", message), message
 
 
 def test_what_the_config_lacks_is_named(exported, tmp_path):
