@@ -16,7 +16,7 @@ import ml_collections
 
 from speccascade.errors import UserError
 from speccascade.inputs import plain_text, text_files
-from speccascade.tasks import columns
+from speccascade.tasks import columns, thoughts
 from speccascade.tasks.example import Example
 from speccascade.tasks.mentions import contains, terms
 
@@ -60,6 +60,7 @@ class Questions:
 
     def score(self, text: str, example: Example) -> float:
         """1.0 if the text gives any accepted answer, see `mentions.contains`, else 0.0."""
+        text = thoughts.answer(text)
         return float(any(contains(text, answer) for answer in example.reference))
 
 
