@@ -276,7 +276,7 @@ RULES: dict[str, Spec] = {
 
 def spec(name: str) -> Spec:
     """Returns the registry's row; raises UserError for a name that it lacks."""
-    if name not in RULES:
+    if not isinstance(name, str) or name not in RULES:
         raise UserError(f"rule {name!r} is unknown; choose one of: {', '.join(RULES)}")
     return RULES[name]
 

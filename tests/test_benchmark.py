@@ -367,5 +367,5 @@ def test_the_benchmarks_that_come_with_the_project(name):
 
 
 def test_config_without_a_benchmark():
-    with pytest.raises(UserError, match="no section benchmark"):
+    with pytest.raises(UserError, match="the config lacks benchmark; see configs/synthetic.py"):
         run.run(ml_collections.ConfigDict(), lambda text: None)

@@ -12,12 +12,15 @@ from speccascade.benchmark.size import Size, cost
 from speccascade.benchmark.subject import ROLES, Case, Subject, case, load
 from speccascade.errors import UserError
 from speccascade.inference.methods import DRAFTER, EXPERT
+from speccascade.inference.reading import entries_of
 from speccascade.inference.setting import Setting
 from speccascade.inputs import paths, values
 from speccascade.workdir import provenance
 
 _NUMBERS = ("num_examples", "max_new_tokens", "step_repeats", "trials")
 _STEPS_SECONDS = 1.0  # of one timing of passes, where one pass is not longer
+_LISTS = ("batch_sizes", "step_tokens")
+_EXAMPLE = "configs/synthetic.py"
 
 
 def run(
@@ -39,7 +42,8 @@ def run(
     """
     profile = paths.on_disk(profile, "a profile") if profile else ""
     cases = read_cases(config)
-    section = config.benchmark
+    lists = {k: values.wholes(f"benchmark.{k}", config.benchmark[k], 1) for k in _LISTS}
+    section = ml_collections.ConfigDict({**config.benchmark.to_dict(), **lists})
     if peer:
         peers.check(peer, cases, profile)
     sizes = (1,) if peer else section.batch_sizes
@@ -64,21 +68,15 @@ def run(
 
 def read_cases(config: ml_collections.ConfigDict) -> list[Case]:
     """Returns the cases, both models' own decoding first; raises UserError for a bad config."""
-    if "benchmark" not in config:
-        raise UserError("the config has no section benchmark; see configs/synthetic.py")
-    section = config.benchmark
+    values.section("", config, ["benchmark"], _EXAMPLE)
+    needed = (*_NUMBERS, *_LISTS, "minutes", "settings")
+    section = values.section("benchmark", config.benchmark, needed, _EXAMPLE)
     for name in _NUMBERS:
         values.whole(f"benchmark.{name}", section[name], 1)
-    if not values.number("benchmark.minutes", section.minutes) > 0:
-        raise UserError(f"benchmark.minutes={section.minutes} must be above 0")
-    for name in ("batch_sizes", "step_tokens"):
-        if not section[name]:
-            raise UserError(f"benchmark.{name} is empty; give it at least one number")
-        for value in section[name]:
-            values.whole(f"benchmark.{name}", value, 1)
-    cases = [case(entry, "synthetic" in config) for entry in section.settings]
-    if not cases:
-        raise UserError("benchmark.settings is empty; give it at least one rule")
+    if not values.number("benchmark.minutes", section["minutes"]) > 0:
+        raise UserError(f"benchmark.minutes={section['minutes']} must be above 0")
+    entries = entries_of("benchmark.settings", section["settings"])
+    cases = [case(entry, "synthetic" in config) for entry in entries]
     temperatures = {c.setting.temperature for c in cases}
     if len(temperatures) != 1:
         raise UserError(

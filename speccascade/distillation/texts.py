@@ -33,12 +33,15 @@ from etils import epath
 from speccascade import decode, rules
 from speccascade.errors import UserError
 from speccascade.importing import Loaded
-from speccascade.inputs import text_files, values
+from speccascade.inputs import paths, text_files, values
 from speccascade.pairs.lengths import Lengths
 from speccascade.workdir import files
 
 SELF = "self"
 
+EXAMPLE = "configs/smollm2.py"
+
+_COUNTS = ("num_texts", "batch_size", "prompt_slots", "max_new_tokens")
 _READ = 8  # texts that the expert reads at a time
 _ANSWERS = 1 << 29  # flips this bit of the seed with which answers are written
 
@@ -89,10 +92,16 @@ def load(directory: epath.Path, num_texts: int) -> Texts:
 
 
 def check(config: ml_collections.FrozenConfigDict) -> None:
-    """Raises UserError where a number of the config's `texts` is out of range."""
-    for name in ("num_texts", "batch_size", "prompt_slots", "max_new_tokens"):
+    """Raises UserError where a field of the config's `texts` is missing or out of range."""
+    values.section("texts", config, (*_COUNTS, "seed", "prompts", "chat", "temperatures"), EXAMPLE)
+    for name in _COUNTS:
         values.whole(f"texts.{name}", config[name], 1)
     values.whole("texts.seed", config.seed)
+    values.boolean("texts.chat", config.chat)
+    if config.prompts != SELF:
+        paths.plain(config.prompts)
+    if min(values.numbers("texts.temperatures", config.temperatures)) < 0:
+        raise UserError(f"texts.temperatures={config.temperatures} must be at least 0")
 
 
 def write(
@@ -227,7 +236,8 @@ class _Writer:
         Batches come in order: what is done before its neighbours waits for them.
         """
         c, ids = self._config, self._ids(prompts)
-        temperatures = np.resize(np.asarray(c.temperatures, np.float32), c.batch_size)
+        temperatures = values.numbers("texts.temperatures", c.temperatures)
+        temperatures = np.resize(np.asarray(temperatures, np.float32), c.batch_size)
 
         def make(indices):
             places = [first + i for i in indices]

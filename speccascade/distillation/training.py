@@ -13,7 +13,7 @@ from etils import epath
 
 from speccascade import importing, models, tasks
 from speccascade.distillation import texts
-from speccascade.distillation.texts import Texts
+from speccascade.distillation.texts import EXAMPLE, Texts
 from speccascade.errors import UserError
 from speccascade.importing import Loaded
 from speccascade.inputs import paths, values
@@ -24,6 +24,7 @@ from speccascade.training.optimizer import make_optimizer
 from speccascade.workdir import checkpoints, claim, files, sharing
 
 SECTIONS = ("expert", "texts", "drafter", "train")
+_NEEDED = {"expert": ("source", "dtype"), "drafter": ("layers", "head_size"), "train": ("loss",)}
 
 
 def distill(config: ml_collections.ConfigDict, workdir: str) -> dict[str, float]:
@@ -41,15 +42,17 @@ def distill(config: ml_collections.ConfigDict, workdir: str) -> dict[str, float]
       UserError: something is missing or out of range.
     """
     workdir = paths.on_disk(workdir, "the workdir of a training")
-    sections = values.json_ready({k: config[k] for k in SECTIONS if k in config})
-    if missing := [k for k in SECTIONS if k not in sections]:
-        raise UserError(f"the config lacks {', '.join(missing)}; see configs/smollm2.py")
+    values.section("", config, SECTIONS, EXAMPLE)
+    sections = values.json_ready({k: config[k] for k in SECTIONS})
+    steps.check(sections["train"], ("validation_texts",), EXAMPLE)
+    for name, needed in _NEEDED.items():
+        values.section(name, sections[name], needed, EXAMPLE)
+    if sections["drafter"]["head_size"] is not None:
+        values.whole("drafter.head_size", sections["drafter"]["head_size"], 1)
     c = ml_collections.FrozenConfigDict(sections)
-    steps.check(c.train)
     losses.distillation(c.train.loss)
     optimizer = make_optimizer(c.train)
     texts.check(c.texts)
-    values.whole("train.validation_texts", c.train.validation_texts, 1)
     if c.train.validation_texts >= c.texts.num_texts:
         raise UserError(
             f"train.validation_texts={c.train.validation_texts} must be below "
@@ -135,7 +138,11 @@ def _held_out(config: ml_collections.ConfigDict) -> list[str]:
 
 def _kept(drafter: dict[str, Any]) -> dict[str, Any]:
     """Returns which layers the config keeps; a new model has an encoder only if its expert has."""
-    return {k: v for k, v in drafter.items() if k in ("layers", "encoder_layers")}
+    return {
+        name: values.wholes(f"drafter.{name}", drafter[name], 0)
+        for name in ("layers", "encoder_layers")
+        if name in drafter and (name == "layers" or drafter[name] is not None)
+    }
 
 
 def _trained(params):

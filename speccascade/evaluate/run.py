@@ -48,6 +48,7 @@ _NEEDED = (
     "timing.num_examples",
     "timing.trials",
 )
+_EXAMPLE = "configs/quickstart.py"
 
 
 class Sweep(NamedTuple):
@@ -88,14 +89,11 @@ def prepare(config: ml_collections.ConfigDict) -> Sweep:
     Raises:
       UserError: a setting, the task, the pair or a prompt is not as it must be.
     """
+    values.section("", config, SECTIONS, _EXAMPLE)
     plain = values.json_ready({k: config[k] for k in SECTIONS + OPTIONAL if k in config})
-    if absent := [k for k in SECTIONS if k not in plain]:
-        raise UserError(f"the config lacks {', '.join(absent)}; see configs/quickstart.py")
-    section = plain["evaluate"]
-    given = {*section, *(f"timing.{k}" for k in section.get("timing", ()))}
-    if absent := [f"evaluate.{k}" for k in _NEEDED if k not in given]:
-        raise UserError(f"the config lacks {', '.join(absent)}; see configs/quickstart.py")
-    if not isinstance(section["splits"], Mapping):
+    section = values.section("evaluate", plain["evaluate"], _NEEDED, _EXAMPLE)
+    values.section("evaluate.timing", section["timing"])
+    if not isinstance(section["splits"], Mapping) or not section["splits"]:
         raise UserError(
             f"evaluate.splits={section['splits']!r} must say how many examples of each, such as "
             "{'test': 96}"

@@ -57,10 +57,7 @@ def rule(given: Mapping[str, Any], prefix: str = "") -> tuple[str, Pairs, set[st
 
 def verifier(given: Mapping[str, Any]) -> str:
     """Returns the verifier's name, "token" where none is given."""
-    name = given.get("verifier", "token")
-    if name not in verify.METHODS:
-        raise UserError(f"verifier {name!r} is unknown; choose one of: {', '.join(verify.METHODS)}")
-    return name
+    return values.choice("verifier", given.get("verifier", "token"), verify.METHODS)
 
 
 def truncation(given: Mapping[str, Any], who: str) -> Pairs:

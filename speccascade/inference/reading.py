@@ -7,6 +7,7 @@ from typing import Any
 from speccascade.errors import UserError
 from speccascade.inference import drafting, entry, methods
 from speccascade.inference.setting import Setting, pairs_of
+from speccascade.inputs import values
 
 
 def expand(entries: Iterable[Mapping[str, Any]]) -> list[Setting]:
@@ -23,13 +24,30 @@ def expand(entries: Iterable[Mapping[str, Any]]) -> list[Setting]:
     Raises:
       UserError: an entry has an unknown field or a value outside its domain, or there is none.
     """
-    entries = None if isinstance(entries, (str, Mapping)) else list(entries)
-    if entries is None or not all(isinstance(entry, Mapping) for entry in entries):
-        raise UserError("evaluate.settings must be a list of settings, each a mapping")
-    settings = list(dict.fromkeys(map(setting, entries)))
-    if not settings:
-        raise UserError("evaluate.settings is empty; give it at least one setting")
-    return settings
+    return list(dict.fromkeys(map(setting, entries_of("evaluate.settings", entries))))
+
+
+def entries_of(name: str, given: Any) -> list[Mapping[str, Any]]:
+    """Returns the settings that a field of a config has; see `expand`.
+
+    Args:
+      name: of the field.
+      given: its value.
+
+    Raises:
+      UserError: it is no list of mappings, or an empty one.
+    """
+    listed = isinstance(given, Iterable) and not isinstance(given, str) and not _is_mapping(given)
+    entries = list(given) if listed else None
+    if entries is None or not all(map(_is_mapping, entries)):
+        raise UserError(f"{name} must be a list of settings, each a mapping")
+    if not entries:
+        raise UserError(f"{name} is empty; give it at least one setting")
+    return entries
+
+
+def _is_mapping(value: Any) -> bool:
+    return hasattr(value, "keys")  # a ConfigDict is no Mapping
 
 
 def setting(given: Mapping[str, Any]) -> Setting:
@@ -43,9 +61,7 @@ def setting(given: Mapping[str, Any]) -> Setting:
 
 def _setting(given: dict[str, Any]) -> Setting:
     name = given.pop("method", next(iter(methods.METHODS)))
-    if name not in methods.METHODS:
-        raise UserError(f"method {name!r} is unknown; choose one of: {', '.join(methods.METHODS)}")
-    method = methods.METHODS[name]
+    method = methods.METHODS[values.choice("method", name, methods.METHODS)]
     fields, known = method.read(given)
     known |= {"temperature", "seed"}
     if unknown := sorted(set(given) - known):
@@ -53,7 +69,7 @@ def _setting(given: dict[str, Any]) -> Setting:
     temperature = entry.number(given, "temperature", 0.0)
     if temperature < 0:
         raise UserError(f"temperature={temperature} must be at least 0")
-    seed = entry.integer(given, "seed", 0)
+    seed = values.whole("seed", given.get("seed", 0))
     return Setting(method, temperature=temperature, seed=seed, **fields)
 
 

@@ -9,6 +9,7 @@ import re
 from typing import Any
 
 from speccascade.errors import UserError
+from speccascade.inputs.field_types import show
 
 BUCKETS = ("gs", "s3", "az", "hf")
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]+):(//?)", re.IGNORECASE)
@@ -27,7 +28,7 @@ def plain(path: Any) -> str:
     except TypeError:
         text = None
     if not isinstance(text, str):
-        raise UserError(f"{path!r} is no path; give it as text or pathlib.Path")
+        raise UserError(f"{show(path)} is no path; give it as text or pathlib.Path")
     if not text or "\0" in text:
         raise UserError(f"{text!r} is no path; name a file or a directory")
     if found := _SCHEME.match(text):

@@ -1,6 +1,6 @@
 """What counts as a text, and as a list of texts: prompts, stop strings, the columns of a row."""
 
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Set
 from typing import Any
 
 from speccascade.errors import UserError
@@ -40,7 +40,7 @@ def several(values: Any, name: str) -> tuple[str, ...]:
     """
     if isinstance(values, str):
         return (one(values, name),)
-    unordered = isinstance(values, (bytes, bytearray, memoryview, Mapping, Set))
+    unordered = isinstance(values, (bytes, bytearray, memoryview, Set)) or hasattr(values, "keys")
     try:
         found = None if unordered or not isinstance(values, Iterable) else list(values)
     except TypeError:  # a NumPy array of no dimension

@@ -41,7 +41,7 @@ def load(source: str | os.PathLike | Mapping[str, Any], layout: Layout | None = 
     return folder.read(folder.path(source)).laid_out(layout)
 
 
-def chats(source: str | Mapping[str, Any]) -> bool:
+def chats(source: str | os.PathLike | Mapping[str, Any]) -> bool:
     """Returns whether prompts of the pair that `load` would load go into a chat template.
 
     Nothing but a description is read.
@@ -49,9 +49,9 @@ def chats(source: str | Mapping[str, Any]) -> bool:
     Raises:
       UserError: there is no such pair.
     """
-    if isinstance(source, str):
-        return folder.chats(folder.path(source))
-    return bool(source.get("chat", False))
+    if hasattr(source, "keys"):
+        return combined.chats(source)
+    return folder.chats(folder.path(source))
 
 
 def export_workdirs(

@@ -52,7 +52,7 @@ def combine(source: Mapping[str, Any], layout: Layout | None) -> Pair:
             f"a pair is {{drafter: SOURCE, expert: SOURCE}}, give these two{named}; beside them "
             f"may stand {', '.join(beside)}; where no model drafts, leave out drafter"
         )
-    lengths, sources = _lengths(source), _sources(source)
+    lengths, sources, chat = _lengths(source), _sources(source), chats(source)
     # A model may be larger than one device: its shards are read where they belong.
     where = {role: layout and loading(layout, role, param_axes) for role in sources}
     load_as = partial(load_model, dtype=source.get("dtype"), weights=source.get("weights"))
@@ -71,7 +71,7 @@ def combine(source: Mapping[str, Any], layout: Layout | None) -> Pair:
     trimmed = {role: trim.to_vocabulary(*found[role][:2], size) for role in sources}
     tokenizer = found["expert"][2].trimmed(size)
     if (date := source.get("date")) is not None:
-        if not source.get("chat"):
+        if not chat:
             raise UserError(
                 f"pair.date={date} is for a chat template; set pair.chat or leave it out"
             )
@@ -81,15 +81,21 @@ def combine(source: Mapping[str, Any], layout: Layout | None) -> Pair:
         models={role: model for role, (model, _) in trimmed.items()},
         params={role: parameter_files.cast(*both) for role, both in trimmed.items()},
         tokenizer=tokenizer,
-        chat=source.get("chat", False),
+        chat=chat,
         **lengths,
     ).made_of({role: found[role].origin for role in sources})
 
 
+def chats(source: Mapping[str, Any]) -> bool:
+    """Returns whether prompts go into the expert's chat template."""
+    chat = source.get("chat")
+    return False if chat is None else values.boolean("pair.chat", chat)
+
+
 def _sources(source: Mapping[str, Any]) -> dict[str, str]:
     """Returns where each model lies, the expert last."""
-    others = source.get("drafters") or {}
-    if not isinstance(others, Mapping):
+    others = {} if source.get("drafters") is None else source["drafters"]
+    if not hasattr(others, "keys"):
         raise UserError("pair.drafters must be {NAME: SOURCE, ...}")
     if taken := sorted({"expert", *ROLES} & set(others)):
         raise UserError(f"pair.drafters has {taken[0]}, which has a place of its own; rename it")

@@ -24,6 +24,7 @@ from speccascade.sharding import from_config
 
 WEIGHTS = ("bfloat16", "int8")
 _NUMBERS = ("batch_size", "prompt_length", "max_new_tokens")
+_EXAMPLE = "configs/gemma2_2b_9b.py"
 
 
 class Inputs(NamedTuple):
@@ -134,25 +135,24 @@ def load(
     Raises:
       UserError: the config is not as it must be.
     """
-    if weights not in WEIGHTS:
-        raise UserError(f"weights={weights!r} is unknown; choose one of: {', '.join(WEIGHTS)}")
-    if missing := [name for name in ("models", "mesh", "plan") if name not in config]:
-        raise UserError(f"the config lacks {', '.join(missing)}; see configs/gemma2_2b_9b.py")
-    if missing := sorted(set(ROLES) - set(config.models)):
-        raise UserError(f"models lacks {', '.join(missing)}")
-    section = config.plan.to_dict()
+    values.choice("weights=", weights, WEIGHTS)
+    values.section("", config, ("models", "mesh", "plan"), _EXAMPLE)
+    described = values.section("models", config.models, ROLES, _EXAMPLE)
+    values.section("mesh", config.mesh, (), _EXAMPLE)
+    section = dict(values.section("plan", config.plan, ["setting"], _EXAMPLE))
     if batch_size is not None:
         section["batch_size"] = batch_size
     for name in _NUMBERS:
         section[name] = values.whole(f"plan.{name}", section.get(name), 1)
-    how = setting(section["setting"])
+    how = setting(values.section("plan.setting", section["setting"]))
     if not how.method.in_blocks:
         raise UserError(f"plan.setting has {how.method}; only a rule's decode loop is planned")
     pair = config.get("pair", {role: role for role in ROLES})
     return Subject(
         name=" -> ".join(str(pair[role]) for role in ROLES),
         models={
-            role: _kept(models.build(config.models[role].to_dict()), weights) for role in ROLES
+            role: _kept(models.build(described[role], f"models.{role}"), weights)
+            for role in ROLES
         },
         mesh=config.mesh.to_dict(),
         setting=how,

@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 
-from speccascade.errors import UserError
+from speccascade.inputs import values
 from speccascade.sharding.layout import Layout
 from speccascade.sharding.mesh import make_mesh
 from speccascade.sharding.rules import REPLICATED, SHARDED
@@ -28,9 +28,6 @@ def from_config(
     """
     if section is None:
         return None
-    sizes = dict(section)
-    drafter = sizes.pop("drafter", "sharded")
-    if drafter not in _DRAFTERS:
-        known = ", ".join(_DRAFTERS)
-        raise UserError(f"mesh.drafter={drafter!r} is unknown; choose one of: {known}")
+    sizes = dict(values.section("mesh", section))
+    drafter = values.choice("mesh.drafter=", sizes.pop("drafter", "sharded"), _DRAFTERS)
     return Layout(make_mesh(sizes, devices), drafter=_DRAFTERS[drafter])

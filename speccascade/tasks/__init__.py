@@ -6,6 +6,8 @@ from typing import Protocol
 import ml_collections
 
 from speccascade.errors import UserError
+from speccascade.inputs import values
+from speccascade.inputs.field_types import show
 from speccascade.tasks.example import Example
 
 SPLITS = ("train", "validation", "test")
@@ -66,9 +68,10 @@ def make(config: ml_collections.ConfigDict, chat: bool = False) -> Task:
     With `chat`, whether its prompts go into a chat template, a task that has a format for that
     ("instruct") takes it where `config.format` does not say which.
     """
-    if config.name not in _TASKS:
-        raise UserError(f"unknown task {config.name!r}; known: {', '.join(sorted(_TASKS))}")
-    module, name = _TASKS[config.name].split(".")
+    named = values.section("task", config, ["name"])["name"]
+    if not isinstance(named, str) or named not in _TASKS:
+        raise UserError(f"unknown task {show(named)}; known: {', '.join(sorted(_TASKS))}")
+    module, name = _TASKS[named].split(".")
     kind = getattr(importlib.import_module(f"{__name__}.{module}"), name)
     if chat and "instruct" in getattr(kind, "formats", ()) and "format" not in config:
         config = ml_collections.ConfigDict({**config.to_dict(), "format": "instruct"})

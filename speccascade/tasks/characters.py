@@ -27,7 +27,7 @@ _GROUPS = re.compile(r"(?<![\d.,'])\d{1,3}(?:([\u00a0\u2006-\u2009\u202f])\d{3})
 _TIMES_POWER = re.compile(r"(?<=\d)\s*([x×*·])\s*(?=10\^)")
 
 _LATEX_FRACTION = re.compile(
-    r"(\d)?\\[cdt]?frac\s*(?:\{\s*(\d+)\s*\}\s*\{\s*(\d+)\s*\}|(\d)\s*(\d))"
+    r"(\d)?\\[cdt]?frac\s*(?:\{\s*(-?\d+)\s*\}\s*\{\s*(\d+)\s*\}|(\d)\s*(\d))"
 )
 _LATEX = tuple(
     (re.compile(pattern), shown)
@@ -41,6 +41,9 @@ _LATEX = tuple(
         (r"\\approx(?![a-zA-Z])", "≈"),
         (r"\\(?:leq?|geq?|lt|gt|pm)(?![a-zA-Z])", "<"),
         (r"\^\s*\{?\\circ\}?", "°"),
+        # What makes another number of the one beside it.
+        (r"\\(?:sqrt|binom|log|ln|exp|sin|cos|tan|overline|bar|dot)(?![a-zA-Z])", "√"),
+        (r"\\(?:pi|infty|theta|alpha|beta)(?![a-zA-Z])", "×"),
         (r"\^\s*\{\s*([+-]?\d+)\s*\}", r"^\1"),
     )
 )

@@ -1,8 +1,13 @@
 """Code in a chat model's answer: what stands in a fence of Markdown, or the answer itself."""
 
+import ast
 import re
+import textwrap
+import warnings
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
+
+from speccascade.tasks import thoughts
 
 _PYTHON = frozenset(("", "python", "py", "python3", "py3", "ipython", "ipython3"))
 _MARKDOWN = frozenset(("markdown", "md"))
@@ -31,7 +36,7 @@ def blocks(text: str) -> list[Block]:
         if not (opened := _OPEN.fullmatch(line.rstrip())):
             continue
         fence = opened["ticks"] or opened["tildes"]
-        code = "\n".join(_inside(lines, fence, len(opened["indent"])))
+        code = "\n".join(_inside(lines, fence, len(opened["indent"].expandtabs(4))))
         language = (opened["language"] or "").lower()
         within = blocks(code) if language in _MARKDOWN else []
         found += within or [Block(language, code + "\n")]
@@ -45,17 +50,41 @@ def code(text: str, names: Iterable[str]) -> str:
     the first. An answer that begins with code ends where a fence follows; one without a fence is
     all code.
     """
-    text = text.replace("\r\n", "\n")
+    text, names = thoughts.answer(text).replace("\r\n", "\n"), list(names)
     first = next((line for line in text.split("\n") if line.strip()), "")
-    if _CODE.match(first):
-        return "\n".join(_inside(iter(text.split("\n")), "```", 0))
-    found = blocks(text)
+    begun = "\n".join(_inside(iter(text.split("\n")), "```", 0))
+    if _CODE.match(first) or _defines_as_python(begun, names):
+        return begun
+    found = [block._replace(code=_flush(block.code, names)) for block in blocks(text)]
     if not found:
         return text
-    names = list(names)
     defining = (block for block in found if any(defines(block.code, name) for name in names))
     python = (block for block in found if block.language in _PYTHON)
     return next(defining, next(python, found[0])).code
+
+
+def _flush(code: str, names: Iterable[str]) -> str:
+    """Returns a block's code from the margin on, if it then defines one of the names.
+
+    In an item of a list it is further in than its fence; the body of a function stays as it is.
+    """
+    flush = textwrap.dedent(code)
+    return flush if any(defines(flush, name) for name in names) else code
+
+
+def _defines_as_python(code: str, names: Iterable[str]) -> bool:
+    """Returns whether all of a text is Python and defines one of the names.
+
+    So code may begin with a comment or a docstring, which look like Markdown's headings and words.
+    """
+    if not any(defines(code, name) for name in names):
+        return False
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            ast.parse(code)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+    return True
 
 
 def defines(code: str, name: str) -> bool:
@@ -71,9 +100,9 @@ def _inside(lines: Iterable[str], fence: str, indent: int) -> Iterator[str]:
     behind the last line of code.
     """
     mark = f"{fence[0]}{{{len(fence)},}}"
-    closing = re.compile(rf" {{0,{indent + 3}}}{mark}.*")
+    closing = re.compile(rf"(?: {{0,{indent + 3}}}|\t{{0,{indent // 4}}}){mark}.*")
     behind = re.compile(rf"(?P<code>[^`~]*[^\s`~]){mark}\s*")
-    margin = re.compile(rf" {{0,{indent}}}")
+    margin = re.compile(rf" {{0,{indent}}}|\t{{0,{indent // 4}}}")
     for line in lines:
         if closing.fullmatch(line):
             return

@@ -3,6 +3,7 @@
 import re
 from fractions import Fraction
 
+from speccascade.tasks import thoughts
 from speccascade.tasks.characters import canonical
 from speccascade.tasks.numbers import Piece, number, pieces
 
@@ -22,10 +23,10 @@ _SCALES = {
 _SCALE = re.compile(rf"\s*-?({'|'.join(_SCALES)})s?(?![^\W_])", re.IGNORECASE)
 _UNIT = re.compile(r"(.*\d)([^\W\d_]+)", re.DOTALL)
 # Letters behind digits that say something else than a unit.
-_NO_UNITS = frozenset(("e", "x", "k", "K", "M", "B", "b", "bn", "T", "am", "pm", "AM", "PM"))
+_NO_UNITS = frozenset(("π", "e", "x", "k", "K", "M", "B", "b", "bn", "T", "am", "pm", "AM", "PM"))
 # What is one side of an operation, of a range or of a comparison is not the number itself.
-_OPERATOR_BEFORE = re.compile(r"[+/×÷·^<>–-]\s*\$?\s*$|\s\*\s*$")
-_OPERATOR_AFTER = re.compile(r"\s*[+×÷·^<>]|\s+[*/]\s|\s*[–-]\s*\$?\d")
+_OPERATOR_BEFORE = re.compile(r"[+/×÷·^<>√–-]\s*[${(]*\s*$|\s\*\s*$|(?<!\w)π\s*$")
+_OPERATOR_AFTER = re.compile(r"\s*[+×÷·^<>√]|\s*π(?!\w)|\s+[*/]\s|\s*[–-]\s*\$?\d")
 
 
 def final_number(text: str) -> int | float | None:
@@ -40,7 +41,7 @@ def final_number(text: str) -> int | float | None:
       A whole number as it is, another one as the nearest float; None where there is none, where it
       cannot be told which is meant, or where a float would be another number.
     """
-    for field in reversed(_MARK.split(text)[1:]):
+    for field in reversed(_MARK.split(thoughts.answer(text))[1:]):
         if not field.strip():
             continue
         line, _, further = field.partition("\n")

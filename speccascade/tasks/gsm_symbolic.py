@@ -39,8 +39,10 @@ class GsmSymbolic:
     scored_with = ()
 
     def __init__(self, config: ml_collections.ConfigDict):
-        self._templates = tuple(config.templates)
-        self._max_number = config.max_number
+        needed = ("templates", "max_number", "seed", *(f"{split}_size" for split in _SPLITS))
+        values.section("task", config, needed, "configs/gsm_symbolic.py")
+        self._templates = tuple(values.wholes("task.templates", config.templates))
+        self._max_number = values.whole("task.max_number", config.max_number, 1)
         self._seed = values.whole("task.seed", config.seed)
         self._sizes = {
             split: values.whole(f"task.{split}_size", config[f"{split}_size"], 0)

@@ -66,6 +66,7 @@ def number(text: str) -> Fraction | None:
     """
     text = canonical(text).strip(" \t\r\n*_`\"'“”([{$#~≈=:").rstrip(")]}%°.,;!?$*_`\"'“”: \t\r\n")
     text = re.sub(r"^([+–-])\s+", r"\1", text)
+    text = re.sub(r"(?<=\d)\s*/\s*(?=\d)", "/", text)
     if re.fullmatch(r"[+–-]?\$?\d{1,3}(?: \d{3})+(?:\.\d+)?", text):
         text = text.replace(" ", "'")
     return _value(text)

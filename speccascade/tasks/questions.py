@@ -16,7 +16,7 @@ import ml_collections
 
 from speccascade.errors import UserError
 from speccascade.inputs import plain_text, text_files
-from speccascade.tasks import columns
+from speccascade.tasks import columns, thoughts
 from speccascade.tasks.example import Example
 from speccascade.tasks.mentions import contains, terms
 
@@ -46,6 +46,8 @@ class Questions:
             raise UserError("task.path is missing; give a file of questions, JSON lines")
         given = config.get("stop_strings")
         self.stop_strings = plain_text.several(() if given is None else given, "task.stop_strings")
+        if "" in self.stop_strings:
+            raise UserError("task.stop_strings has an empty one; leave it out or give it text")
         self._examples = _read(config.path)
 
     def examples(self, split: str, limit: int | None = None) -> list[Example]:
@@ -58,6 +60,7 @@ class Questions:
 
     def score(self, text: str, example: Example) -> float:
         """1.0 if the text gives any accepted answer, see `mentions.contains`, else 0.0."""
+        text = thoughts.answer(text)
         return float(any(contains(text, answer) for answer in example.reference))
 
 

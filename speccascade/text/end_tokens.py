@@ -27,6 +27,7 @@ _ENDS = frozenset(
         "<turn|>",
         "<eos>",
         "</s>",
+        f"<｜end{_SPACE}of{_SPACE}sentence｜>",  # DeepSeek's
         "<EOT>",
         "_<EOT>",
         _SPACE + "<EOT>",  # CodeLlama's

@@ -40,8 +40,20 @@ SPLITS: dict[str, tuple[str, ...]] = {
     "qwen2": (_llama3(r"\p{N}"),),
     "smollm": (r"\p{N}", _GPT2),
 }
-SPLITS["llama3"] = SPLITS["llama-v3"] = SPLITS["llama-bpe"]
-_LLAMA3 = ("llama-bpe", "llama3", "llama-v3")
+# Names that llama.cpp (src/llama-vocab.cpp) takes for Llama 3's in all that matters here: words are
+# looked up whole before their merges, and a text gets a beginning-of-sequence.
+_LLAMA3 = "llama-bpe llama3 llama-v3 falcon3 falcon-h1 pixtral midm-2.0 lfm2".split()
+# Names that it gives the expressions of another, and no more.
+_SAME_SPLITS = {
+    "gpt-2": "phi-2 mpt olmo jais trillion granite-docling gigachat a.x-4.0 mellum exaone4 jina-es "
+    "jina-de jina-v2-es jina-v2-de",
+    "llama-bpe": "dbrx smaug-bpe glm4 chatglm-bpe",
+    "qwen2": "deepseek-r1-qwen kormo megrez stablelm2 hunyuan grok-2",
+    "smollm": "starcoder refact command-r codeshell exaone minerva-7b",
+}
+SPLITS |= dict.fromkeys(_LLAMA3, SPLITS["llama-bpe"])
+for _known, _names in _SAME_SPLITS.items():
+    SPLITS |= dict.fromkeys(_names.split(), SPLITS[_known])
 
 _SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
 

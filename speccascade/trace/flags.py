@@ -8,7 +8,7 @@ import ml_collections
 
 from speccascade import pairs, rules, tasks
 from speccascade.errors import UserError
-from speccascade.inference.reading import setting
+from speccascade.inference.reading import entries_of, setting
 from speccascade.inference.setting import Setting
 from speccascade.inputs import paths, plain_text, text_files, values
 from speccascade.trace import page
@@ -129,7 +129,9 @@ def _number(text: str) -> float:
 
 def _swept(config: ml_collections.ConfigDict, name: str) -> dict[str, float]:
     """Returns the middle knobs of the config's own sweep of a rule, none where it has none."""
-    entries = config.get("evaluate", {}).get("settings", ())
+    if "evaluate" not in config or "settings" not in config.evaluate:
+        return {}
+    entries = entries_of("evaluate.settings", config.evaluate["settings"])
     knobs = {
         tuple((key, entry[key]) for key in rules.spec(name).knobs if key in entry)
         for entry in entries

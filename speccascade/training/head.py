@@ -26,6 +26,7 @@ from speccascade.inputs import paths, values
 from speccascade.models.interface import Model, Params
 
 LEAST = 20  # examples
+_EXAMPLE = "configs/quickstart.py"
 HELD_OUT = 5  # of so many examples one is held out
 BATCH = 4  # logits of float32 [BATCH, T, V] are in memory four times
 HIDDEN, STEPS, LEARNING_RATE, WEIGHT_DECAY = 16, 1000, 0.02, 1e-2
@@ -88,16 +89,18 @@ def learn(
     if os.path.isdir(out):
         raise UserError(f"--out={out} is a directory; give it the name of a file")
     needed = ("task", "pair", "evaluate") if unseen else ("task", "pair")
-    missing = [name for name in needed if name not in config]
-    if unseen and not missing and "splits" not in config.evaluate:
-        missing = ["evaluate.splits"]
-    if missing:
-        raise UserError(f"the config lacks {', '.join(missing)}; see configs/quickstart.py")
+    values.section("", config, needed, _EXAMPLE)
+    measured = {}
+    if unseen:
+        evaluated = values.section("evaluate", config.evaluate, ["splits"], _EXAMPLE)
+        measured = values.section("evaluate.splits", evaluated["splits"])
+        for split, count in measured.items():
+            values.whole(f"evaluate.splits.{split}", count, 1)
     task = tasks.make(config.task, pairs.chats(config.pair))
     if unseen:
         whole = task.examples("validation")
         split = "validation"
-        first = max(len(whole) - num_examples, config.evaluate.splits.get(split, 0))
+        first = max(len(whole) - num_examples, measured.get(split, 0))
         examples = whole[first:]
     else:
         split, first, examples = "train", 0, task.examples("train", num_examples)

@@ -13,7 +13,7 @@ import optax
 
 from speccascade import models, pairs, randomness, tasks, text
 from speccascade.errors import UserError
-from speccascade.inputs import paths
+from speccascade.inputs import paths, values
 from speccascade.models.interface import Dropout, Model, Params
 from speccascade.text import Tokenizer
 from speccascade.training import data, losses, steps
@@ -22,6 +22,8 @@ from speccascade.workdir import checkpoints, claim, files
 
 # What a workdir belongs to. Evaluation may change without training anew.
 SECTIONS = ("task", "tokenizer", "model", "train")
+_TOKENIZER = ("vocab_size", "train_examples")
+_EXAMPLE = "configs/gsm_symbolic.py"
 
 
 class Given(NamedTuple):
@@ -191,8 +193,16 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, float]:
       UserError: something is missing or out of range. Nothing is made in `workdir` then.
     """
     workdir = paths.on_disk(workdir, "the workdir of a training")
+    values.section("", config, SECTIONS, _EXAMPLE)
+    steps.check(config.train, ("row_length",), _EXAMPLE)
+    values.section("train", config.train, ("prompt_weight", "distill_from"), _EXAMPLE)
+    values.section("model", config.model)
+    values.section("tokenizer", config.tokenizer, _TOKENIZER, _EXAMPLE)
     c = ml_collections.FrozenConfigDict(config.train)
-    steps.check(c, ("row_length",))
+    for name in _TOKENIZER:
+        values.whole(f"tokenizer.{name}", config.tokenizer[name], 1)
+    for name in ("prompt_weight", "dropout", "distill_weight", "embedding_rate"):
+        values.number(f"train.{name}", c.get(name, 0.0))
     if config.model.get("family") == "encoder_decoder" and c.prompt_weight:
         raise UserError("an encoder-decoder does not predict prompts; set train.prompt_weight to 0")
     if not 0 <= c.get("dropout", 0.0) < 1:

@@ -45,7 +45,7 @@ DISTILLATION = {
 
 def distillation(name: str) -> Callable[[jax.Array, jax.Array], jax.Array]:
     """The distillation loss called `name`; `UserError` if there is none."""
-    if name not in DISTILLATION:
+    if not isinstance(name, str) or name not in DISTILLATION:
         raise UserError(f"unknown distillation loss {name!r}; known: {', '.join(DISTILLATION)}")
     return DISTILLATION[name]
 

@@ -14,17 +14,27 @@ from speccascade.inputs import values
 from speccascade.workdir import checkpoints
 from speccascade.workdir.training_metrics import MetricsWriter
 
+_COUNTS = ("num_steps", "batch_size", "log_every", "eval_every", "checkpoint_every")
+_RATES = ("learning_rate", "weight_decay", "clip_norm")
 
-def check(c: Mapping[str, Any], more: Sequence[str] = ()) -> None:
+
+def check(c: Any, more: Sequence[str] = (), example: str = "") -> None:
     """Raises UserError where numbers of the config's `train` are out of range or do not fit.
 
     Args:
       c: the section.
       more: further fields that must be whole numbers, at least 1.
+      example: a config that has all fields.
     """
+    counts = (*_COUNTS, *more)
+    values.section("train", c, ("seed", "optimizer", "warmup_steps", *counts, *_RATES), example)
     values.whole("train.seed", c["seed"])
-    for name in ("num_steps", "batch_size", "log_every", "eval_every", "checkpoint_every", *more):
+    values.whole("train.warmup_steps", c["warmup_steps"], 0)
+    for name in counts:
         values.whole(f"train.{name}", c[name], 1)
+    for name in _RATES:
+        if values.number(f"train.{name}", c[name]) < 0:
+            raise UserError(f"train.{name}={c[name]} must be at least 0")
     if c["checkpoint_every"] % c["log_every"]:
         raise UserError(
             f"train.checkpoint_every ({c['checkpoint_every']}) must be a multiple of "

@@ -1,5 +1,6 @@
 import dataclasses
 import fcntl
+import functools
 import json
 import os
 import pathlib
@@ -274,6 +275,32 @@ def test_bad_input_is_refused_before_any_work(exported, tmp_path, changes, messa
     with pytest.raises(UserError, match=message):
         run.evaluate(config, str(tmp_path / "w"))
     assert not (tmp_path / "w").exists()
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        *("task", "task.name", "pair", "pair.chat", "pair.drafters", "pair.expert", "mesh"),
+        *("mesh.data", "mesh.drafter", "evaluate", "evaluate.settings", "evaluate.splits"),
+        *("evaluate.splits.test", "evaluate.max_new_tokens", "evaluate.batch_size"),
+        *("evaluate.timing", "evaluate.timing.trials", "evaluate.timing.num_examples"),
+    ],
+)
+@pytest.mark.parametrize("value", ["x", 1.5, ["a"], [None], {"a": 1}, float("nan")], ids=repr)
+def test_a_field_of_another_kind_is_one_line_that_names_it(exported, place, value):
+    config = tiny_pair.get_config(exported).to_dict()
+    if place.startswith("mesh"):
+        config["mesh"] = {"data": 1}
+    if place.startswith("pair."):
+        config["pair"] = {"drafter": f"{exported}/drafter", "expert": f"{exported}/expert"}
+    *above, last = place.split(".")
+    section = functools.reduce(dict.__getitem__, above, config)
+    section[last] = value
+    with pytest.raises(UserError) as found:
+        run.prepare(ml_collections.ConfigDict(config))
+    message = str(found.value)
+    assert "\n" not in message
+    assert re.search(rf"{last}|{re.escape(str(value))}|a: 1|'a'|^1 is", message), message
 
 
 def test_what_the_config_lacks_is_named(exported, tmp_path):

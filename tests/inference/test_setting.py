@@ -41,6 +41,32 @@ def test_sequential_methods():
     assert (sequence.rule, sequence.knobs) == (None, (("threshold", -0.5),))
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"method": ["speculative"]},
+        {"method": None},
+        {"rule": ["spec"]},
+        {"rule": {"spec": 1}},
+        {"verifier": ["block"]},
+        {"drafter": ["lookup"]},
+        {"seed": None},
+        {"temperature": 1e300},
+    ],
+    ids=repr,
+)
+def test_a_field_of_another_kind_is_named(given):
+    (field,) = given
+    with pytest.raises(UserError, match=rf"^setting .*: {field}\W.* (unknown|must be)"):
+        setting({**SPECULATIVE, **given})
+
+
+@pytest.mark.parametrize("given", [None, 5, "spec", SPECULATIVE, ["spec"], [[("rule", "spec")]]])
+def test_what_is_no_list_of_settings(given):
+    with pytest.raises(UserError, match="^evaluate.settings must be a list of settings"):
+        expand(given)
+
+
 def test_grid_keeps_order_and_drops_repetitions():
     grid = product(rule="token_v3", alpha=(0.3, 0.1), draft_length=(3, 5))
     found = expand(grid + grid)

@@ -76,3 +76,49 @@ def test_a_config_of_any_kinds_is_that_of_plain_ones():
 def test_what_no_file_can_keep_is_named():
     with pytest.raises(UserError, match="is neither number, text, list nor path"):
         values.json_ready({"a": object()})
+
+
+@pytest.mark.parametrize("value", [3, np.int64(3), np.array(3), (3,), [3], np.array([3])])
+def test_a_number_alone_is_a_list_of_one(value):
+    assert values.wholes("n", value, 1) == [3]
+    assert values.numbers("n", value) == [3.0]
+
+
+@pytest.mark.parametrize("value", ["3", b"3", {"a": 3}, ml_collections.ConfigDict({"a": 3}), [], 0])
+def test_what_is_no_list_of_whole_numbers(value):
+    with pytest.raises(UserError, match="^n"):
+        values.wholes("n", value, 1)
+
+
+def test_numbers_that_float32_cannot_hold_are_none():
+    assert values.number("alpha", 3e38) == 3e38
+    with pytest.raises(UserError, match="alpha=1e[+]39 must be a finite number"):
+        values.number("alpha", 1e39)
+
+
+@pytest.mark.parametrize("value", ["false", "True", 0, 1, None, [], [True]])
+def test_what_is_neither_true_nor_false(value):
+    with pytest.raises(UserError, match="^chat=.* must be True or False$"):
+        values.boolean("chat", value)
+
+
+@pytest.mark.parametrize("value", [None, 5, ["token"], {"token": 1}, b"token", "tokens"])
+def test_what_is_no_choice(value):
+    with pytest.raises(UserError, match="^verifier .* is unknown; choose one of: token, block$"):
+        values.choice("verifier", value, ("token", "block"))
+    assert values.choice("verifier", "token", ("token", "block")) == "token"
+
+
+@pytest.mark.parametrize("value", [None, 5, "text", ["a"], 1.5, True])
+def test_what_is_no_section(value):
+    with pytest.raises(UserError, match="^mesh=.* must be a section of fields; see configs/x.py$"):
+        values.section("mesh", value, (), "configs/x.py")
+
+
+def test_all_that_a_section_lacks_is_named():
+    given = ml_collections.ConfigDict({"timing": {"num_examples": 3}, "settings": ()})
+    needed = ("settings", "splits", "timing.trials", "timing.num_examples")
+    with pytest.raises(UserError, match="lacks evaluate.splits, evaluate.timing.trials$"):
+        values.section("evaluate", given, needed)
+    given.splits, given.timing = {}, {"trials": 1, "num_examples": 3}
+    assert values.section("evaluate", given, needed) is given

@@ -77,7 +77,7 @@ def test_a_batch_must_divide():
         ({"plan.prompt_length": "long"}, "plan.prompt_length=.long. must be a whole"),
         ({"plan.setting": {"rule": "nothing", "draft_length": 1}}, "nothing"),
         ({"plan.setting": {"method": "autoregressive_expert"}}, "only a rule"),
-        ({"models": {"expert": tiny.MODEL}}, "models lacks drafter"),
+        ({"models": {"expert": tiny.MODEL}}, "the config lacks models.drafter"),
     ],
 )
 def test_configs_that_are_not_as_they_must_be(change, words):

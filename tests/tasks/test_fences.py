@@ -1,3 +1,5 @@
+import textwrap
+
 import pytest
 
 from speccascade.tasks.fences import Block, blocks, code
@@ -28,13 +30,18 @@ ANSWERS = {
         f"1. First:\n\n    ```python\n{''.join('    ' + line for line in WHOLE.splitlines(True))}"
         "    ```\n",
         f"````markdown\nSee:\n```python\n{WHOLE}```\n````",
+        f"- ```python\n{textwrap.indent(WHOLE, '  ')}  ```\n- and so on",
+        f"\t```python\n{textwrap.indent(WHOLE, chr(9))}\t```",
         # of several blocks the first that defines what is asked for
         f"```bash\npip install twice\n```\n\n```python\n{WHOLE}```\n```python\n{OTHER}```",
         f"```python\n{OTHER}```\n\n```python\n{WHOLE}```\n```\n>>> twice(3)\n6\n```",
         f"```\n>>> twice(3)\n```\n~~~text\n{WHOLE}~~~",
         f"```python\n{WHOLE}```\nOr:\n```python\ntwice = lambda x: x + x\n```",
     ],
-    # without one the first of Python, else the first
+    # what looks like a heading or like words may be the beginning of code
+    f"# Twice\n{OTHER}twice = thrice\n": [f"# Twice\n{OTHER}twice = thrice\n```\nThat is it."],
+    f'"""Twice."""\n{WHOLE}': [f'"""Twice."""\n{WHOLE}```\nThat is it.'],
+    # where nothing defines it the first of Python, else the first
     OTHER: [
         f"```bash\npip install twice\n```\n```python\n{OTHER}```\n```python\nprint(1)\n```",
         f"```java\n{OTHER}```\n```rust\nfn\n```",

@@ -57,6 +57,10 @@ def test_a_plain_number_is_read_as_the_official_extraction_reads_it(value, group
         (" 18. Each has 6", 18),
         (" 3 + 4 = 7", 7), (" 6 * 3 = **18**", 18), (" 18 – that is all", 18), (" **18** apples",
         18),
+        # roots, multiples of a constant, periods: other numbers than those that are written
+        (r" \sqrt{4}", None), (r" 2\sqrt{3}", None), (" √4", None), (" 2√3", None),
+        (r" 2\pi", None), (" 2π", None), (r" 0.\overline{3}", None), (r" \sqrt{x} = 4", 4),
+        (r" \frac{-1}{2}", -0.5), (r" -\frac{1}{2}", -0.5), (" 1 / 2", 0.5), (" 6 / 0", None),
         # which field
         (" 3\n#### 5", 5), (" 18\n#### ", 18), (" 18\n####", 18), (" 18 ####", 18), ("\n18", 18),
         (" Final answer:\n18", 18), (" 18\nThen 20 more.", 18),

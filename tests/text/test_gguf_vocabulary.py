@@ -77,6 +77,26 @@ def test_pre_tokenizers(fields, pre, pieces):
     assert [piece.replace("Ġ", " ").replace("Ċ", "\n") for piece, _ in cut] == pieces
 
 
+# Names by the one whose expressions they have in llama.cpp's source.
+@pytest.mark.parametrize(
+    ("pre", "known"),
+    [
+        *(("falcon3", "llama-bpe"), ("pixtral", "llama-bpe"), ("lfm2", "llama-bpe")),
+        *(("deepseek-r1-qwen", "qwen2"), ("megrez", "qwen2"), ("stablelm2", "qwen2")),
+        *(("glm4", "llama-bpe"), ("dbrx", "llama-bpe"), ("smaug-bpe", "llama-bpe")),
+        *(("starcoder", "smollm"), ("command-r", "smollm"), ("refact", "smollm")),
+        *(("phi-2", "gpt-2"), ("olmo", "gpt-2"), ("mpt", "gpt-2"), ("exaone4", "gpt-2")),
+    ],
+)
+def test_pre_tokenizers_of_another_name(fields, pre, known):
+    made, other = (from_fields(changed(fields, pre=name), "a test") for name in (pre, known))
+    assert made.encode_batch(makers.STRINGS) == other.encode_batch(makers.STRINGS)
+    # As Llama 3's, a few look up whole words first and begin a text.
+    whole = json.loads(made._inner.to_str())["model"]["ignore_merges"]
+    begins = from_fields(changed(fields, pre=pre, bos_token_id=330), "a test").settings.prefix
+    assert whole is bool(begins) is (pre in ("falcon3", "pixtral", "lfm2"))
+
+
 @hypothesis.given(string=st.text(max_size=30) | st.text("ab1½² '\n\t.,s", max_size=30))
 def test_pre_tokenizers_are_those_of_the_models_own_files(string):
     own = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
@@ -134,7 +154,7 @@ def test_end_of_sequence_and_bos(fields):
 ENDS = (
     "<|eot_id|> <|im_end|> <|end|> <|return|> <|call|> <|flush|> <|calls|> <end_of_turn> </s> "
     "<|endoftext|> <|eom_id|> <EOT> _<EOT> ▁<EOT> [EOT] [EOS] <|end_of_text|> <eos> <turn|> "
-    "<end_of_utterance> <|tool_response>"
+    "<end_of_utterance> <|tool_response> <｜end▁of▁sentence｜>"
 ).split()
 
 
