@@ -26,7 +26,7 @@ def step(
     start = min(position, slots - tokens - 1)
     return Timed(
         prepare=lambda: (
-            model.init_cache(batch, slots),
+            model.init_cache(batch, slots, tokens),
             jnp.zeros((batch, tokens, model.vocab_size), jnp.float32),
         ),
         run=lambda carry: _repeat(model, tokens, repeats, params, start, carry),
