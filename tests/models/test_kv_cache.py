@@ -69,8 +69,10 @@ def walk(ring, window, size, chunk, seed):
     return True
 
 
-@pytest.mark.parametrize("size", range(2, 7))  # N + 1, N in 1..5
-@pytest.mark.parametrize(("window", "chunk"), [(1, 4), (5, 4), (4, 16)])
+@pytest.mark.parametrize(
+    ("size", "window", "chunk"),  # N + 1 for N in 1..5; chunks that are shorter and longer than L
+    [*((size, 5, 4) for size in range(2, 7)), (2, 1, 4), (3, 4, 16)],
+)
 def test_a_ring_shows_what_all_slots_would(size, window, chunk):
     ring = empty(Ring, window + size)
     assert all(walk(ring, window, size, chunk, seed) for seed in range(2))
