@@ -89,15 +89,13 @@ def _attend(query_BSQH, positions_BS, seen: Slots, bias: Bias, scale, cap):
     batch, size, heads, width = query_BSQH.shape
     kv_heads = seen.keys_BKLH.shape[1]
     groups = heads // kv_heads
-    # Queries of one group stand beside their positions: [B, K, S*G, H] against [B, K, L, H].
-    query = query_BSQH.reshape(batch, size, kv_heads, groups, width)
-    query = query.transpose(0, 2, 1, 3, 4).reshape(batch, kv_heads, -1, width)
-    scores = jnp.einsum("bkqh,bklh->bkql", query, seen.keys_BKLH, preferred_element_type="float32")
-    scores = squash(scores * scale, cap)
-    scores += jnp.repeat(bias(positions_BS, seen.position_BL), groups, axis=2)
+    query = query_BSQH.reshape(batch, size, kv_heads, groups, width).transpose(0, 2, 3, 1, 4)
+    scores = jnp.einsum(
+        "bkgsh,bklh->bkgsl", query, seen.keys_BKLH, preferred_element_type=jnp.float32
+    )
+    scores = squash(scores * scale, cap) + bias(positions_BS, seen.position_BL)[:, :, None]
     weights = jax.nn.softmax(scores, axis=-1).astype(seen.values_BKLH.dtype)
     mixed = jnp.einsum(
-        "bkql,bklh->bkqh", weights, seen.values_BKLH, preferred_element_type="float32"
+        "bkgsl,bklh->bkgsh", weights, seen.values_BKLH, preferred_element_type=jnp.float32
     )
-    mixed = mixed.reshape(batch, kv_heads, size, groups, width)
-    return mixed.transpose(0, 2, 1, 3, 4).reshape(batch, size, -1).astype(query_BSQH.dtype)
+    return mixed.transpose(0, 3, 1, 2, 4).reshape(batch, size, -1).astype(query_BSQH.dtype)
