@@ -237,7 +237,7 @@ class Counter:
 
     vocab_size = 8
 
-    def init_cache(self, batch, slots):
+    def init_cache(self, batch, slots, rollback):
         return jnp.zeros((), jnp.int32), jnp.zeros((batch, 3), jnp.int32)
 
     def apply(self, params, tokens, positions, cache):

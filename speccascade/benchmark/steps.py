@@ -28,7 +28,7 @@ def step(
 
     def prepare():
         logits = jnp.zeros((batch, tokens, model.vocab_size), jnp.float32)
-        return model.init_cache(batch, slots), logits
+        return model.init_cache(batch, slots, tokens), logits
 
     return Timed(
         warm=lambda: _repeat(model, tokens, 1, params, start, prepare()),

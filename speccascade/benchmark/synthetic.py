@@ -46,9 +46,9 @@ class Agreeing:
         logits = self.model.forward(params["model"], tokens, prompt_length)
         return steer(logits, tokens, positions, params["agreement"])
 
-    def init_cache(self, batch: int, slots: int) -> Cache:
+    def init_cache(self, batch: int, slots: int, rollback: int | None = None) -> Cache:
         """Returns the model's empty cache."""
-        return self.model.init_cache(batch, slots)
+        return self.model.init_cache(batch, slots, rollback)
 
     def prefill(
         self, params: Params, tokens: jax.Array, lengths: jax.Array, cache: Cache

@@ -32,9 +32,11 @@ def prefill(decoder: Decoder, params: dict[str, Any], rows: Rows) -> State:
     slots = rows.prompt.shape[1] + decoder.max_new_tokens + decoder.overhang
     batch = rows.prompt.shape[0]
     with use(decoder.placement("drafter")):
-        drafter = decoder.drafter.prefill(params["drafter"], rows.prompt, rows.prompt_length, slots)
+        drafter = decoder.drafter.prefill(
+            params["drafter"], rows.prompt, rows.prompt_length, slots, decoder.overhang
+        )
     with use(decoder.placement("expert")):
-        cache = decoder.expert.init_cache(batch, slots)
+        cache = decoder.expert.init_cache(batch, slots, decoder.overhang)
         read = decoder.expert.prefill(params["expert"], rows.prompt, rows.prompt_length, cache)
     width = decoder.max_new_tokens + decoder.overhang
     roles = decoder.drafter.roles

@@ -90,12 +90,13 @@ def _models(decoder: Decoder) -> dict[str, Model]:
 @partial(jax.jit, static_argnums=0)
 def _prefill(decoder: Decoder, params, rows) -> _Cascade:
     batch, prompt_slots = rows.prompt.shape
-    slots = prompt_slots + decoder.max_new_tokens + CATCH_UP + 1
+    overhang = CATCH_UP + 1
+    slots = prompt_slots + decoder.max_new_tokens + overhang
 
     def read(role):
         model = _models(decoder)[role]
         with use(decoder.placement(role)):
-            cache = model.init_cache(batch, slots)
+            cache = model.init_cache(batch, slots, overhang)
             return model.prefill(params[role], rows.prompt, rows.prompt_length, cache)
 
     by_drafter, by_expert = read("drafter"), read("expert")

@@ -57,7 +57,7 @@ class Decoder:
 
     @property
     def overhang(self) -> int:
-        """The most tokens that a block may write past the end of a row."""
+        """The most tokens that a block may write past the end of a row, or in vain."""
         return self.draft_length + 1
 
     def placement(self, role: str) -> Placement | None:

@@ -47,9 +47,9 @@ class Prefilled(NamedTuple):
 class Model(Protocol):
     """A language model with an explicit cache.
 
-    Cache slots are positions: `apply` writes the tokens it is given at their own positions and a
-    token sees only slots up to its own. Rolling back is therefore nothing but going on from a
-    smaller position, row by row. Where positions begin is the model's own affair: `prefill` tells
+    Caches go by positions: `apply` writes the tokens it is given at their own positions and a token
+    sees only positions up to its own. Rolling back is therefore nothing but going on from a smaller
+    position, row by row. Where positions begin is the model's own affair: `prefill` tells
     it. A model that reads the prompt with an encoder keeps it apart from these slots.
     """
 
@@ -111,14 +111,24 @@ class Model(Protocol):
         """
         ...
 
-    def init_cache(self, batch: int, slots: int) -> Cache:
-        """Returns an empty cache for `batch` rows of `slots` positions."""
+    def init_cache(self, batch: int, slots: int, rollback: int | None = None) -> Cache:
+        """Returns an empty cache.
+
+        Args:
+          batch: rows; axis 0 of every leaf.
+          slots: positions of a row.
+          rollback: the most positions by which a row goes on behind the newest that it ever wrote,
+            and the last token of a call stands behind its first. Layers with a window may then keep
+            so many positions only beside their window. None for any number.
+        """
         ...
 
     def prefill(
         self, params: Params, tokens: jax.Array, lengths: jax.Array, cache: Cache
     ) -> Prefilled:
         """Reads right-padded prompts.
+
+        What that takes in memory beside the cache grows with the prompt at most linearly.
 
         Args:
           params: the model's parameters.

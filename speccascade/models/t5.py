@@ -7,33 +7,28 @@ stands at position 0. Layers are unrolled, weights stored `[out, in]` and axis l
 """
 
 import dataclasses
-import functools
-import math
 from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import PartitionSpec as P
 
 from speccascade.models import axes
+from speccascade.models.attention import CHUNK, Bias, attend, shared
 from speccascade.models.int8 import matrix
 from speccascade.models.interface import Dropout, Params, Prefilled
+from speccascade.models.kv_cache import LayerCache, Slots, slots_of
 from speccascade.models.t5_config import T5Config
-from speccascade.models.transformer import (
-    Head,
-    LayerCache,
-    Linear,
-    RMSNorm,
-    _embed,
-    _write,
-    head_logits,
+from speccascade.models.t5_positions import (
+    RelativePositions,
+    answer_bias,
+    cross_bias,
+    prompt_bias,
 )
+from speccascade.models.transformer import Head, Linear, RMSNorm, _embed, head_logits
 from speccascade.models.transformer_config import ACTIVATIONS
 from speccascade.sharding.active import constrain
-
-UNSEEN = -1e30
 
 
 class Cache(NamedTuple):
@@ -50,55 +45,11 @@ class Cache(NamedTuple):
     prompt_length: jax.Array
 
 
-@functools.cache
-def bucket_table(num_buckets: int, max_distance: int) -> np.ndarray:
-    """Returns the bucket of each distance in one direction, int32 [max_distance + 1].
-
-    Half of the buckets are for one distance each, the others for ranges that grow with it. Farther
-    distances than `max_distance` share its bucket. Rounding is that of float32, as trained.
-    """
-    exact = num_buckets // 2
-    distance = np.arange(max_distance + 1)
-    ratio = np.log(np.maximum(distance, 1).astype(np.float32) / np.float32(exact))
-    ratio = ratio / np.float32(math.log(max_distance / exact)) * np.float32(num_buckets - exact)
-    far = np.minimum(exact + ratio.astype(np.int32), num_buckets - 1)
-    return np.where(distance < exact, distance, far).astype(np.int32)
-
-
-class RelativePositions(nn.Module):
-    """A learned bias of attention scores by head and distance, which all layers share.
-
-    Attributes:
-      config: the model's.
-      bidirectional: whether keys behind their query have buckets of their own; else none is seen.
-    """
-
-    config: T5Config
-    bidirectional: bool
-
-    @nn.compact
-    def __call__(self, query_BS, key_BL):
-        """Maps positions (B may be 1) to a float32 bias `[B, K, S, L]`."""
-        c = self.config
-        init = nn.initializers.normal(c.d_model**-0.5)
-        shape = (c.num_buckets, c.num_heads)
-        table = self.param("embedding", init, shape, c.param_dtype).astype(jnp.float32)
-        ahead_BSL = query_BS[:, :, None] - key_BL[:, None, :]
-        if self.bidirectional:
-            half = c.num_buckets // 2
-            buckets = bucket_table(half, c.max_distance)
-            buckets = np.concatenate([half + buckets[:0:-1], buckets])
-            index = jnp.clip(ahead_BSL, -c.max_distance, c.max_distance) + c.max_distance
-        else:
-            buckets = bucket_table(c.num_buckets, c.max_distance)
-            index = jnp.clip(ahead_BSL, 0, c.max_distance)
-        return jnp.moveaxis(table[buckets].T[:, index], 0, 1)
-
-
 class Attention(nn.Module):
     """Attention whose scores are not scaled: queries are small from the start instead."""
 
     config: T5Config
+    chunk: int
 
     def setup(self):
         """Makes the four products."""
@@ -114,14 +65,10 @@ class Attention(nn.Module):
         """Returns keys and values, `[B, L, K, H]` each."""
         return self._heads(self.key(x_BLD)), self._heads(self.value(x_BLD))
 
-    def __call__(self, x_BSD, seen: LayerCache, bias):
-        """Mixes `seen` (slots L) under a float32 bias that `[B, K, S, L]` fits; `[B, S, D]`."""
-        query_BSKH = self._heads(self.query(x_BSD))
-        keys, values = seen
-        scores = jnp.einsum("bskh,bklh->bksl", query_BSKH, keys, preferred_element_type=jnp.float32)
-        weights = jax.nn.softmax(scores + bias, axis=-1).astype(values.dtype)
-        mixed = jnp.einsum("bksl,bklh->bskh", weights, values, preferred_element_type=jnp.float32)
-        y = self.output(mixed.reshape(*x_BSD.shape[:2], -1).astype(x_BSD.dtype))
+    def __call__(self, x_BSD, positions_BS, seen: Slots, bias: Bias):
+        """Mixes what is seen; `[B, S, D]`."""
+        query = self._heads(self.query(x_BSD))
+        y = self.output(attend(query, positions_BS, seen, bias, chunk=self.chunk))
         return constrain(y, "batch", None, None)
 
 
@@ -141,10 +88,6 @@ class MLP(nn.Module):
         return constrain(y, "batch", None, None)
 
 
-def _slots(keys_BLKH: jax.Array, values_BLKH: jax.Array) -> LayerCache:
-    return LayerCache(keys_BLKH.swapaxes(1, 2), values_BLKH.swapaxes(1, 2))
-
-
 def _thinned(rate: float) -> nn.Dropout:
     """Returns the layer that leaves units of `[B, S, D]` out; at rate 0 it changes nothing."""
     return nn.Dropout(rate, broadcast_dims=(-2,), deterministic=False)
@@ -155,19 +98,22 @@ class Encoder(nn.Module):
 
     config: T5Config
     dropout: float = 0.0
+    chunk: int = CHUNK
 
     @nn.compact
     def __call__(self, x_BTD, length_B):
         """Maps embeddings `[B, T, D]` of right-padded prompts to `[B, T, D]`."""
         c, thinned = self.config, _thinned(self.dropout)
-        index = jnp.arange(x_BTD.shape[1])
-        bias = RelativePositions(c, bidirectional=True, name="relative")(index[None], index[None])
-        bias = jnp.where(index < length_B[:, None, None, None], bias, UNSEEN)
+        index = jnp.arange(x_BTD.shape[1])[None]
+        relative = RelativePositions(c, bidirectional=True, name="relative")()
+        bias = prompt_bias(relative, length_B, x_BTD.shape[1])
+        bias = shared(bias, index, index, self.chunk)
         x = thinned(x_BTD)
         for i in range(c.num_layers):
-            attention = Attention(c, name=f"attention_{i}")
+            attention = Attention(c, self.chunk, name=f"attention_{i}")
             y = RMSNorm(c, name=f"attention_norm_{i}")(x)
-            x = x + thinned(attention(y, _slots(*attention.keys_and_values(y)), bias))
+            seen = slots_of(*attention.keys_and_values(y), index)
+            x = x + thinned(attention(y, index, seen, bias))
             x = x + thinned(MLP(c, name=f"mlp_{i}")(RMSNorm(c, name=f"mlp_norm_{i}")(x)))
         return thinned(RMSNorm(c, name="final_norm")(x))
 
@@ -177,6 +123,7 @@ class Decoder(nn.Module):
 
     config: T5Config
     dropout: float = 0.0
+    chunk: int = CHUNK
 
     def setup(self):
         """Makes the layers; `read_prompt` and `__call__` share their cross-attention."""
@@ -184,40 +131,41 @@ class Decoder(nn.Module):
         self.thinned = _thinned(self.dropout)
         self.relative = RelativePositions(c, bidirectional=False)
         self.attention_norm = [RMSNorm(c) for _ in layers]
-        self.attention = [Attention(c) for _ in layers]
+        self.attention = [Attention(c, self.chunk) for _ in layers]
         self.cross_attention_norm = [RMSNorm(c) for _ in layers]
-        self.cross_attention = [Attention(c) for _ in layers]
+        self.cross_attention = [Attention(c, self.chunk) for _ in layers]
         self.mlp_norm = [RMSNorm(c) for _ in layers]
         self.mlp = [MLP(c) for _ in layers]
         self.final_norm = RMSNorm(c)
 
     def read_prompt(self, encoded_BTD) -> tuple[LayerCache, ...]:
         """Returns what cross-attention needs of an encoded prompt, layer by layer."""
-        return tuple(_slots(*a.keys_and_values(encoded_BTD)) for a in self.cross_attention)
+        index = jnp.arange(encoded_BTD.shape[1])
+        read = (a.keys_and_values(encoded_BTD) for a in self.cross_attention)
+        return tuple(LayerCache(*slots_of(*pair, index)[:2]) for pair in read)
 
     def __call__(self, x_BSD, positions_BS, cache: Cache):
         """Returns `[B, S, D]` and the layers' new caches; a cache without layers needs none."""
-        cached = len(cache.layers) > 0
-        start_B = positions_BS[:, 0]
-        slot_BL = jnp.arange(cache.layers[0].keys_BKLH.shape[2])[None] if cached else positions_BS
-        seen_BSL = slot_BL[:, None, :] <= positions_BS[:, :, None]
-        bias = jnp.where(seen_BSL[:, None], self.relative(positions_BS, slot_BL), UNSEEN)
-        prompt = jnp.arange(cache.cross[0].keys_BKLH.shape[2])
-        inside = prompt < cache.prompt_length[:, None, None, None]
-        cross_bias = jnp.where(inside, 0.0, UNSEEN)
+        slots, prompt = (
+            jnp.arange(layers[0].keys_BKLH.shape[2])[None] if layers else positions_BS
+            for layers in (cache.layers, cache.cross)
+        )
+        bias = shared(answer_bias(self.relative()), positions_BS, slots, self.chunk)
+        bias_of_prompt = cross_bias(cache.prompt_length)
         x, layers = self.thinned(x_BSD), []
         for i, attention in enumerate(self.attention):
             y = self.attention_norm[i](x)
             key, value = attention.keys_and_values(y)
-            if cached:
-                keys, values = cache.layers[i]
-                layer = LayerCache(_write(keys, key, start_B), _write(values, value, start_B))
+            if cache.layers:
+                layer, seen = cache.layers[i].extend(key, value, positions_BS)
                 layers.append(layer)
             else:
-                layer = _slots(key, value)
-            x = x + self.thinned(attention(y, layer, bias))
+                seen = slots_of(key, value, positions_BS)
+            x = x + self.thinned(attention(y, positions_BS, seen, bias))
             y = self.cross_attention_norm[i](x)
-            x = x + self.thinned(self.cross_attention[i](y, cache.cross[i], cross_bias))
+            seen = Slots(*cache.cross[i], prompt)
+            y = self.cross_attention[i](y, positions_BS, seen, bias_of_prompt)
+            x = x + self.thinned(y)
             x = x + self.thinned(self.mlp[i](self.mlp_norm[i](x)))
         return self.thinned(self.final_norm(x)), tuple(layers)
 
@@ -227,13 +175,15 @@ class T5(nn.Module):
 
     config: T5Config
     dropout: float = 0.0
+    chunk: int = CHUNK
 
     def setup(self):
         """Makes the embedding, which both stacks share, the stacks and the head."""
         c = self.config
         shape = (c.vocab_size, c.d_model)
         self.embedding = matrix(self, "embedding", nn.initializers.normal(1.0), shape, c)
-        self.encoder, self.decoder = Encoder(c, self.dropout), Decoder(c, self.dropout)
+        self.encoder = Encoder(c, self.dropout, self.chunk)
+        self.decoder = Decoder(c, self.dropout, self.chunk)
         if not c.tie_embeddings:
             self.head = Head(c)
 
@@ -290,18 +240,26 @@ class EncoderDecoder:
     """A `Model` (see `interface.py`) made of one `T5`.
 
     Positions are those of the decoder: the start token stands at 0 whatever the prompt's length.
+
+    Attributes:
+      config: what it is made of.
+      chunk: tokens of a prompt whose attention scores are made at once, at most.
     """
 
     config: T5Config
+    chunk: int = CHUNK
 
     @property
     def vocab_size(self) -> int:
         """Number of token ids."""
         return self.config.vocab_size
 
+    def _module(self, dropout: float = 0.0) -> T5:
+        return T5(self.config, dropout, self.chunk)
+
     def init(self, key: jax.Array) -> Params:
         """Returns freshly initialised parameters."""
-        params = T5(self.config).init(key, jnp.zeros((1, 1), jnp.int32), jnp.ones(1, jnp.int32))
+        params = self._module().init(key, jnp.zeros((1, 1), jnp.int32), jnp.ones(1, jnp.int32))
 
         def small_queries(path, x):
             is_query = any(getattr(part, "key", None) == "query" for part in path)
@@ -312,7 +270,7 @@ class EncoderDecoder:
 
     def forward(self, params: Params, tokens: jax.Array, prompt_length: jax.Array) -> jax.Array:
         """Scores whole sequences; see `Model.forward`. Logits inside the prompt are zeros."""
-        return T5(self.config).apply({"params": params}, tokens, prompt_length)
+        return self._module().apply({"params": params}, tokens, prompt_length)
 
     def answer_logits(
         self,
@@ -325,14 +283,14 @@ class EncoderDecoder:
         """Scores answers alone; see `Model.answer_logits`."""
         variables = {"params": params}
         rate, rngs = (0.0, None) if dropout is None else (dropout.rate, {"dropout": dropout.key})
-        return T5(self.config, rate).apply(
+        return self._module(rate).apply(
             variables, prompt, prompt_length, answer, method="answer_logits", rngs=rngs
         )
 
     def features(self, params: Params, tokens: jax.Array, prompt_length: jax.Array) -> jax.Array:
         """Returns what the head reads in `forward`; see `Model.features`."""
         variables = {"params": params}
-        return T5(self.config).apply(variables, tokens, prompt_length, method="features")
+        return self._module().apply(variables, tokens, prompt_length, method="features")
 
     def head_logits(
         self, params: Params, features: jax.Array, ids: jax.Array | None = None
@@ -342,8 +300,9 @@ class EncoderDecoder:
         weight = params["embedding"] if tied else params["head"]["weight"]
         return head_logits(weight, features, ids)
 
-    def init_cache(self, batch: int, slots: int) -> Cache:
-        """Returns an empty cache, as after a prompt without tokens."""
+    def init_cache(self, batch: int, slots: int, rollback: int | None = None) -> Cache:
+        """Returns an empty cache, as after a prompt without tokens; no layer slides."""
+        del rollback
         c = self.config
         shape = (batch, c.num_heads, slots, c.head_dim)
 
@@ -364,7 +323,7 @@ class EncoderDecoder:
         step reads slots which nothing can reach.
         """
         variables = {"params": params}
-        cross = T5(self.config).apply(variables, tokens, lengths, method="read_prompt")
+        cross = self._module().apply(variables, tokens, lengths, method="read_prompt")
         unused = tokens.shape[1] - 1
         layers = jax.tree.map(lambda x: x[:, :, : x.shape[2] - unused], cache.layers)
         lengths = jnp.asarray(lengths, jnp.int32)
@@ -379,7 +338,8 @@ class EncoderDecoder:
     ) -> tuple[jax.Array, Cache]:
         """Scores the next tokens of every row; see `Model.apply`."""
         variables = {"params": params}
-        logits, layers = T5(self.config).apply(variables, tokens, positions, cache, method="decode")
+        module = self._module()
+        logits, layers = module.apply(variables, tokens, positions, cache, method="decode")
         return logits, cache._replace(layers=layers)
 
     def axis_sizes(self) -> dict[str, int]:

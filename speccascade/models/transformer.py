@@ -8,8 +8,9 @@ read them in memory order, which is what bounds decoding.
 """
 
 import dataclasses
+import functools
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -17,39 +18,12 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
 from speccascade.models import axes, rope
+from speccascade.models.attention import CHUNK, attend, causal, squash
 from speccascade.models.int8 import Int8, matrix
 from speccascade.models.interface import Cache, Params, Prefilled
+from speccascade.models.kv_cache import LayerCache, Ring, slots_of
 from speccascade.models.transformer_config import ACTIVATIONS, TransformerConfig
-from speccascade.sharding.active import constrain, look_up, per_shard, ways
-
-
-class LayerCache(NamedTuple):
-    """Keys and values of one layer, each [B, K, L, H], slot l holding position l."""
-
-    keys_BKLH: jax.Array
-    values_BKLH: jax.Array
-
-
-def _write(slots_BKLH: jax.Array, new_BSKH: jax.Array, start_B: jax.Array) -> jax.Array:
-    """Writes S consecutive slots of every row, from each row's own start."""
-    new_BKSH = new_BSKH.swapaxes(1, 2).astype(slots_BKLH.dtype)
-    # By hand: a scatter whose rows XLA shards could fetch slots from other devices.
-    write = per_shard(_write_rows, (axes.CACHE, axes.CACHE, P("batch")), axes.CACHE)
-    return write(slots_BKLH, new_BKSH, start_B)
-
-
-def _write_rows(slots_BKLH, new_BKSH, start_B):
-    if slots_BKLH.shape[0] == 1:  # a plain slice update stays in place; a scatter is slower
-        return jax.lax.dynamic_update_slice(slots_BKLH, new_BKSH, (0, 0, start_B[0], 0))
-
-    def write_row(slots, new, start):
-        return jax.lax.dynamic_update_slice(slots, new, (0, start, 0))
-
-    return jax.vmap(write_row)(slots_BKLH, new_BKSH, start_B)
-
-
-def _softcap(x: jax.Array, cap: float | None) -> jax.Array:
-    return x if cap is None else jnp.tanh(x / cap) * cap
+from speccascade.sharding.active import constrain, look_up, ways
 
 
 def _embed(table: jax.Array | Int8, tokens: jax.Array, dtype) -> jax.Array:
@@ -138,10 +112,11 @@ class Attention(nn.Module):
 
     config: TransformerConfig
     layer: int
+    chunk: int
 
     @nn.compact
-    def __call__(self, x_BSD, positions_BS, cache: LayerCache | None):
-        """Returns `[B, S, D]` and the updated cache (None for None)."""
+    def __call__(self, x_BSD, positions_BS, cache: LayerCache | Ring | None, length_B=None):
+        """Returns `[B, S, D]` and the updated cache (None for None); `length_B` as it takes it."""
         c = self.config
         batch, length, _ = x_BSD.shape
 
@@ -152,7 +127,6 @@ class Attention(nn.Module):
         query, key = heads("query", c.num_heads), heads("key", c.num_kv_heads)
         value = heads("value", c.num_kv_heads)
         kv_heads = cached_heads(c)
-        groups = c.num_heads // kv_heads
         if c.qk_norm:
             query = RMSNorm(c, c.norm_param_dtype, name="query_norm")(query)
             key = RMSNorm(c, c.norm_param_dtype, name="key_norm")(key)
@@ -165,31 +139,18 @@ class Attention(nn.Module):
             constrain(x, "batch", None, "heads", None) for x in (query, key, value)
         )
         if cache is None:
-            keys, values = key.swapaxes(1, 2), value.swapaxes(1, 2)
-            slot_BL = positions_BS
+            seen = slots_of(key, value, positions_BS)
         else:
-            start = positions_BS[:, 0]
-            cache = LayerCache(
-                _write(cache.keys_BKLH, key, start), _write(cache.values_BKLH, value, start)
-            )
-            keys, values = cache
-            slot_BL = jnp.arange(keys.shape[2])[None]
-
-        # Queries of one group stand beside their positions: [B, K, S*G, H] against [B, K, L, H].
-        query = query.reshape(batch, length, kv_heads, groups, c.head_dim)
-        query = query.transpose(0, 2, 1, 3, 4).reshape(batch, kv_heads, -1, c.head_dim)
-        scores = jnp.einsum("bkqh,bklh->bkql", query, keys, preferred_element_type=jnp.float32)
-        scale = (c.query_pre_attn_scalar or c.head_dim) ** -0.5
-        scores = _softcap(scores * scale, c.attn_softcap)
-        distance_BSL = positions_BS[:, :, None] - slot_BL[:, None, :]
-        seen_BSL = distance_BSL >= 0
-        if (window := c.layer_window(self.layer)) is not None:
-            seen_BSL &= distance_BSL < window
-        seen = jnp.repeat(seen_BSL, groups, axis=1)[:, None]
-        weights = jax.nn.softmax(jnp.where(seen, scores, -1e30), axis=-1).astype(values.dtype)
-        mixed = jnp.einsum("bkql,bklh->bkqh", weights, values, preferred_element_type=jnp.float32)
-        mixed = mixed.reshape(batch, kv_heads, length, groups, c.head_dim)
-        mixed = mixed.transpose(0, 2, 1, 3, 4).reshape(batch, length, -1).astype(x_BSD.dtype)
+            cache, seen = cache.extend(key, value, positions_BS, length_B)
+        mixed = attend(
+            query,
+            positions_BS,
+            seen,
+            functools.partial(causal, window=c.layer_window(self.layer)),
+            chunk=self.chunk,
+            scale=(c.query_pre_attn_scalar or c.head_dim) ** -0.5,
+            cap=c.attn_softcap,
+        )
         y = Linear(c.d_model, c, c.output_bias, name="output")(mixed)
         return constrain(y, "batch", None, None), cache
 
@@ -225,7 +186,7 @@ def head_logits(
       float32 logits `[..., V]`, or `[..., K]`.
     """
     weight = weight if ids is None else weight[ids]
-    return _softcap(_product(x, weight, jnp.float32), softcap)
+    return squash(_product(x, weight, jnp.float32), softcap)
 
 
 class Head(nn.Module):
@@ -253,15 +214,17 @@ class Head(nn.Module):
 
 
 class Transformer(nn.Module):
-    """The whole network."""
+    """The whole network; scores of more than `chunk` tokens are made chunk by chunk."""
 
     config: TransformerConfig
+    chunk: int = CHUNK
 
     @nn.compact
-    def __call__(self, tokens_BS, positions_BS, cache, scored: bool = True):
+    def __call__(self, tokens_BS, positions_BS, cache, scored: bool = True, length_B=None):
         """Returns float32 `[B, S, V]` logits and the updated cache (None for None).
 
-        Unless `scored`, what the head reads, `[B, S, D]`, stands in the place of the logits.
+        Unless `scored`, what the head reads, `[B, S, D]`, stands in the place of the logits. Where
+        the tokens are a chunk of padded prompts, `length_B` tells how long each row's prompt is.
         """
         c = self.config
         init = nn.initializers.normal(0.02 if c.tie_embeddings else 1.0)
@@ -275,10 +238,9 @@ class Transformer(nn.Module):
 
         layers = []
         for i in range(c.num_layers):
-            attention = Attention(c, i, name=f"attention_{i}")
-            y, layer = attention(
-                norm(f"attention_norm_{i}", x), positions_BS, None if cache is None else cache[i]
-            )
+            attention = Attention(c, i, self.chunk, name=f"attention_{i}")
+            layer = None if cache is None else cache[i]
+            y, layer = attention(norm(f"attention_norm_{i}", x), positions_BS, layer, length_B)
             x = x + (norm(f"post_attention_norm_{i}", y) if c.post_norms else y)
             y = GatedMLP(c, name=f"mlp_{i}")(norm(f"mlp_norm_{i}", x))
             x = x + (norm(f"post_mlp_norm_{i}", y) if c.post_norms else y)
@@ -295,9 +257,15 @@ class Transformer(nn.Module):
 
 @dataclasses.dataclass(frozen=True)
 class DecoderOnly:
-    """A `Model` (see `interface.py`) made of one `Transformer`."""
+    """A `Model` (see `interface.py`) made of one `Transformer`.
+
+    Attributes:
+      config: what it is made of.
+      chunk: tokens of a prompt that are read at once, at most.
+    """
 
     config: TransformerConfig
+    chunk: int = CHUNK
 
     @property
     def vocab_size(self) -> int:
@@ -334,7 +302,7 @@ class DecoderOnly:
 
     def _whole(self, params, tokens, scored):
         positions = jnp.broadcast_to(jnp.arange(tokens.shape[1])[None], tokens.shape)
-        module = Transformer(self.config)
+        module = Transformer(self.config, self.chunk)
         return module.apply({"params": params}, tokens, positions, None, scored)[0]
 
     def head_logits(
@@ -345,25 +313,46 @@ class DecoderOnly:
         weight = params["embedding"] if c.tie_embeddings else params["head"]["weight"]
         return head_logits(weight, features, ids, c.logit_softcap)
 
-    def init_cache(self, batch: int, slots: int) -> Cache:
-        """Returns an empty cache: a `LayerCache` per layer."""
-        shape = (batch, cached_heads(self.config), slots, self.config.head_dim)
-        # Each its own buffer: the decode loop donates them.
-        return tuple(
-            LayerCache(jnp.zeros(shape, self.config.dtype), jnp.zeros(shape, self.config.dtype))
-            for _ in range(self.config.num_layers)
-        )
+    def init_cache(self, batch: int, slots: int, rollback: int | None = None) -> Cache:
+        """Returns an empty cache, a `LayerCache` or a `Ring` per layer; see `Model.init_cache`."""
+        c = self.config
+
+        def layer(window):
+            kind, room = LayerCache, slots
+            if None not in (window, rollback) and window + rollback < slots:
+                kind, room = Ring, window + rollback
+            shape = (batch, cached_heads(c), room, c.head_dim)
+            # Each its own buffer: the decode loop donates them.
+            return kind(jnp.zeros(shape, c.dtype), jnp.zeros(shape, c.dtype))
+
+        return tuple(layer(c.layer_window(i)) for i in range(c.num_layers))
 
     def prefill(
         self, params: Params, tokens: jax.Array, lengths: jax.Array, cache: Cache
     ) -> Prefilled:
-        """Reads right-padded prompts; see `Model.prefill`.
+        """Reads right-padded prompts, chunk by chunk; see `Model.prefill`.
 
-        Padding is written behind each row's own tokens, where nothing sees it before it is
-        overwritten.
+        Chunks that are padding in every row are left out.
         """
-        positions = jnp.broadcast_to(jnp.arange(tokens.shape[1])[None], tokens.shape)
-        _, cache = self.apply(params, tokens, positions, cache)
+        chunks = -(-tokens.shape[1] // self.chunk)
+        width, first = divmod(tokens.shape[1], chunks)
+        lengths = jnp.asarray(lengths, jnp.int32)
+
+        def read(start, width, cache):
+            chunk = jax.lax.dynamic_slice_in_dim(tokens, start, width, axis=1)
+            positions = jnp.broadcast_to(start + jnp.arange(width), chunk.shape)
+            module = Transformer(self.config, self.chunk)
+            return module.apply({"params": params}, chunk, positions, cache, False, lengths)[1]
+
+        if chunks == 1:
+            cache = read(0, width, cache)
+        else:
+            # What even chunks leave over comes first: behind the prompts there may be no slot.
+            cache = read(0, first, cache) if first else cache
+            needed = (jnp.max(lengths) - first + width - 1) // width
+            cache = jax.lax.fori_loop(
+                0, needed, lambda i, cache: read(first + i * width, width, cache), cache
+            )
         last = jnp.take_along_axis(tokens, lengths[:, None] - 1, axis=1)[:, 0]
         return Prefilled(cache, last, lengths - 1)
 
@@ -371,7 +360,8 @@ class DecoderOnly:
         self, params: Params, tokens: jax.Array, positions: jax.Array, cache: Cache
     ) -> tuple[jax.Array, Cache]:
         """Scores the next tokens of every row; see `Model.apply`."""
-        return Transformer(self.config).apply({"params": params}, tokens, positions, cache)
+        module = Transformer(self.config, self.chunk)
+        return module.apply({"params": params}, tokens, positions, cache)
 
     def axis_sizes(self) -> dict[str, int]:
         """Returns what must not be cut within a unit; see `Model.axis_sizes`."""

@@ -100,7 +100,7 @@ def draft_all(kind, rule, tables: dict, size: int, n: int, bonus: bool):
 
     @jax.jit
     def run(noise):
-        state = drafter.prefill(params, prompt, length, 2 + size + 1)
+        state = drafter.prefill(params, prompt, length, 2 + size + 1, size + 1)
         request = Request(
             text=prompt,
             length=length,

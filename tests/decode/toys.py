@@ -267,7 +267,7 @@ class Table:
         texts[0] = jnp.where(prompt_length > 1, texts[0], 0)
         return self._logits(params, jnp.stack(texts[:-2], 1), jnp.stack(texts[1:-1], 1))
 
-    def init_cache(self, batch, slots):
+    def init_cache(self, batch, slots, rollback=None):
         """Returns a cache without tokens."""
         return jnp.full((batch, slots), self.vocab_size - 1, jnp.int32)
 

@@ -1,5 +1,6 @@
 """Imported decoder-only models against the reference implementation, feature by feature."""
 
+import dataclasses
 import functools
 import json
 
@@ -73,10 +74,11 @@ def reference_logits(reference):
 
 
 def read_prompts(model, params):
-    """Reads a ragged batch of prompts; the padding is another token's."""
+    """Reads a ragged batch of prompts, in chunks; the padding is another token's."""
+    model = dataclasses.replace(model, chunk=4)
     tokens = families.tokens(BATCH)[:, :SLOTS]
     prompt = np.where(np.arange(SLOTS) < PROMPTS[:, None], tokens, VOCAB - 1)
-    return prefill(model, params, prompt, PROMPTS, model.init_cache(BATCH, LENGTH + BLOCK))
+    return prefill(model, params, prompt, PROMPTS, model.init_cache(BATCH, LENGTH + BLOCK, BLOCK))
 
 
 def test_whole_texts_score_as_in_the_reference(pair):

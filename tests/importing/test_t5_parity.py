@@ -12,7 +12,7 @@ from speccascade import decode, importing, models
 from speccascade.errors import UserError
 from speccascade.importing.architectures import t5
 from speccascade.inputs.fields import Fields
-from speccascade.models.t5 import bucket_table
+from speccascade.models.t5_positions import bucket_table
 from tests.importing import planned
 from tests.importing import t5_families as families
 from tests.importing.t5_families import ANSWER, BATCH, PROMPTS, SLOTS, VOCAB

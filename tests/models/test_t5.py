@@ -1,5 +1,6 @@
 """The encoder-decoder: with its cache against itself without, and what each part may see."""
 
+import dataclasses
 import functools
 import json
 
@@ -123,6 +124,15 @@ def test_a_cache_changes_nothing(name):
     expected = score(name)
     assert expected.std() > 0.5
     assert walk(name, [1, BLOCK], expected).max() < TOLERANCE
+
+
+@pytest.mark.parametrize("chunk", [2, 4])  # of prompts of 9 tokens and texts of 30
+def test_chunks_change_nothing(chunk):
+    model, params = build("gated")
+    model = dataclasses.replace(model, chunk=chunk)
+    found = np.asarray(forward(model, params, whole_texts(), LENGTHS))
+    found = found[ROWS, LENGTHS[:, None] - 1 + np.arange(ANSWER + 1)]
+    np.testing.assert_allclose(found, score("gated"), atol=TOLERANCE)
 
 
 @pytest.mark.parametrize("name", FLOAT32)

@@ -1,5 +1,6 @@
 """The decoder-only transformer: against an oracle, and with its cache against itself without."""
 
+import dataclasses
 import functools
 import json
 
@@ -11,6 +12,7 @@ import pytest
 from speccascade import models
 from speccascade.errors import UserError
 from speccascade.models import rope
+from speccascade.models.kv_cache import LayerCache
 from tests.models import oracle
 
 VOCAB, BATCH, SLOTS, LENGTH, BLOCK = 23, 5, 8, 24, 4
@@ -87,19 +89,22 @@ def test_answers_alone_score_as_in_whole_texts(name):
     np.testing.assert_allclose(logits, expected, atol=2e-5)
 
 
-def walk(name: str, sizes: list[int], expected: np.ndarray) -> np.ndarray:
+def walk(name: str, sizes: list[int], expected: np.ndarray, **changes) -> np.ndarray:
     """Reads texts into the cache in ragged, partly wrong blocks; returns the errors of all logits.
 
     Args:
       name: which model.
       sizes: tokens per block, in turn.
       expected: the texts' logits, `[B, T, V]`.
+      **changes: of the model, or `rollback`, for its cache.
     """
     model, params, tokens = build(name)
+    rollback = changes.pop("rollback", None)
+    model = dataclasses.replace(model, **changes)
     rng = np.random.default_rng(2)
     lengths = np.array([1, SLOTS, 3, 5, 2], np.int32)
     prompt = np.where(np.arange(SLOTS) < lengths[:, None], tokens[:, :SLOTS], VOCAB - 1)
-    cache = model.init_cache(BATCH, LENGTH + max(sizes))
+    cache = model.init_cache(BATCH, LENGTH + max(sizes), rollback)
     cache, last, position = prefill(model, params, prompt, lengths, cache)
     np.testing.assert_array_equal(position, lengths - 1)
     np.testing.assert_array_equal(last, tokens[np.arange(BATCH), lengths - 1])
@@ -125,6 +130,35 @@ def walk(name: str, sizes: list[int], expected: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("name", FLOAT32)
 def test_a_cache_changes_nothing(name):
     assert walk(name, [1, BLOCK], np.asarray(forward(*build(name)))).max() < 2e-5
+
+
+@pytest.mark.parametrize("name", FLOAT32)
+def test_neither_do_chunks_and_rings(name):
+    # Two tokens that even chunks leave over, then two chunks of three.
+    expected = np.asarray(forward(*build(name)))
+    assert walk(name, [BLOCK], expected, chunk=3, rollback=BLOCK).max() < 2e-5
+
+
+def test_sliding_layers_keep_their_window_and_what_may_be_rolled_back():
+    model, _, _ = build("alternating")
+    cache = jax.eval_shape(lambda: model.init_cache(BATCH, LENGTH, BLOCK))
+    assert [layer.keys_BKLH.shape for layer in cache] == [(BATCH, 2, n, 6) for n in (8, LENGTH)]
+    short = jax.eval_shape(lambda: model.init_cache(BATCH, 8, BLOCK))
+    assert {type(layer) for layer in short} == {LayerCache}
+
+
+def test_scores_are_made_chunk_by_chunk():
+    model, params, tokens = build("alternating")
+    found = forward(dataclasses.replace(model, chunk=7), params, tokens)
+    np.testing.assert_allclose(found, forward(model, params, tokens), atol=1e-5)
+
+
+def test_chunks_of_padding_alone_are_not_read():
+    model, params, tokens = build("tied")
+    model, lengths = dataclasses.replace(model, chunk=8), np.array([9, 3, 16, 1, 2])
+    cache = prefill(model, params, tokens, lengths, model.init_cache(BATCH, LENGTH)).cache
+    written = [np.abs(layer.keys_BKLH).max(axis=(0, 1, 3)) > 0 for layer in cache]
+    np.testing.assert_array_equal(written, [np.arange(LENGTH) < 16] * 2)
 
 
 def test_bfloat16_is_close_to_the_oracle():

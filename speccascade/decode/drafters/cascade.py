@@ -141,12 +141,13 @@ class CascadeDrafter:
         """Takes, for every offset at which a round may begin, 2 n + 1."""
         return (size + 1) * (2 * self.draft_length + 1)
 
-    def prefill(self, params, prompt, length, slots):
+    def prefill(self, params, prompt, length, slots, overhang):
         """Returns both models' caches after the prompts."""
-        slots += self.draft_length  # a round may run so far past the end of a block
+        # A round may run so far past the end of a block.
+        room = slots + self.draft_length, overhang + self.draft_length
         return Caches(
-            ModelDrafter(self.drafter).prefill(params["drafter"], prompt, length, slots),
-            ModelDrafter(self.middle).prefill(params["middle"], prompt, length, slots),
+            ModelDrafter(self.drafter).prefill(params["drafter"], prompt, length, *room),
+            ModelDrafter(self.middle).prefill(params["middle"], prompt, length, *room),
         )
 
     def draft(self, params, state, request, ends_draft, bonus):

@@ -194,8 +194,18 @@ class Drafter(Protocol):
         """Returns how many uniforms a row's block of `size` tokens may take."""
         ...
 
-    def prefill(self, params: Params, prompt: jax.Array, length: jax.Array, slots: int) -> Any:
-        """Returns the drafter's state after right-padded prompts int32 [B, T]."""
+    def prefill(
+        self, params: Params, prompt: jax.Array, length: jax.Array, slots: int, overhang: int
+    ) -> Any:
+        """Returns the drafter's state after right-padded prompts.
+
+        Args:
+          params: the drafter's parameters.
+          prompt: int32 [B, T].
+          length: int32 [B], each prompt's own.
+          slots: positions of a row.
+          overhang: the most tokens of a block that a row may write and go back behind.
+        """
         ...
 
     def draft(
@@ -242,7 +252,7 @@ class WithoutModel:
         """Takes none."""
         return 0
 
-    def prefill(self, params, prompt, length, slots):
+    def prefill(self, params, prompt, length, slots, overhang):
         """Has no state."""
         return ()
 

@@ -56,9 +56,9 @@ class ModelDrafter:
         """Takes one per token."""
         return size
 
-    def prefill(self, params, prompt, length, slots):
+    def prefill(self, params, prompt, length, slots, overhang):
         """Returns the model's cache after the prompts."""
-        cache = self.model.init_cache(prompt.shape[0], slots)
+        cache = self.model.init_cache(prompt.shape[0], slots, overhang)
         return self.model.prefill(params, prompt, length, cache).cache
 
     def draft(self, params, state, request, ends_draft, bonus):
