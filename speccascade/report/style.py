@@ -20,6 +20,8 @@ from speccascade.rules import RULES
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#8C6D1F")
 _MARKERS = "osD^vP<>Xph"
 _BROKEN = ("--", ":", "-.")
+# Those that most figures show, so that each has a colour to itself.
+_FIRST = ("spec", "token_v3", "chow", "opt", "token_v2", "lossy", "learned", "bild")
 
 
 def panels(rows: int, columns: int, **options):
@@ -40,7 +42,8 @@ def line(label: str) -> dict:
     What follows its name (limits, a drafter, a verifier) makes the line broken and its marks open.
     """
     name, rest = re.match(r"(\w*)(.*)", label).groups()
-    names = [*RULES, *METHODS]  # a new one comes last, so that it leaves the others alone
+    # A new one comes last, so that it leaves the others alone.
+    names = list(dict.fromkeys((*_FIRST, *RULES, *METHODS)))
     index = names.index(name) if name in names else len(names)
     return {
         "color": _COLOURS[index % len(_COLOURS)],
