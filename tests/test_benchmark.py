@@ -1,5 +1,7 @@
 """The benchmark: its arithmetic, its synthetic pair, and that it runs. No time is ever compared."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import ml_collections
@@ -8,6 +10,7 @@ import pytest
 
 from speccascade import decode, models, pairs, rules
 from speccascade.benchmark import clock, decoding, run, steps, synthetic
+from speccascade.benchmark.subject import load
 from speccascade.errors import UserError
 from speccascade.inference.formula import allowed_speedup, expected_tokens
 from speccascade.inference.sweep import product
@@ -278,6 +281,30 @@ def test_bad_config_is_one_line(changes, words):
     with pytest.raises(UserError) as error:
         run.run(synthetic_config(**changes), lambda text: None)
     assert words in str(error.value) and "\n" not in str(error.value)
+
+
+def test_prompts_that_were_cut_are_told():
+    config = synthetic_config()
+    subject = load(config, 2)
+    assert "cut" not in run._header(subject, config.benchmark)
+    first, *others = subject.requests
+    shortened = dataclasses.replace(subject, requests=[first._replace(cut=3), *others])
+    assert "1 of 2 of them cut" in run._header(shortened, config.benchmark)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *((name, value) for name in ("batch_sizes", "step_tokens") for value in ("x", {"a": 1}, ())),
+        *(("settings", value) for value in (None, "spec", {"rule": "spec"}, 5, ["spec"])),
+        *(("trials", None), ("num_examples", [3])),
+    ],
+)
+def test_a_field_of_another_kind_is_named(name, value):
+    config = ml_collections.ConfigDict({**synthetic_config().to_dict()})
+    config.benchmark = {**config.benchmark.to_dict(), name: value}
+    with pytest.raises(UserError, match=f"^benchmark.{name}"):
+        run.run(config, lambda text: None)
 
 
 def test_config_without_a_benchmark():

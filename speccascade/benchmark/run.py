@@ -70,12 +70,15 @@ def _cases(config: ml_collections.ConfigDict) -> list[Case]:
 
 def _header(subject: Subject, section: ml_collections.ConfigDict) -> str:
     sizes = ", ".join(f"{role} {subject.size(role) / 1e6:.3g}M" for role in ROLES)
+    cut = sum(request.cut > 0 for request in subject.requests)
+    shortened = f", {cut} of {len(subject.requests)} of them cut to the pair's lengths"
     dtypes = {str(leaf.dtype) for leaf in jax.tree.leaves(subject.params) if leaf.ndim > 1}
     return "\n".join(
         [
             f"### {subject.name}: {sizes} parameters, {', '.join(sorted(dtypes))}\n",
             f"- {provenance.machine()}; jax {jax.__version__}",
-            f"- prompts of at most {subject.prompt_slots} tokens, answers of at most "
+            f"- prompts of at most {subject.prompt_slots} tokens{shortened if cut else ''}, "
+            "answers of at most "
             f"{subject.max_new_tokens}; times without the prompt; medians of {section.trials} "
             "interleaved trials\n",
         ]

