@@ -295,7 +295,8 @@ def test_prompts_that_were_cut_are_told():
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        *((name, value) for name in ("batch_sizes", "step_tokens") for value in ("x", {"a": 1}, ())),
+        *(("batch_sizes", value) for value in ("x", {"a": 1}, ())),
+        *(("step_tokens", value) for value in ("x", {"a": 1}, ())),
         *(("settings", value) for value in (None, "spec", {"rule": "spec"}, 5, ["spec"])),
         *(("trials", None), ("num_examples", [3])),
     ],
