@@ -20,6 +20,7 @@ import numpy as np
 
 from speccascade.errors import UserError
 from speccascade.inputs import paths, text_files
+from speccascade.inputs.fields import Fields
 from speccascade.vocab import WHOLE, Vocab, entropy, total_variation
 
 FEATURES = (
@@ -177,7 +178,7 @@ def notes(name: str) -> dict[str, Any]:
     """Returns how the head of a reference or of a config's name was trained; see `save`."""
     load(name)
     named = _REFERENCE.fullmatch(name)
-    return text_files.read_json(_path(named[1] if named else name)).get("notes", {})
+    return Fields.read(_path(named[1] if named else name)).object("notes", {}).values
 
 
 def save(head: Head, path: str, notes: dict[str, Any]) -> None:
@@ -207,22 +208,27 @@ def _read(source: str) -> Head:
     if not os.path.exists(path):
         raise UserError(f"no head at {path}; train one with scripts/learn_rule.py --out={path}")
     try:
-        fields = text_files.read_json(path)
+        found = text_files.read_json(path)
     except UserError as error:
         raise UserError(f"head {path} is damaged ({error}); train it again") from None
-    names = [field.name for field in dataclasses.fields(Head)]
+    why = ""
     try:
-        head = Head(**{name: _frozen(fields[name]) for name in names})
-        fits = tuple(fields["features"]) == FEATURES and _fits(head)
-    except (KeyError, TypeError, ValueError):
-        fits = False
+        fields = Fields(found, path)
+        head = Head(**{f.name: _numbers(fields, f.name) for f in dataclasses.fields(Head)})
+        fits = tuple(fields.texts("features")) == FEATURES and _fits(head)
+    except (UserError, ValueError) as error:  # ValueError: rows of unequal length
+        fits, why = False, f" ({error})"
     if not fits:
-        raise UserError(f"{path} is no head of this version; train it again")
+        raise UserError(f"{path} is no head of this version{why}; train it again")
     return head
 
 
-def _frozen(value: Any) -> Any:
-    return tuple(map(_frozen, value)) if isinstance(value, list) else float(value)
+def _numbers(fields: Fields, name: str) -> tuple:
+    """Returns a vector or a matrix."""
+    rows = fields.each(name)
+    if all(isinstance(row, list) for row in rows.values.values()):
+        return tuple(tuple(map(float, rows.numbers(row))) for row in rows.values)
+    return tuple(map(float, fields.numbers(name)))
 
 
 def _fits(head: Head) -> bool:

@@ -1,5 +1,6 @@
 """The benchmark: its arithmetic, its synthetic pair, and that it runs. No time is ever compared."""
 
+import dataclasses
 import pathlib
 import runpy
 import time
@@ -14,6 +15,7 @@ from speccascade import decode, models, pairs, rules
 from speccascade.benchmark import clock, decoding, run, steps, synthetic
 from speccascade.benchmark.progress import Progress
 from speccascade.benchmark.size import Size
+from speccascade.benchmark.subject import load
 from speccascade.errors import UserError
 from speccascade.inference.formula import allowed_speedup, expected_tokens
 from speccascade.inference.sweep import product
@@ -364,6 +366,31 @@ def test_the_benchmarks_that_come_with_the_project(name):
     config = runpy.run_path(str(path))["get_config"]()
     assert len(run.read_cases(config)) > 3
     assert config.benchmark.minutes == 10
+
+
+def test_prompts_that_were_cut_are_told():
+    config = synthetic_config()
+    subject = load(config, 2)
+    assert "cut" not in run._header(subject)
+    first, *others = subject.requests
+    shortened = dataclasses.replace(subject, requests=[first._replace(cut=3), *others])
+    assert "1 of 2 prompts cut" in run._header(shortened)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("batch_sizes", value) for value in ("x", {"a": 1}, ())),
+        *(("step_tokens", value) for value in ("x", {"a": 1}, ())),
+        *(("settings", value) for value in (None, "spec", {"rule": "spec"}, 5, ["spec"])),
+        *(("trials", None), ("num_examples", [3])),
+    ],
+)
+def test_a_field_of_another_kind_is_named(name, value):
+    config = ml_collections.ConfigDict({**synthetic_config().to_dict()})
+    config.benchmark = {**config.benchmark.to_dict(), name: value}
+    with pytest.raises(UserError, match=f"^benchmark.{name}"):
+        run.run(config, lambda text: None)
 
 
 def test_config_without_a_benchmark():

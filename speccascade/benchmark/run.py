@@ -89,10 +89,12 @@ def read_cases(config: ml_collections.ConfigDict) -> list[Case]:
 
 def _header(subject: Subject) -> str:
     sizes = ", ".join(f"{role} {subject.size(role) / 1e6:.3g}M" for role in ROLES)
+    cut = sum(request.cut > 0 for request in subject.requests)
+    shortened = f"; {cut} of {len(subject.requests)} prompts cut to the pair's lengths"
     dtypes = {str(leaf.dtype) for leaf in jax.tree.leaves(subject.params) if leaf.ndim > 1}
     return (
         f"### {subject.name}: {sizes} parameters, {', '.join(sorted(dtypes))}\n\n"
-        f"{provenance.machine()}; jax {jax.__version__}\n"
+        f"{provenance.machine()}; jax {jax.__version__}{shortened if cut else ''}\n"
     )
 
 

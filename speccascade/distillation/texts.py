@@ -19,6 +19,7 @@ most likely token in a thousand of the smaller one changes.
 
 import dataclasses
 import os
+import sys
 from collections.abc import Collection, Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -34,6 +35,7 @@ from speccascade import decode, rules
 from speccascade.errors import UserError
 from speccascade.importing import Loaded
 from speccascade.inputs import paths, text_files, values
+from speccascade.inputs.fields import Fields
 from speccascade.pairs.lengths import Lengths
 from speccascade.workdir import files
 
@@ -91,6 +93,15 @@ def load(directory: epath.Path, num_texts: int) -> Texts:
     return Texts(**{name: np.concatenate(found)[:num_texts] for name, found in parts.items()})
 
 
+def unfinished(directory: epath.Path, num_texts: int, eos_ids: Collection[int]) -> int:
+    """Returns how many of the first `num_texts` ended for want of room."""
+    ends: list[np.ndarray] = []
+    for path in _files(directory):
+        with path.open("rb") as file, np.load(file) as saved:  # no more of it than these two
+            ends.append(saved["tokens"][np.arange(len(saved["length"])), saved["length"] - 1])
+    return int(np.sum(~np.isin(np.concatenate(ends)[:num_texts], list(eos_ids))))
+
+
 def check(config: ml_collections.FrozenConfigDict) -> None:
     """Raises UserError where a field of the config's `texts` is missing or out of range."""
     values.section("texts", config, (*_COUNTS, "seed", "prompts", "chat", "temperatures"), EXAMPLE)
@@ -133,6 +144,12 @@ def write(
         for index, part in enumerate(writer.answers(prompts, done * c.batch_size), done):
             _save(directory / f"{index:05d}.npz", part)
             bar.update(len(part["tokens"]))
+    if cut := unfinished(directory, len(prompts), expert.tokenizer.eos_ids):
+        print(
+            f"{cut} of {len(prompts)} answers ended for want of room, without an "
+            f"end-of-sequence, at texts.max_new_tokens={c.max_new_tokens}",
+            file=sys.stderr,
+        )
 
 
 def _write_prompts(writer: "_Writer", count: int, path: epath.Path, exclude: Collection[str]):
@@ -161,7 +178,10 @@ def _write_prompts(writer: "_Writer", count: int, path: epath.Path, exclude: Col
 
 
 def _read_prompts(path: epath.Path) -> dict[str, Any]:
-    return text_files.read_json(path) if path.exists() else {"prompts": [], "batches": 0}
+    if not path.exists():
+        return {"prompts": [], "batches": 0}
+    found = Fields.read(path)
+    return {"prompts": found.texts("prompts"), "batches": found.integer("batches")}
 
 
 def _save(path: epath.Path, arrays: dict[str, np.ndarray]) -> None:

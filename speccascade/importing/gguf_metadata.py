@@ -124,9 +124,11 @@ def _common(fields: Fields, stored: dict[str, Tensor], architecture: str) -> dic
 
 def _scaling(fields: Fields) -> dict[str, Any]:
     """Reads the scaling of positions; as in llama.cpp, a factor without a type is linear."""
-    kind = fields.choice("rope.scaling.type", ("none", "linear"), "linear")
     old = fields.number("rope.scale_linear", 0.0, at_least=0)
     factor = fields.number("rope.scaling.factor", old, at_least=0)
+    if factor == 1 and fields.text("rope.scaling.type", None) is not None:  # nothing, of any type
+        return {}
+    kind = fields.choice("rope.scaling.type", ("none", "linear"), "linear")
     if kind == "none" or factor in (0, 1):
         return {}
     return {"rope_scaling": {"rope_type": "linear", "factor": float(factor)}}

@@ -181,10 +181,15 @@ class Fields:
         raise self.wrong(name, "a list or an object")
 
     def expect(self, name: str, *values: Any) -> None:
-        """Checks that a field is absent, null or has one of `values`, all that is implemented."""
+        """Checks that a field is absent, null or has one of `values`, all that is implemented.
+
+        Where null is one of them, so is what is empty.
+        """
         self._asked.add(name)
         value = self.values.get(name)
         if value is None or any(field_types.equal(value, known) for known in values):
+            return
+        if None in values and value in ({}, []):
             return
         wanted = " or ".join(repr(known) for known in values if known is not None)
         raise UserError(f"{self._where(name)}: not implemented, only {wanted or 'null'}")

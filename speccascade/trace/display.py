@@ -115,9 +115,11 @@ def common(comparison: Comparison) -> str:
     heat = f"temperature {s.temperature:g}" + (f", seed {s.seed}" if s.temperature > 0 else "")
     if s.temperature == 0:
         heat += " (greedy)"
+    cut = comparison.prompt_cut
     return (
         f"{s.draft_length} tokens per draft, {s.verifier} verifier, {heat}, "
         f"at most {comparison.max_new_tokens} new tokens"
+        + (f"; the prompt was cut by {_plural(cut, 'token')}" if cut else "")
     )
 
 

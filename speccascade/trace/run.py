@@ -59,12 +59,14 @@ class Comparison:
       prompt: what the models read.
       max_new_tokens: the most tokens of an answer.
       traces: one per setting.
+      prompt_cut: how many tokens the prompt lost, to fit the pair.
     """
 
     pair: str
     prompt: str
     max_new_tokens: int
     traces: tuple[Trace, ...]
+    prompt_cut: int = 0
 
     def parts_at(self, trace: Trace) -> int | None:
         """The index of the first token that differs from the first setting's, None for none."""
@@ -101,7 +103,7 @@ def trace_prompt(
     engine = Engine.build(pair, [fitted.ids], max_new_tokens, stop_strings)
     request = engine.request(fitted.ids, 0, "the prompt", fitted.cut)
     traces = tuple(_trace(engine, request, setting) for setting in settings)
-    return Comparison(pair.name, prompt, max_new_tokens, traces)
+    return Comparison(pair.name, prompt, max_new_tokens, traces, request.cut)
 
 
 def _trace(engine: Engine, request: Request, setting: Setting) -> Trace:

@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 
 import jax
@@ -44,6 +45,40 @@ def test_texts_are_prompts_and_answers_of_the_expert(expert, written):
         assert found.prompt_length[i] == len(ids)
     answers = found.length - found.prompt_length
     assert answers.min() >= 1 and answers.max() <= 12
+
+
+def test_answers_that_ended_for_want_of_room_are_counted(expert, written, tmp_path, capsys):
+    found = texts.load(written, 20)
+    ends = [int(row[n - 1]) for row, n in zip(found.tokens, found.length, strict=True)]
+    cut = sum(end not in expert.tokenizer.eos_ids for end in ends)
+    lengths = found.length - found.prompt_length
+    no_room = zip(lengths == 12, ends, strict=True)
+    assert cut == sum(full and end not in expert.tokenizer.eos_ids for full, end in no_room)
+    assert texts.unfinished(written, 20, expert.tokenizer.eos_ids) == cut > 0
+    texts.write(expert, config(), written)  # nothing is left to write, and it is said again
+    told = f"{cut} of 20 answers ended for want of room, .* texts.max_new_tokens=12"
+    assert re.search(told, capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("content", ["[]", '{"prompts": "x", "batches": 0}', '{"prompts": []}'])
+def test_notes_of_prompts_that_are_damaged(expert, tmp_path, content):
+    (tmp_path / "prompts.json").write_text(content)
+    with pytest.raises(UserError, match="prompts.json (holds|has|lacks)"):
+        texts.write(expert, config(), epath.Path(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *({"temperatures": "0.5"}, {"temperatures": ()}, {"temperatures": (-1.0,)}),
+        *({"chat": "false"}, {"seed": None}, {"prompts": 5}, {"batch_size": "x"}),
+    ],
+    ids=repr,
+)
+def test_fields_of_another_kind(expert, tmp_path, changes):
+    (name,) = changes
+    with pytest.raises(UserError, match=f"texts.{name}|5 is no path"):
+        texts.write(expert, config(**changes), epath.Path(tmp_path / "texts"))
 
 
 def test_the_expert_is_read_back_exactly(expert, written):

@@ -238,6 +238,27 @@ def test_what_is_not_implemented_is_refused_by_name(family, change, message):
     assert message in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({"sliding_window": 2048}, {"sliding_window": 2**20}, {"sliding_window": None}),
+        *({"logit_scale": 1.0}, {"residual_multiplier": 1}, {"embedding_multiplier": "1.0"}),
+        *({"quantization_config": {}}, {"logits_scaling": 1.0}),
+    ],
+    ids=repr,
+)
+def test_what_has_no_effect_is_passed_over(change):
+    config = {**families.golden()[0]["llama3"], "max_position_embeddings": 2048}
+    assert planned.plan({**config, **change}).description == planned.plan(config).description
+
+
+@pytest.mark.parametrize("name", ["logit_scale", "residual_multiplier", "sliding_window"])
+def test_what_has_an_effect_is_refused(name):
+    config = {**families.golden()[0]["llama3"], "max_position_embeddings": 2048}
+    with pytest.raises(UserError, match=f"{name}=2: not implemented, only"):
+        planned.plan({**config, name: 2})
+
+
 def test_a_field_that_nobody_reads_is_left_over():
     further = {"attention_multiplier": 2.0, "new_gate": False, "num_experts": 8}
     fields = Fields({**CONFIGS["llama2"], **further}, "config.json")

@@ -321,6 +321,7 @@ HARMLESS = (
     {"rope.scale_linear": 1.0},
     {"rope.scaling.factor": 1.0},
     {"rope.scaling.type": "linear", "rope.scaling.factor": 1.0},
+    {"rope.scaling.type": "yarn", "rope.scaling.factor": 1.0},
     {"rope.scaling.type": "none", "rope.scaling.factor": 4.0},
     {"rope.scaling.attn_factor": 1.0},
     {"rope.scaling.original_context_length": 16, "rope.scaling.finetuned": True},

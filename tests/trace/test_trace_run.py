@@ -9,7 +9,8 @@ import pytest
 import speccascade
 from speccascade import pairs
 from speccascade.errors import UserError
-from speccascade.trace import Kind, Reason, flags, trace_prompt
+from speccascade.text.prompt import Prompt
+from speccascade.trace import Kind, Reason, display, flags, trace_prompt
 from tests import tiny_pair
 from tests.trace import toy_traces
 
@@ -162,6 +163,16 @@ def test_bad_flags_are_one_line_before_anything_is_loaded(changes, message, monk
 def test_a_prompt_without_room_says_so():
     with pytest.raises(UserError, match="the prompt has .* tokens and the pair a context of 300"):
         trace_prompt(toy_traces.pair(), "1" * 400, toy_traces.settings()[:1])
+
+
+def test_a_prompt_that_was_cut_says_so():
+    text = "1" * 400 + "="
+    found = trace_prompt(toy_traces.pair(), Prompt(text, 0, 400), toy_traces.settings()[:1])
+    ids = len(toy_traces.pair().tokenizer.encode(text, bos=True))
+    assert found.prompt_cut > 0 and found.prompt_cut < ids
+    assert f"; the prompt was cut by {found.prompt_cut} tokens" in display.common(found)
+    whole = trace_prompt(toy_traces.pair(), "1 + 1\n", toy_traces.settings()[:1])
+    assert whole.prompt_cut == 0 and "cut" not in display.common(whole)
 
 
 def test_a_config_may_lack_a_task(tmp_path):

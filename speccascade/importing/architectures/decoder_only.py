@@ -290,7 +290,10 @@ def _sliding_window(fields: Fields) -> int | None:
 
 def _no_window(fields: Fields, num_layers: int) -> None:
     """Checks that no layer of an architecture slides that has no such layers."""
-    if fields.boolean("use_sliding_window", True):
+    window = fields.integer("sliding_window", None, at_least=1)
+    longest = fields.integer("max_position_embeddings", None)
+    hides = window is not None and (longest is None or window < longest)
+    if fields.boolean("use_sliding_window", True) and hides:
         fields.expect("sliding_window", None)
     fields.ignore("sliding_window", "max_window_layers")
     if any(_slides(fields, num_layers) or ()):

@@ -57,8 +57,13 @@ ONLY = {
 
 # The same for models that have rotary positions and no encoder.
 ONLY_DECODER_ONLY = {
+    # Factors that other architectures have.
+    "embedding_multiplier": (1.0,),
     "is_encoder_decoder": (False,),
+    "logit_scale": (1.0,),
+    "logits_scaling": (1.0,),
     "partial_rotary_factor": (1.0,),
+    "residual_multiplier": (1.0,),
     "rope_interleaved": (False,),
     "rotary_pct": (1.0,),
     "use_mrope": (False,),
