@@ -274,7 +274,7 @@ class _Writer:
         program = decode.alone(self._expert.model, self._expert.params, c.max_new_tokens)
         found: dict[int, list[int]] = {}
         start = first
-        for part in decode.stream(*program, make, len(ids) - first, c.batch_size):
+        for part in decode.stream(*program, make, max(len(ids) - first, 0), c.batch_size):
             for index, output, _ in part:
                 found[first + index] = output.tokens[: output.num_tokens].tolist()
             while start < len(ids):
