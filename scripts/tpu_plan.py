@@ -3,17 +3,18 @@
     pip install -r requirements-tpu.txt
     python scripts/tpu_plan.py --config=configs/gemma2_2b_27b.py --topology=v5e:4x4
 
-Needs the compiler for TPUs, but neither a TPU nor the weights. The decode loop that would run is
-compiled for the slice with the shapes of weights and caches. What comes out, per device: weights,
-caches and temporaries with their share of the memory, the largest batch that fits, what the devices
-exchange in a block, whether the caches are overwritten in place, and the least time that the chip's
-published rates allow for a draft step, an expert pass, verification and a token. Where it does not
-fit: by how much, and the nearest setting that does.
+Needs the compiler for TPUs, but neither a TPU nor the weights. The programs that would run, one
+that reads the prompts and the decode loop, are compiled for the slice with the shapes of weights
+and caches. What comes out, per device: weights, caches and temporaries with their share of the
+memory, the largest batch that fits, what the devices exchange in a block, whether the caches are
+overwritten in place, and the least time that the chip's published rates allow for a draft step, an
+expert pass, verification and a token. Where it does not fit: by how much, and the nearest setting
+that does.
 
-Planned is the decode loop. Reading the prompts is another program, whose temporaries are not in it.
+Times are those of the decode loop; reading the prompts counts with its memory alone.
 
 Expected of the example: about 8.6 GB on each chip, and no collective with an axis of the vocabulary
-or of a cache. Compiling takes about half a minute per slice on an idle core; a batch of which
+or of a cache. Compiling takes a minute or two per slice on an idle core; a batch of which
 arithmetic says that it is the largest is compiled with --confirm only.
 """
 

@@ -16,6 +16,8 @@ from speccascade.sharding.active import per_shard
 NEVER = 1 << 30
 """The position of a slot that holds nothing: no token comes after it."""
 
+_TILE = 16  # rows of two-byte numbers
+
 
 class Slots(NamedTuple):
     """What queries look at.
@@ -29,6 +31,14 @@ class Slots(NamedTuple):
     keys_BKLH: jax.Array
     values_BKLH: jax.Array
     position_BL: jax.Array
+
+
+def in_tiles(slots: int) -> int:
+    """Returns as many slots or a few more, so that those of a long cache fill whole tiles of a TPU.
+
+    One that does not is laid out in another way between programs than within them, and copied.
+    """
+    return slots if slots < 8 * _TILE else -(-slots // _TILE) * _TILE
 
 
 def slots_of(key_BSKH: jax.Array, value_BSKH: jax.Array, position_BL: jax.Array) -> Slots:
@@ -62,10 +72,12 @@ class LayerCache(NamedTuple):
         Returns:
           The new cache and what these tokens look at.
         """
-        del length_B
-        cache = LayerCache(
-            *_each(self, key_BSKH, value_BSKH, _write_rows, P("batch"), positions_BS[:, 0])
-        )
+        start_B = positions_BS[:, 0]
+        if length_B is None:
+            written = _each(self, key_BSKH, value_BSKH, _write_rows, P("batch"), start_B)
+        else:
+            written = _each(self, key_BSKH, value_BSKH, _write_alike, P(), start_B[0])
+        cache = LayerCache(*written)
         return cache, Slots(*cache, jnp.arange(cache.keys_BKLH.shape[2])[None])
 
 
@@ -133,10 +145,14 @@ def _each(cache, key_BSKH, value_BSKH, write, names: P, where):
         yield write(slots, new.swapaxes(1, 2).astype(slots.dtype), where)
 
 
+def _write_alike(slots_BKLH, new_BKSH, start):
+    return jax.lax.dynamic_update_slice(slots_BKLH, new_BKSH, (0, 0, start, 0))
+
+
 def _write_rows(slots_BKLH, new_BKSH, start_B):
     """Writes S consecutive slots of every row, from each row's own start."""
     if slots_BKLH.shape[0] == 1:  # a plain slice update stays in place; a scatter is slower
-        return jax.lax.dynamic_update_slice(slots_BKLH, new_BKSH, (0, 0, start_B[0], 0))
+        return _write_alike(slots_BKLH, new_BKSH, start_B[0])
 
     def write_row(slots, new, start):
         return jax.lax.dynamic_update_slice(slots, new, (0, start, 0))

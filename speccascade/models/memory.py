@@ -6,6 +6,9 @@ from typing import Any
 
 import jax
 
+from speccascade.models.interface import Cache, Model
+from speccascade.models.kv_cache import LayerCache, Ring
+
 
 def leaves(tree: Any) -> Iterator[tuple[str, jax.ShapeDtypeStruct]]:
     """Yields flat key, "attention_0/query/weight", and leaf of a pytree of shapes."""
@@ -21,6 +24,26 @@ def local(leaf: jax.ShapeDtypeStruct) -> tuple[int, ...]:
 def size(tree: Any) -> int:
     """Returns the bytes that one device holds of a pytree of shapes."""
     return sum(math.prod(local(leaf)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def scores(model: Model, cache: Cache, prompt_length: int) -> int:
+    """Returns the bytes that one device's float32 attention scores take while prompts are read.
+
+    Args:
+      model: the model.
+      cache: its cache's shapes after the prefill.
+      prompt_length: T.
+    """
+    chunk = min(model.chunk, prompt_length)
+    most = 0
+    for layer in jax.tree.leaves(cache, is_leaf=lambda x: isinstance(x, LayerCache | Ring)):
+        if not isinstance(layer, LayerCache | Ring):
+            continue
+        batch, heads, slots, _ = local(layer.keys_BKLH)
+        queries = model.config.num_heads // layer.keys_BKLH.shape[1] * heads * chunk
+        seen = slots + chunk if isinstance(layer, Ring) else slots
+        most = max(most, 4 * batch * queries * seen)
+    return most
 
 
 def is_product(key: str, leaf: jax.ShapeDtypeStruct) -> bool:

@@ -21,7 +21,7 @@ from speccascade.models import axes, rope
 from speccascade.models.attention import CHUNK, attend, causal, squash
 from speccascade.models.int8 import Int8, matrix
 from speccascade.models.interface import Cache, Params, Prefilled
-from speccascade.models.kv_cache import LayerCache, Ring, slots_of
+from speccascade.models.kv_cache import LayerCache, Ring, in_tiles, slots_of
 from speccascade.models.transformer_config import ACTIVATIONS, TransformerConfig
 from speccascade.sharding.active import constrain, look_up, ways
 
@@ -321,7 +321,7 @@ class DecoderOnly:
             kind, room = LayerCache, slots
             if None not in (window, rollback) and window + rollback < slots:
                 kind, room = Ring, window + rollback
-            shape = (batch, cached_heads(c), room, c.head_dim)
+            shape = (batch, cached_heads(c), in_tiles(room), c.head_dim)
             # Each its own buffer: the decode loop donates them.
             return kind(jnp.zeros(shape, c.dtype), jnp.zeros(shape, c.dtype))
 

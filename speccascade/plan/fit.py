@@ -3,6 +3,8 @@
 import dataclasses
 import math
 
+import jax
+
 from speccascade.errors import UserError
 from speccascade.models import memory
 from speccascade.plan import topology
@@ -10,9 +12,11 @@ from speccascade.plan.subject import Inputs, Subject
 from speccascade.plan.topology import Topology
 
 # What compiled programs of the paper's pairs were seen to need beside their arguments: this share
-# of the memory, and for each row of a device so many float32 arrays of its block's logits.
+# of the memory, and for each row of a device so many float32 arrays of its block's logits or, while
+# prompts are read, of the attention scores of a chunk, whichever is more.
 _FIXED_SHARE = 0.02
 _LOGITS_ARRAYS = 6
+_SCORES_ARRAYS = 3.5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +29,7 @@ class Parts:
       state: rows, tokens and counts.
       temporaries: an estimate.
       rows: rows of the batch that the device holds.
+      slots: of the caches' layers, each number once.
     """
 
     weights: dict[str, int]
@@ -32,6 +37,7 @@ class Parts:
     state: int
     temporaries: int
     rows: int
+    slots: frozenset[int]
 
     @property
     def arguments(self) -> int:
@@ -65,13 +71,21 @@ def parts(inputs: Inputs, slice_: Topology) -> Parts:
     state = inputs.state
     caches = {"drafter": memory.size(state.drafter), "expert": memory.size(state.expert)}
     logits = 4 * inputs.device_rows * inputs.device_vocab * (inputs.decoder.draft_length + 1)
+    models = {"drafter": inputs.decoder.drafter.model, "expert": inputs.decoder.expert}
+    prompt_length = inputs.rows.prompt.shape[1]
+    scores = max(
+        memory.scores(model, getattr(state, role), prompt_length) for role, model in models.items()
+    )
+    kept = jax.tree.leaves((state.drafter, state.expert))
+    growing = max(_LOGITS_ARRAYS * logits, int(_SCORES_ARRAYS * scores))
     fixed = Parts.temporaries_fixed(slice_.chip.hbm_bytes)
     return Parts(
         weights={role: memory.size(tree) for role, tree in inputs.params.items()},
         caches=caches,
         state=memory.size((inputs.rows, state)) - sum(caches.values()),
-        temporaries=fixed + _LOGITS_ARRAYS * logits,
+        temporaries=fixed + growing,
         rows=inputs.device_rows,
+        slots=frozenset(leaf.shape[2] for leaf in kept if leaf.ndim == 4),
     )
 
 

@@ -1,4 +1,4 @@
-"""The decode loop, compiled for a slice that is not there."""
+"""Decode loop and prefill, compiled for a slice that is not there."""
 
 import dataclasses
 import re
@@ -33,12 +33,14 @@ class TooLarge(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """A compiled decode loop; bytes are those of one device.
+    """A compiled decode loop and what its prompts are read with; bytes are those of one device.
 
     Attributes:
-      arguments: weights, caches, rows and state, as laid out.
-      temporaries: whatever else it needs while it runs.
-      code: the program itself, which lies in the same memory.
+      arguments: weights, caches, rows and state, as the loop has them laid out.
+      temporaries: whatever else the loop needs while it runs.
+      prefill_arguments: weights, rows and, as its results, caches and state of the prefill.
+      prefill_temporaries: whatever else it needs.
+      code: both programs, which lie in the same memory.
       collectives: what it exchanges.
       cached: number of cache arrays.
       aliased: how many of them the program overwrites in place.
@@ -48,6 +50,8 @@ class Program:
 
     arguments: int
     temporaries: int
+    prefill_arguments: int
+    prefill_temporaries: int
     code: int
     collectives: list[hlo.Collective]
     cached: int
@@ -55,21 +59,23 @@ class Program:
     streams: list[Traffic]
     seconds: float
 
+    @property
+    def needed(self) -> int:
+        """Bytes of the larger of the two, with the code of both."""
+        prefill = self.prefill_arguments + self.prefill_temporaries
+        return max(self.arguments + self.temporaries, prefill) + self.code
 
-def compile_loop(inputs: Inputs) -> Program:
-    """Compiles `decode.loop.run`, the program that decoding runs.
+
+def compile_both(inputs: Inputs) -> Program:
+    """Compiles `decode.loop.prefill` and `decode.loop.run`, the programs that decoding runs.
 
     Raises:
-      TooLarge: it does not fit into a device's memory.
+      TooLarge: one of them does not fit into a device's memory.
     """
     start = time.perf_counter()
-    lowered = loop.run.lower(*inputs)
-    try:
-        compiled = lowered.compile()
-    except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
-            raise
-        raise TooLarge(str(error)) from None
+    read = _compile(loop.prefill.lower(inputs.decoder, inputs.params, inputs.rows))
+    read = read.memory_analysis()
+    compiled = _compile(loop.run.lower(*inputs))
     seconds = time.perf_counter() - start
     memory, text = compiled.memory_analysis(), compiled.as_text()
     caches = jax.tree.leaves((inputs.state.drafter, inputs.state.expert))
@@ -78,10 +84,21 @@ def compile_loop(inputs: Inputs) -> Program:
     return Program(
         arguments=memory.argument_size_in_bytes,
         temporaries=memory.temp_size_in_bytes,
-        code=memory.generated_code_size_in_bytes,
+        prefill_arguments=read.argument_size_in_bytes + read.output_size_in_bytes,
+        prefill_temporaries=read.temp_size_in_bytes,
+        code=memory.generated_code_size_in_bytes + read.generated_code_size_in_bytes,
         collectives=hlo.collectives(text),
         cached=len(caches),
         aliased=sum((wanted & found).values()),
         streams=streams.traffic(text, inputs.device_vocab),
         seconds=seconds,
     )
+
+
+def _compile(lowered):
+    try:
+        return lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise TooLarge(str(error)) from None

@@ -45,7 +45,8 @@ class Plan:
         """Bytes that are needed on a device."""
         match self.program:
             case Program() as program:
-                return self.parts.arguments + program.temporaries + program.code
+                more = max(program.temporaries, program.prefill_temporaries)
+                return self.parts.arguments + more + program.code
             case TooLarge() as error:
                 return max(self.parts.total, error.needed)
         return self.parts.total
@@ -89,7 +90,9 @@ def _memory(plan: Plan) -> str:
     rows += [(f"{role}'s cache", size) for role, size in parts.caches.items()]
     rows.append(("rows and state", parts.state))
     if isinstance(program, Program):
-        rows += [("temporaries, compiled", program.temporaries), ("program code", program.code)]
+        rows.append(("temporaries, compiled: reading prompts", program.prefill_temporaries))
+        rows.append(("temporaries, compiled: decoding", program.temporaries))
+        rows.append(("program code", program.code))
     else:
         rows.append(("temporaries, estimated", parts.temporaries))
     chip = plan.slice_.chip
@@ -99,7 +102,8 @@ def _memory(plan: Plan) -> str:
     if isinstance(program, Program):
         lines.append(
             f"\nArguments: {parts.arguments / GIB:.3f} GiB by arithmetic, "
-            f"{program.arguments / GIB:.3f} as compiled, less what only reading a prompt needs. "
+            f"{program.arguments / GIB:.3f} as the decode loop has them, less what only reading a "
+            "prompt needs. Of the temporaries only the larger counts. "
             f"Caches: {program.aliased} of "
             f"{program.cached} arrays are overwritten in place. Compiled in "
             f"{program.seconds:.0f} s."
@@ -127,8 +131,7 @@ def _largest(plan: Plan) -> str:
     text = f"Largest batch by arithmetic: {plan.largest}"
     match plan.largest_program:
         case Program() as program:
-            size = program.arguments + program.temporaries + program.code
-            return f"{text}; compiled, it takes {plan.slice_.chip.share(size):.1%}."
+            return f"{text}; compiled, it takes {plan.slice_.chip.share(program.needed):.1%}."
         case TooLarge() as error:
             return f"{text}; the compiler does not take it ({error})."
     return f"{text}, not compiled."
@@ -163,8 +166,7 @@ def _axes(plan: Plan, collectives: list[Collective]) -> str:
     """Says whether an axis of the vocabulary or of the caches' slots is exchanged."""
     s = plan.subject
     vocab = s.models["expert"].vocab_size
-    slots = s.prompt_length + s.max_new_tokens + s.setting.draft_length + 1
-    sizes = {vocab, -(-vocab // plan.mesh.get("model", 1)), slots, s.prompt_length}
+    sizes = {vocab, -(-vocab // plan.mesh.get("model", 1)), s.prompt_length, *plan.parts.slots}
     sizes -= {model.config.d_model for model in s.models.values()}  # a prompt may be as long
     found = [c for c in collectives if c.has_size(sizes)]
     if not found:

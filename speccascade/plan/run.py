@@ -10,7 +10,7 @@ import ml_collections
 from speccascade.errors import UserError
 from speccascade.models import costs
 from speccascade.plan import fit, report, roofline, topology
-from speccascade.plan.program import Program, TooLarge, compile_loop
+from speccascade.plan.program import Program, TooLarge, compile_both
 from speccascade.plan.subject import Inputs, Subject, load
 from speccascade.plan.topology import Topology
 
@@ -77,7 +77,7 @@ def plan(subject: Subject, slice_: Topology, acceptance: float, confirm: bool) -
 
 def _attempt(inputs: Inputs | None) -> Program | TooLarge | None:
     try:
-        return None if inputs is None else compile_loop(inputs)
+        return None if inputs is None else compile_both(inputs)
     except TooLarge as error:
         return error
 

@@ -24,6 +24,31 @@ def test_parts_are_what_shapes_say():
     assert found.caches["expert"] == 2 * 2 * 2 * 2 * 1 * slots * 16  # a head of two on each device
 
 
+@pytest.mark.parametrize(
+    ("change", "size"),
+    [
+        # Two rows of a device, two of the four heads, all tokens of the prompt by all slots.
+        ({}, 4 * 2 * 2 * 10 * (10 + 9 + 4)),
+        # A ring of window + N + 1 slots and the prompt itself, where all layers slide.
+        ({"window": 3}, 4 * 2 * 2 * 10 * (3 + 4 + 10)),
+    ],
+)
+def test_scores_of_a_prompt(change, size):
+    inputs = subject.load(tiny.config({**tiny.MODEL, **change})).inputs(tiny.fake())
+    assert memory.scores(inputs.decoder.expert, inputs.state.expert, 10) == size
+    shorter = dataclasses.replace(inputs.decoder.expert, chunk=5)
+    ring = 5 * size * (3 + 4 + 5) // (3 + 4 + 10) // 10
+    expected = ring if change else size // 2
+    assert memory.scores(shorter, inputs.state.expert, 10) == expected
+
+
+def test_scores_of_an_encoder():
+    inputs = subject.load(tiny.config(tiny.T5)).inputs(tiny.fake())
+    assert memory.scores(inputs.decoder.expert, inputs.state.expert, 10) == 4 * 2 * 2 * 10 * 14
+    long = subject.load(tiny.config(tiny.T5, prompt_length=40)).inputs(tiny.fake())
+    assert memory.scores(long.decoder.expert, long.state.expert, 40) == 4 * 2 * 2 * 40 * 40
+
+
 def test_the_largest_batch_fits_and_one_row_more_does_not():
     slice_ = with_memory(tiny.fake(), 300_000)
     asked = subject.load(tiny.config())

@@ -66,6 +66,8 @@ def test_compiled_for_a_slice(name, weights):
     assert compiled.aliased == compiled.cached == 2 * 3  # keys and values of three layers
     # The compiler pads arrays to its tiles; it cannot need less than they hold.
     assert compiled.arguments >= found.parts.arguments
+    assert compiled.prefill_arguments >= found.parts.arguments - found.parts.state
+    assert compiled.needed >= compiled.arguments + compiled.temporaries + compiled.code
     in_loop = [c for c in compiled.collectives if c.in_loop]
     assert in_loop and not [c for c in in_loop if c.has_size({520, 260, 10 + 9 + 4})]
     text = report.render(found, [])
@@ -77,5 +79,5 @@ def test_compiled_for_a_slice(name, weights):
 def test_the_compiler_refuses_what_does_not_fit():
     large = subject.load(tiny.config(batch_size=4_000_000))
     with pytest.raises(program.TooLarge) as caught:
-        program.compile_loop(large.inputs(topology.describe("v5e:2x2")))
+        program.compile_both(large.inputs(topology.describe("v5e:2x2")))
     assert caught.value.needed > topology.CHIPS["v5e"].hbm_bytes
