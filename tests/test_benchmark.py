@@ -20,18 +20,7 @@ from speccascade.errors import UserError
 from speccascade.inference.formula import allowed_speedup, expected_tokens
 from speccascade.inference.sweep import product
 from tests import tiny_pair
-
-MODEL = {
-    "family": "decoder_only",
-    "vocab_size": 37,
-    "d_model": 8,
-    "num_layers": 1,
-    "num_heads": 2,
-    "num_kv_heads": 1,
-    "head_dim": 4,
-    "d_ff": 8,
-}
-
+from tests.smallest_model import MODEL
 
 # ---- arithmetic ----
 

@@ -21,17 +21,7 @@ from speccascade.inference.sweep import product
 from tests import tiny_pair
 from tests.importing import decoder_only_families as families
 from tests.importing import planned
-
-MODEL = {
-    "family": "decoder_only",
-    "vocab_size": 37,
-    "d_model": 8,
-    "num_layers": 1,
-    "num_heads": 2,
-    "num_kv_heads": 1,
-    "head_dim": 4,
-    "d_ff": 8,
-}
+from tests.smallest_model import MODEL
 
 
 @functools.cache
