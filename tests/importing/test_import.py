@@ -349,7 +349,7 @@ BAD = {
         config(architectures=None, model_type=None),
         ["config.json lacks architectures"],
     ),
-    "field": (config(logit_scale=0.5), ["not implemented: logit_scale"]),
+    "field": (config(logit_scale=0.5), ["logit_scale=0.5: not implemented, only 1.0"]),
     "field missing": (config(hidden_size=None), ["config.json lacks hidden_size"]),
     "value": (config(hidden_act="quick_gelu"), ["hidden_act='quick_gelu'"]),
     "impossible": (config(num_key_value_heads=3), ["num_key_value_heads|num_kv_heads"]),
