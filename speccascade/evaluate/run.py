@@ -98,7 +98,7 @@ def prepare(config: ml_collections.ConfigDict) -> Sweep:
             f"evaluate.splits={section['splits']!r} must say how many examples of each, such as "
             "{'test': 96}"
         )
-    settings = expand(section["settings"])
+    settings = expand(section["settings"], pairs.named_drafters(plain["pair"]))
     _check(section)
     layout = sharding.from_config(plain.get("mesh"))
     if layout is None and jax.process_count() > 1:

@@ -60,7 +60,7 @@ def generate_text(
     prompts = plain_text.several(prompts, "prompts")
     if not prompts:
         raise UserError("no prompt was given; give at least one")
-    chosen = setting(how)
+    chosen = setting(how, pair.named_drafters)
     fitted = pair.fit_prompts(prompts, max_new_tokens)
     values.whole("batch_size", batch_size, 1)
     engine = Engine.build(pair, [prompt.ids for prompt in fitted], max_new_tokens, stop_strings)

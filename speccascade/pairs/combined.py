@@ -82,6 +82,7 @@ def combine(source: Mapping[str, Any], layout: Layout | None) -> Pair:
         params={role: parameter_files.cast(*both) for role, both in trimmed.items()},
         tokenizer=tokenizer,
         chat=chat,
+        named_drafters=named_drafters(source),
         **lengths,
     ).made_of({role: found[role].origin for role in sources})
 
@@ -92,14 +93,25 @@ def chats(source: Mapping[str, Any]) -> bool:
     return False if chat is None else values.boolean("pair.chat", chat)
 
 
-def _sources(source: Mapping[str, Any]) -> dict[str, str]:
-    """Returns where each model lies, the expert last."""
+def named_drafters(source: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Returns the drafters that are no model of their own, by the fields of settings they are."""
+    found = {name: of for name, of in _others(source).items() if hasattr(of, "keys")}
+    return {name: values.json_ready(of) for name, of in found.items()}
+
+
+def _others(source: Mapping[str, Any]) -> Mapping[str, Any]:
     others = {} if source.get("drafters") is None else source["drafters"]
     if not hasattr(others, "keys"):
-        raise UserError("pair.drafters must be {NAME: SOURCE, ...}")
-    if taken := sorted({"expert", *ROLES} & set(others)):
+        raise UserError("pair.drafters must be {NAME: SOURCE or fields of a setting, ...}")
+    if taken := sorted({"expert", "lookup", *ROLES} & set(others)):
         raise UserError(f"pair.drafters has {taken[0]}, which has a place of its own; rename it")
-    found = {role: source.get(role) for role in ROLES} | dict(others)
+    return others
+
+
+def _sources(source: Mapping[str, Any]) -> dict[str, str]:
+    """Returns where each model lies, the expert last."""
+    found = {role: source.get(role) for role in ROLES}
+    found |= {name: of for name, of in _others(source).items() if not hasattr(of, "keys")}
     found = {role: path for role, path in found.items() if path is not None}
     if "drafter" not in found and (role := next((r for r in ROLES if r in found), None)):
         raise UserError(f"a pair with a {role} model needs a drafter; give it both or neither")

@@ -36,6 +36,8 @@ class Pair:
       layout: how the parameters lie on a mesh; None for one device.
       prompt_length: the most tokens of a prompt, where that is another limit; None where not.
       answer_length: the most tokens of an answer, likewise.
+      named_drafters: drafters that are no model of their own, such as a lookup or a cascade of
+        models above, each as the fields of a setting that its name stands for.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Pair:
     layout: Layout | None = None
     prompt_length: int | None = None
     answer_length: int | None = None
+    named_drafters: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     _origin: str | None = dataclasses.field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self):

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from speccascade import pairs
 from speccascade.errors import UserError
 from speccascade.evaluate.jobs import QUALITY, TEACHER_FORCED, TIMING, Job, plan
 from speccascade.inference import metrics
@@ -195,7 +196,7 @@ def collect(
     alike = [row for row in alike if row.get("machine") in (None, shared.get("machine"))]
     shared |= {name: newest[QUALITY][name] for name in _EDITION if name in newest.get(QUALITY, ())}
 
-    grid = expand(config["evaluate"]["settings"])
+    grid = expand(config["evaluate"]["settings"], pairs.named_drafters(config.get("pair", "")))
     jobs = plan(grid, config["evaluate"])
     found: dict[Job, Mapping[str, Any]] = {}
     for row in sorted(alike, key=lambda row: _is_edition(row, newest[row["kind"]])):
