@@ -83,8 +83,12 @@ class Outcome(NamedTuple):
     failed: list[str]
 
 
-def prepare(config: ml_collections.ConfigDict) -> Sweep:
+def prepare(config: ml_collections.ConfigDict, read: bool = True) -> Sweep:
     """Checks everything that can be known before long work starts, and loads it.
+
+    Args:
+      config: see `evaluate`.
+      read: whether anything is to be decoded; else the models' weights may be left unread.
 
     Raises:
       UserError: a setting, the task, the pair or a prompt is not as it must be.
@@ -115,7 +119,7 @@ def prepare(config: ml_collections.ConfigDict) -> Sweep:
                 f"split {split} has {len(examples[split])} examples; lower "
                 f"evaluate.splits.{split} (now {count}) to that"
             )
-    pair = pairs.load(plain["pair"], layout)
+    pair = pairs.load(plain["pair"], layout, read)
     engine, prompts = _tokenize(pair, task, examples, section["max_new_tokens"])
     for setting in settings:
         engine.check(setting)

@@ -27,7 +27,9 @@ __all__ = [
 ]
 
 
-def load(source: str | os.PathLike | Mapping[str, Any], layout: Layout | None = None) -> Pair:
+def load(
+    source: str | os.PathLike | Mapping[str, Any], layout: Layout | None = None, read: bool = True
+) -> Pair:
     """Loads a pair.
 
     Args:
@@ -42,12 +44,14 @@ def load(source: str | os.PathLike | Mapping[str, Any], layout: Layout | None = 
         which the models are kept and compute, where not in their own; and `weights`, "int8" to
         round those of all.
       layout: how the pair lies on a mesh; None for one device.
+      read: whether the weights are wanted; else the parameters may be shapes alone, if the pair's
+        hash is known without them.
 
     Raises:
       UserError: something is missing, damaged or does not fit together.
     """
     if hasattr(source, "keys"):
-        return combined.combine(source, layout).laid_out(layout)
+        return combined.combine(source, layout, read).laid_out(layout)
     return folder.read(folder.path(source)).laid_out(layout)
 
 
