@@ -55,13 +55,24 @@ def _directory(workdir: str) -> epath.Path:
 
 
 def save(checkpoints: ocp.CheckpointManager, step: int, params: Params, rest: Any) -> None:
-    """Stores `params` and `rest` (optimiser state) as the state after `step` steps."""
+    """Stores `params` and `rest` (optimiser state) as the state after `step` steps.
+
+    Raises:
+      UserError: it could not be written; those before it are intact.
+    """
     items = ocp.args.Composite(
         params=ocp.args.StandardSave(params),
         rest=ocp.args.StandardSave(rest),
         checksums=ocp.args.JsonSave(checksums.of(flat(params))),
     )
-    checkpoints.save(step, args=items)
+    try:
+        checkpoints.save(step, args=items)
+    except Exception as error:  # Orbax and TensorStore raise many kinds
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"checkpoint {checkpoints.directory}/{step} cannot be written ({type(error).__name__}: "
+            f"{reason}); those before it are kept, see to it and start again"
+        ) from error
 
 
 def save_params(workdir: str, params: Params) -> None:
