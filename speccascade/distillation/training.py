@@ -65,7 +65,7 @@ def distill(config: ml_collections.ConfigDict, workdir: str) -> dict[str, float]
     expert = _without_padding(importing.load(c.expert.source, c.expert.dtype))
     make = partial(shrink, expert.model, expert.params, **_kept(sections["drafter"]))
     make()  # says what is wrong with the layers before the expert writes for an hour
-    with claim.claim(workdir) as check:
+    with claim.claim(workdir) as check, checkpoints.manager(workdir) as saved:
         claim.claim_workdir(workdir, sections, steps.MAY_CHANGE)
         texts.write(expert, c.texts, epath.Path(workdir) / "texts", exclude)
         found = texts.load(epath.Path(workdir) / "texts", c.texts.num_texts)
@@ -93,9 +93,7 @@ def distill(config: ml_collections.ConfigDict, workdir: str) -> dict[str, float]
 
         params, state = step.start(_trained(params))
         start = _with_ids(params, ids), state
-        with checkpoints.manager(workdir) as saved:
-            given = c.train, workdir, saved, start, advance, measure, "acceptance", check
-            return steps.run(*given)
+        return steps.run(c.train, workdir, saved, start, advance, measure, "acceptance", check)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -66,6 +66,7 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, float]:
             given.keep_tokenizer(own, workdir, task, known)
 
         hosts.from_first(start)
+        saved = held.enter_context(checkpoints.manager(workdir))
         with hosts.agreed():
             tokenizer = text.load(workdir)
             model = given.form(section, tokenizer.vocab_size, begun)
@@ -109,9 +110,8 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, float]:
         def measure(params):
             return evaluate(model, params, held_out, c.batch_size, tokenizer.vocab_size, layout)
 
-        with checkpoints.manager(workdir) as saved:
-            begin, shown = step.start(params), "validation_whole_answer"
-            return steps.run(c, workdir, saved, begin, advance, measure, shown, check)
+        begin, shown = step.start(params), "validation_whole_answer"
+        return steps.run(c, workdir, saved, begin, advance, measure, shown, check)
 
 
 def _checked(config: Mapping[str, Any]) -> ml_collections.FrozenConfigDict:
