@@ -7,6 +7,7 @@ no-op.
 
 import contextlib
 import contextvars
+import dataclasses
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -16,6 +17,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from speccascade.sharding.layout import Placement, padding
+from speccascade.sharding.rules import names_of
 from speccascade.vocab import WHOLE, Vocab
 
 _ACTIVE: contextvars.ContextVar[Placement | None] = contextvars.ContextVar("layout", default=None)
@@ -29,6 +31,15 @@ def use(placement: Placement | None):
         yield
     finally:
         _ACTIVE.reset(token)
+
+
+@contextlib.contextmanager
+def use_for(model: Any):
+    """Traces what is inside for another model, which lies as the one around it does."""
+    placement = _ACTIVE.get()
+    layout = placement and placement.layout
+    with use(layout and dataclasses.replace(layout.of("", model), rules=placement.rules)):
+        yield
 
 
 def ways(name: str) -> int:
@@ -80,6 +91,8 @@ def look_up(table: jax.Array, ids: jax.Array) -> jax.Array:
         return table[ids]
     axes = placement.spec(PartitionSpec("vocab", "embed"), table.shape)
     rows = placement.spec(PartitionSpec("batch", None), ids.shape)
+    if set(names_of(axes[1])) & set(names_of(rows[0])):  # its devices have other rows each
+        axes = PartitionSpec(axes[0], None)
     vocab = Vocab(axes[0])
 
     def own(table, ids):

@@ -13,6 +13,7 @@ from speccascade import importing, pairs
 from speccascade.distillation import texts, training
 from speccascade.errors import UserError
 from speccascade.inference.api import generate_text
+from speccascade.training.step import Step
 from speccascade.workdir.parameter_files import flat
 from speccascade.workdir.training_metrics import read_metrics
 from tests.distillation import tiny
@@ -108,16 +109,16 @@ def test_it_decodes_with_no_other_expert(source, workdir, tmp_path):
 
 @pytest.mark.slow
 def test_an_interrupted_run_goes_on_to_the_same_losses(source, workdir, tmp_path, monkeypatch):
-    config, step = tiny.get_config(source), training._train_step
+    config, step = tiny.get_config(source), Step.__call__
     taken = []
 
-    def interrupted(*args, **how):
+    def interrupted(self, *args):
         taken.append(1)
         if len(taken) == 7:
             raise KeyboardInterrupt
-        return step(*args, **how)
+        return step(self, *args)
 
-    monkeypatch.setattr(training, "_train_step", interrupted)
+    monkeypatch.setattr(Step, "__call__", interrupted)
     with pytest.raises(KeyboardInterrupt):
         training.distill(config, str(tmp_path))
     monkeypatch.undo()
