@@ -8,11 +8,9 @@ import jax
 import numpy as np
 import pytest
 
-from speccascade import models, pairs, sharding, text
+from speccascade import models, pairs, text
 from speccascade.errors import UserError
 from speccascade.inference.api import generate_text
-from speccascade.inference.engine import Engine
-from speccascade.inference.reading import setting
 from speccascade.training import loop
 from speccascade.workdir import checkpoints, files
 from tests import tiny_pair
@@ -345,16 +343,6 @@ def test_a_middle_model_of_another_vocabulary_is_refused(pair, tmp_path):
 
 
 ROUNDS = {"middle_draft_length": 2}
-
-
-def test_three_models_on_a_mesh_are_refused():
-    layout = sharding.from_config({"data": -1})
-    three = tiny_pair.make(roles=tiny_pair.MIDDLE).laid_out(layout)
-    chosen = setting({"rule": "spec", "draft_length": 2, "middle_rule": "spec", **ROUNDS})
-    engine = Engine.build(three, [[5]], 4)
-    with pytest.raises(UserError, match="decode on one device; leave out the mesh"):
-        engine.check(chosen)
-    engine.check(setting({"rule": "spec", "draft_length": 2}))  # by two of them
 
 
 def test_chat(tmp_path):

@@ -7,7 +7,6 @@ no-op.
 
 import contextlib
 import contextvars
-import dataclasses
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -37,8 +36,7 @@ def use(placement: Placement | None):
 def use_for(model: Any):
     """Traces what is inside for another model, which lies as the one around it does."""
     placement = _ACTIVE.get()
-    layout = placement and placement.layout
-    with use(layout and dataclasses.replace(layout.of("", model), rules=placement.rules)):
+    with use(placement and placement.for_model(model)):
         yield
 
 

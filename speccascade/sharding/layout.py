@@ -94,6 +94,10 @@ class Placement:
     def _units(self) -> dict[str, int]:
         return dict(self.sizes)
 
+    def for_model(self, model: Any) -> "Placement":
+        """Returns how another model lies that has the same rules."""
+        return dataclasses.replace(self.layout.of("", model), rules=self.rules)
+
     def ways(self, name: str, size: int | None = None) -> int:
         """Returns over how many devices a logical axis spreads.
 

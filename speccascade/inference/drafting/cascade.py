@@ -91,14 +91,12 @@ class ByCascade(Drafting):
         return dataclasses.replace(self, draft_length=None)
 
     def trouble(self, pair):
-        """Returns what a pair without a middle model, or on a mesh, lacks."""
+        """Returns what a pair without one of the models lacks."""
         if missing := [name for name in self.models if name not in pair.models]:
             return (
                 f"names a middle_rule and pair {pair.name} has no {missing[0]} model; give the "
                 "pair one, {drafter: ..., middle: ..., expert: ...}"
             )
-        if pair.layout is not None:
-            return "drafts with three models, which decode on one device; leave out the mesh"
         return None
 
     def longest(self):
