@@ -42,6 +42,7 @@ ALLOWED = {
     "report": (*_ANSWERS, "evaluate"),
     "tuning": (*_ANSWERS, "evaluate", "report"),
     "distillation": (*_ANSWERS, "training"),
+    "experiment": (*_ANSWERS, "training", "evaluate", "report"),
     "runtime": (*_FILES,),
     "__init__": ("inference",),  # lazily: the library face
     "generate": ("inference",),  # its old name

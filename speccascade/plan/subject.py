@@ -24,7 +24,7 @@ from speccascade.sharding import from_config
 
 WEIGHTS = ("bfloat16", "int8")
 _NUMBERS = ("batch_size", "prompt_length", "max_new_tokens")
-_EXAMPLE = "configs/gemma2_2b_9b.py"
+_EXAMPLE = "configs/paper/gemma2_2b_9b.py"
 
 
 class Inputs(NamedTuple):
@@ -126,7 +126,7 @@ def load(
     """Reads what a config says of its pair, without the weights.
 
     Args:
-      config: `models`, `mesh` and `plan`; see configs/gemma2_2b_9b.py.
+      config: `models`, `mesh` and `plan`; see configs/paper/gemma2_2b_9b.py.
       batch_size: in place of the config's.
       weights: one of `WEIGHTS`, for both models.
 

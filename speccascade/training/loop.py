@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import ml_collections
+import optax
 
 from speccascade import models, randomness, tasks, text
 from speccascade.errors import UserError
@@ -42,10 +43,8 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, float]:
     """
     workdir = paths.plain(workdir)
     with hosts.agreed():
-        c = _checked(config)
-        layout = for_training(config.get("mesh"))
-        check_batch("train.batch_size", c.batch_size, c.get("accumulate", 1), layout)
-        task, optimizer = tasks.make(config.task), make_optimizer(c, layout)
+        c, layout, optimizer = prepare(config)
+        task = tasks.make(config.task)
     teacher = given.load(c.distill_from, layout)
     begun = given.load(c.get("init_from", ""), layout)
     if teacher and begun:
@@ -112,6 +111,20 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, float]:
 
         begin, shown = step.start(params), "validation_whole_answer"
         return steps.run(c, workdir, saved, begin, advance, measure, shown, check)
+
+
+def prepare(
+    config: ml_collections.ConfigDict,
+) -> tuple[ml_collections.FrozenConfigDict, Layout | None, optax.GradientTransformation]:
+    """Returns the config's `train`, the layout and the optimizer; nothing is loaded.
+
+    Raises:
+      UserError: something is missing or out of range, or does not divide over the mesh.
+    """
+    c = _checked(config)
+    layout = for_training(config.get("mesh"))
+    check_batch("train.batch_size", c.batch_size, c.get("accumulate", 1), layout)
+    return c, layout, make_optimizer(c, layout)
 
 
 def _checked(config: Mapping[str, Any]) -> ml_collections.FrozenConfigDict:
