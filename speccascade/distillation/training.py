@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 from etils import epath
+from jax.sharding import PartitionSpec as P
 
 from speccascade import importing, models, tasks
 from speccascade.distillation import texts
@@ -18,11 +19,14 @@ from speccascade.errors import UserError
 from speccascade.importing import Loaded
 from speccascade.inputs import paths, values
 from speccascade.models import trim
-from speccascade.models.interface import Model
+from speccascade.models.axes import param_axes
+from speccascade.models.interface import Model, Params
 from speccascade.models.shrink import SHARED, shrink
+from speccascade.sharding import Layout, active, for_training, from_config, hosts
+from speccascade.sharding.layout import loading
 from speccascade.training import data, losses, steps
 from speccascade.training.optimizer import make_optimizer
-from speccascade.training.step import Step, check_batch
+from speccascade.training.step import Step, check_batch, check_layout
 from speccascade.workdir import checkpoints, claim, files, sharing
 
 SECTIONS = ("expert", "texts", "drafter", "train")
@@ -34,7 +38,8 @@ def distill(config: ml_collections.ConfigDict, workdir: str) -> dict[str, float]
 
     Args:
       config: `expert` (its source and dtype), `texts`, `drafter` and `train`; see
-        configs/smollm2.py. Prompts of its `task`, if it has one, are kept out of the texts.
+        configs/smollm2.py. Prompts of its `task`, if it has one, are kept out of the texts. Where
+        wanted `mesh`, the devices along each axis, on which both models lie.
       workdir: becomes that of a trained model, complete beside its expert; gs:// works.
 
     Returns:
@@ -53,8 +58,9 @@ def distill(config: ml_collections.ConfigDict, workdir: str) -> dict[str, float]
         values.whole("drafter.head_size", sections["drafter"]["head_size"], 1)
     c = ml_collections.FrozenConfigDict(sections)
     losses.distillation(c.train.loss)
-    optimizer = make_optimizer(c.train)
-    check_batch("train.batch_size", c.train.batch_size, c.train.get("accumulate", 1), None)
+    layout = for_training(config.get("mesh"))
+    optimizer = make_optimizer(c.train, layout)
+    check_batch("train.batch_size", c.train.batch_size, c.train.get("accumulate", 1), layout)
     texts.check(c.texts)
     if c.train.validation_texts >= c.texts.num_texts:
         raise UserError(
@@ -62,12 +68,15 @@ def distill(config: ml_collections.ConfigDict, workdir: str) -> dict[str, float]
             f"texts.num_texts={c.texts.num_texts}"
         )
     exclude = _held_out(config)
-    expert = _without_padding(importing.load(c.expert.source, c.expert.dtype))
+    expert = _expert(c.expert.source, c.expert.dtype, layout)
     make = partial(shrink, expert.model, expert.params, **_kept(sections["drafter"]))
-    make()  # says what is wrong with the layers before the expert writes for an hour
+    # Says what is wrong with the layers before the expert writes for an hour. Its vocabulary, which
+    # is not trained, may lie whole.
+    check_layout(layout, make()[0], ("vocab", "kv_heads"))
     with claim.claim(workdir) as check, checkpoints.manager(workdir) as saved:
         claim.claim_workdir(workdir, sections, steps.MAY_CHANGE)
-        texts.write(expert, c.texts, epath.Path(workdir) / "texts", exclude)
+        writing = from_config(config.get("mesh"))
+        texts.write(expert, c.texts, epath.Path(workdir) / "texts", exclude, writing)
         found = texts.load(epath.Path(workdir) / "texts", c.texts.num_texts)
         held_out, learnt = found.split(c.train.validation_texts)
         model, params = make(head_ids=head_ids(learnt, c.drafter.head_size, expert))
@@ -76,11 +85,13 @@ def distill(config: ml_collections.ConfigDict, workdir: str) -> dict[str, float]
         files.write_json(os.path.join(workdir, "model.json"), models.describe(model))
         sharing.record(workdir, expert.params, c.expert.source, expert.context_length)
         ids = params["head"].get("ids")
+        if layout is not None and ids is not None:
+            ids = hosts.put(ids, layout.rows.sharding(P(), ids.shape))
         embedding = params.pop(SHARED)
         fixed = {"embedding": embedding, "expert": expert.params, "ids": ids}
         learner = dataclasses.replace(model, remat=c.train.get("remat", False))
         objective = Imitation(learner, expert.model, c.train.loss)
-        step = Step(model, objective, optimizer, None, c.train.get("accumulate", 1))
+        step = Step(model, objective, optimizer, layout, c.train.get("accumulate", 1))
 
         def advance(params, state, number):
             rows = data.rows_of_step(number, len(learnt), c.train.batch_size, c.train.seed)
@@ -89,7 +100,8 @@ def distill(config: ml_collections.ConfigDict, workdir: str) -> dict[str, float]
             return _with_ids(params, ids), state, logged
 
         def measure(params):
-            return evaluate(model, {**params, SHARED: embedding}, expert, held_out)
+            whole = {**params, SHARED: embedding}
+            return evaluate(model, whole, expert, held_out, layout=layout)
 
         params, state = step.start(_trained(params))
         start = _with_ids(params, ids), state
@@ -118,7 +130,8 @@ class Imitation:
         """Returns what a batch adds to the mean distance."""
         del key
         features = _expert_features(batch, self.expert, fixed["expert"])
-        logits = self.expert.head_logits(fixed["expert"], features, fixed["ids"])
+        with active.use_for(self.expert):
+            logits = self.expert.head_logits(fixed["expert"], features, fixed["ids"])
         log_p = logits - batch["log_normaliser"][:, :-1, None]
         log_q = _log_q(self.model, {**params, SHARED: fixed["embedding"]}, batch)
         distance = losses.distillation(self.distance)(log_q, log_p)
@@ -142,7 +155,14 @@ def head_ids(found: Texts, size: int | None, expert: Loaded) -> np.ndarray | Non
     return np.sort(np.argsort(-counts, kind="stable")[:size]).astype(np.int32)
 
 
-def evaluate(model, params, expert: Loaded, found: Texts, batch_size: int = 8) -> dict[str, float]:
+def evaluate(
+    model: Model,
+    params: Params,
+    expert: Loaded,
+    found: Texts,
+    batch_size: int = 8,
+    layout: Layout | None = None,
+) -> dict[str, float]:
     """Returns figures on texts, means over the tokens that the expert wrote.
 
     `acceptance` is the chance that lossless verification keeps a draft at temperature 1,
@@ -155,16 +175,21 @@ def evaluate(model, params, expert: Loaded, found: Texts, batch_size: int = 8) -
         rows = np.arange(start, start + batch_size)
         batch = found.batch(np.minimum(rows, len(found) - 1))
         batch["length"] = np.where(rows < len(found), batch["length"], 0)  # counts nowhere
-        sums = _measure(params, expert.params, batch, model=model, expert=expert.model)
+        models_of = {"model": model, "expert": expert.model}
+        sums = _measure(params, expert.params, batch, **models_of, layout=layout)
         totals = {k: totals.get(k, 0.0) + float(v) for k, v in sums.items()}
     tokens = totals.pop("tokens")
     return {name: total / tokens for name, total in totals.items()}
 
 
-def _without_padding(expert: Loaded) -> Loaded:
-    """Returns the expert without token ids that no token has, so that it never writes one."""
-    model, params = trim.to_vocabulary(expert.model, expert.params, expert.tokenizer.vocab_size)
-    return expert._replace(model=model, params=params)
+def _expert(source: str, dtype: str, layout: Layout | None) -> Loaded:
+    """Loads the expert without token ids that no token has, so that it never writes one."""
+    where = layout and loading(layout, "expert", param_axes)
+    found = importing.load(source, dtype, shardings=where)
+    model, params = trim.to_vocabulary(found.model, found.params, found.tokenizer.vocab_size)
+    if layout is not None:
+        params = hosts.put(params, layout.of("expert", model).params(model))
+    return found._replace(model=model, params=params)
 
 
 def _held_out(config: ml_collections.ConfigDict) -> list[str]:
@@ -213,11 +238,12 @@ def _own(batch):
     return losses.token_weights(size, batch["first"], batch["length"], 0.0)
 
 
-@partial(jax.jit, static_argnames=("model", "expert"))
-def _measure(params, expert_params, batch, *, model, expert):
+@partial(jax.jit, static_argnames=("model", "expert", "layout"))
+def _measure(params, expert_params, batch, *, model, expert, layout):
     """Sums over a batch of what `evaluate` returns means of."""
     weights = _own(batch)
-    log_q = _log_q(model, params, batch)
+    with active.use(layout and layout.of("expert", model)):
+        log_q = _log_q(model, params, batch)
     ids = params["head"].get("ids", jnp.arange(log_q.shape[-1]))
 
     def row(log_q, features, log_normaliser):  # row by row: the expert's logits are large

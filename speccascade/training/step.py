@@ -5,6 +5,7 @@ divided by what the whole batch has of them, so that the parts' gradients add up
 """
 
 import dataclasses
+from collections.abc import Collection
 from functools import partial
 from typing import Any, Protocol
 
@@ -169,13 +170,18 @@ def check_batch(name: str, batch_size: int, accumulate: int, layout: Layout | No
         )
 
 
-def check_layout(layout: Layout | None, model: Model) -> None:
+def check_layout(
+    layout: Layout | None, model: Model, whole: Collection[str] = ("kv_heads",)
+) -> None:
     """Raises UserError where the axes of a model's parameters do not divide over the devices.
 
-    Key-value heads may be fewer: they lie whole, and are repeated for the devices.
+    Args:
+      layout: how the model lies; None for one device.
+      model: the model.
+      whole: logical axes that may lie whole: key-value heads are repeated for the devices.
     """
     if layout is None:
         return
-    wholes = layout.of("expert", model).unequal(model)
-    if lines := [str(whole) for whole in wholes if whole.name != "kv_heads"]:
+    found = layout.of("expert", model).unequal(model)
+    if lines := [str(axis) for axis in found if axis.name not in whole]:
         raise UserError(f"mesh: {'; '.join(lines)}; give mesh sizes that divide the model")

@@ -127,6 +127,19 @@ def test_an_interrupted_run_goes_on_to_the_same_losses(source, workdir, tmp_path
 
 
 @pytest.mark.slow
+def test_expert_and_drafter_may_lie_on_a_mesh(source, workdir, tmp_path):
+    config = tiny.get_config(source)
+    config.mesh = {"data": 2, "fsdp": 2, "model": 2}
+    training.distill(config, str(tmp_path))
+    one, other = (texts.load(epath.Path(w) / "texts", 20) for w in (workdir, tmp_path))
+    np.testing.assert_array_equal(one.tokens, other.tokens)
+    for expected, found in zip(logged(workdir), logged(str(tmp_path)), strict=True):
+        assert expected.keys() == found.keys()
+        for name, value in expected.items():  # features are kept in bfloat16
+            np.testing.assert_allclose(found[name], value, rtol=1e-3, atol=1e-4, err_msg=name)
+
+
+@pytest.mark.slow
 def test_figures_are_means_over_what_the_expert_wrote(source, workdir):
     expert = importing.load(source)
     drafter = importing.load(workdir, expert=expert.params)

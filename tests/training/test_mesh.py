@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import importlib.util
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ from jax.sharding import PartitionSpec as P
 
 from speccascade import models
 from speccascade.errors import UserError
+from speccascade.plan import topology
 from speccascade.sharding import for_training, hlo
 from speccascade.training import loop, step
 from speccascade.training.data import Problems
@@ -242,24 +244,53 @@ def test_muon_may_share_out_rows():
 # ---- what the compiled programs exchange ----
 
 
-@functools.cache
-def programs(mesh):
-    """Returns both programs of a step as text."""
-    layout, model = for_training(LAYOUTS[mesh]), model_of("decoder_only")
+def programmed():
+    """Returns a model of which every axis divides: fewer key-value heads would lie whole."""
+    return model_of("decoder_only", dtype="bfloat16", num_kv_heads=8)
+
+
+def programs(layout):
+    """Returns both programs of a step, compiled for a layout whose devices need not be there."""
+    model = programmed()
     objective = Objective(model, KNOWN, 0.2)
     how = Step(model, objective, optimizer("adamw", layout), layout, 2)
-    params, state = how.start(init(model, 0))
-    batch = step.put(objective.batch(problems(), np.arange(ROWS)), layout, 2)
-    given = params, batch, None, jax.random.key(0)
-    gradients = step._gradients.lower(*given, how=how).compile().as_text()
-    return gradients, step._update.lower(params, state, params, how=how).compile().as_text()
+
+    def laid_out(tree, where):
+        return jax.tree.map(
+            lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), tree, where
+        )
+
+    params = jax.eval_shape(model.init, jax.random.key(0))
+    params, state = (
+        laid_out(tree, how.placement.like_params(model, tree))
+        for tree in (params, jax.eval_shape(how.optimizer.init, params))
+    )
+    batch = objective.batch(problems(), np.arange(ROWS))
+    batch = {k: x.reshape(2, ROWS // 2, *x.shape[1:]) for k, x in batch.items()}
+    batch = laid_out(batch, layout.rows.shardings(P(None, "batch"), batch))
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    key = laid_out(key, layout.rows.sharding(P(), ()))
+    gradients = step._gradients.lower(params, batch, None, key, how=how).compile()
+    return gradients, step._update.lower(params, state, params, how=how).compile()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mesh", LAYOUTS)
 def test_weights_are_gathered_along_fsdp_alone(mesh):
-    gradients, update = programs(mesh)
-    sizes = {"data": 1, "fsdp": 1, "model": 1, **LAYOUTS[mesh]}
+    check_programs(for_training(LAYOUTS[mesh]))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs libtpu")
+@pytest.mark.parametrize("name", ["v5e:2x2", "v4:2x2x1"])
+@pytest.mark.parametrize("mesh", [{"data": 2, "model": 2}, {"data": 1, "fsdp": 2, "model": 2}])
+def test_the_same_compiled_for_a_tpu(name, mesh):
+    check_programs(for_training(mesh, topology.describe(name).devices))
+
+
+def check_programs(layout):
+    gradients, update = (program.as_text() for program in programs(layout))
+    sizes = {"data": 1, "fsdp": 1, "model": 1, **layout.mesh.shape}
     check_gathers(gradients, sizes)
     assert {c.kind for c in hlo.collectives(update)} <= {"all-reduce"}
     assert all(array.shape == () for c in hlo.collectives(update) for array in c.arrays)
@@ -267,20 +298,25 @@ def test_weights_are_gathered_along_fsdp_alone(mesh):
 
 def check_gathers(text, sizes):
     """Raises AssertionError where weights get to a device that `fsdp` does not ask for."""
-    shapes = jax.tree.leaves(jax.eval_shape(model_of("decoder_only").init, jax.random.key(0)))
-    # Whole along `fsdp`, and cut along the axis that `model` cuts, whichever it is.
-    ways = sizes["model"]
-    parts = {(x.shape[0] // ways, *x.shape[1:]) for x in shapes}
-    parts |= {(*x.shape[:-1], x.shape[-1] // ways) for x in shapes}
+    shapes = jax.tree.leaves(jax.eval_shape(programmed().init, jax.random.key(0)))
+    ways, cut = sizes["model"], sizes["fsdp"]
+
+    def parts(*cuts):  # `model` cuts one axis of a matrix, `fsdp` the other
+        matrices = (x.shape for x in shapes if x.ndim == 2)
+        return {(a // by[0], b // by[1]) for a, b in matrices for by in (cuts, cuts[::-1])}
+
     seen = 0
     for found in hlo.collectives(text):
         if found.kind in ("all-reduce", "reduce-scatter"):  # of activations and gradients
             continue
         for array in found.arrays:
-            if len(array.shape) == 2:  # no activation, [B, S, ...]
-                seen += 1
-                assert found.kind == "all-gather" and found.group == sizes["fsdp"], found
-                assert array.shape in parts, found
-            else:
-                assert array.bytes <= 4 * ROWS * 18 * D, found  # no more than one stream
+            if len(array.shape) != 2:  # an activation, [B, S, ...]: no more than one stream
+                assert array.bytes <= 4 * ROWS * 18 * D, found
+                continue
+            seen += 1
+            if found.kind == "all-gather":
+                assert found.group == cut and array.shape in parts(ways, 1), found
+            else:  # a product that has its weights passed on shard by shard
+                assert found.kind == "collective-permute", found
+                assert array.shape in parts(ways, cut), found
     assert (seen > 0) == (sizes["fsdp"] > 1)
