@@ -5,7 +5,7 @@ import hashlib
 import json
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from speccascade import pairs
@@ -74,6 +74,18 @@ class Backend:
         self._chats[text] = own, opening
         return text
 
+    def _warn(self, contexts: Iterable[str]) -> None:
+        """Tells of contexts that look like conversations and are none that were made here."""
+        special = self.pair.tokenizer.special
+        unknown = (context for context in contexts if context not in self._chats)
+        count = sum(any(name in context for name in special) for context in unknown)
+        if count:
+            _log.warning(
+                "%d contexts spell special tokens, which are read as text; if they are "
+                "conversations of an earlier run, give --cache_requests refresh",
+                count,
+            )
+
     def _prompt(self, context: str) -> list[int]:
         """Returns what the models read of a context."""
         tokenizer = self.pair.tokenizer
@@ -102,6 +114,7 @@ class Backend:
         """
         special = self.pair.tokenizer.special
         own = self.given
+        self._warn(context for context, _ in asked)
         read = [
             requests.read(kwargs, special, own.temperature, own.max_new_tokens)
             for _, kwargs in asked
@@ -173,6 +186,7 @@ class Backend:
           UserError: the setting has none, or a continuation is too long.
         """
         likelihood.target(self.given.setting)
+        self._warn(context for context, _ in asked)
         texts = [self._cut(*self._split(context, following)) for context, following in asked]
         return self._scores(texts)
 

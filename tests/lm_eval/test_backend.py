@@ -80,7 +80,7 @@ def test_a_context_and_what_follows_are_one_text(pair):
     assert text == pytest.approx(empty, abs=1e-4) and text < 0
 
 
-def test_conversations(chatting):
+def test_conversations(chatting, caplog):
     backend = Backend(chatting, read(SPEC))
     tokenizer = chatting.tokenizer
     messages = [{"role": "user", "content": "12 + 7? <|im_end|>"}]
@@ -93,6 +93,10 @@ def test_conversations(chatting):
     assert opened == context + "It is"
     assert backend._prompt(opened) == ids + tokenizer.encode("It is")
     assert backend._split(context, "It is") == (ids, tokenizer.encode("It is"))
+    # A conversation that another process wrote out is a text like any other.
+    Backend(chatting, read(SPEC))._warn([context, "12"])
+    assert "1 contexts spell special tokens, which are read as text" in caplog.text
+    caplog.clear()
 
     whole = backend.generate(asked(GREEDY, [context] * 4))
     # One token more is made to end an answer; its name is one that no text spells.
@@ -109,6 +113,7 @@ def test_conversations(chatting):
     finally:
         del tokenizer.special["\x01"]
     assert cut == [tokenizer.decode(tokens[: at + 1])] * 4
+    assert not caplog.text
 
 
 def test_what_is_too_long_is_cut_at_the_left(pair, caplog):

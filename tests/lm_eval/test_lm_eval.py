@@ -11,7 +11,7 @@ import pytest
 from speccascade import pairs
 from speccascade.lm_eval.arguments import read
 from speccascade.lm_eval.backend import Backend
-from tests import tiny_pair
+from tests import chat_pair, tiny_pair
 
 ROOT = pathlib.Path(__file__).parents[2]
 DOCS = [
@@ -65,8 +65,8 @@ def there(tmp_path_factory):
     return folder
 
 
-def command(there, *more, rule="token_v3", **env):
-    given = f"pair={there / 'pair'},rule={rule},alpha=0.2,draft_length=2"
+def command(there, *more, rule="token_v3", pair="pair", **env):
+    given = f"pair={there / pair},rule={rule},alpha=0.2,draft_length=2"
     line = [sys.executable, "-m", "speccascade.lm_eval", "--model", "speccascade"]
     line += ["--model_args", given, "--include_path", str(there), *more]
     env = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", **env}
@@ -119,6 +119,31 @@ def test_tasks_of_local_files(there):
     (path,) = (there / "out").rglob("results_*.json")
     config = json.loads(path.read_text())["config"]
     assert config["speccascade_setting"] == "token_v3 alpha=0.2 N=2 token T=0"
+
+
+def test_conversations(there):
+    pytest.importorskip("lm_eval.api.model", reason="lm_eval is not installed")
+    pairs.export(chat_pair.make(there / "tokenizer"), str(there / "chat"), {})
+    asked = ("--tasks", "toy_answers,toy_choices", "--apply_chat_template", "--num_fewshot", "0")
+    saved = ("--output_path", str(there / "talk/run.json"), "--log_samples")
+    done = command(there, *asked, *saved, "--batch_size", "8", pair="chat")
+    assert done.returncode == 0, done.stderr
+    own = {"rule": "token_v3", "alpha": 0.2, "draft_length": 2, "pair": "x"}
+    backend = Backend(pairs.load(str(there / "chat")), read(own))
+    contexts = [backend.chat([{"role": "user", "content": doc["question"]}]) for doc in DOCS]
+    answers = backend.generate([(c, {"until": ["\n"], "max_gen_toks": 6}) for c in contexts])
+    (path,) = (there / "talk").glob("samples_toy_answers_*.jsonl")
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [row["resps"] for row in rows] == [[[text]] for text in answers]
+    assert [row["arguments"]["gen_args_0"]["arg_0"] for row in rows] == contexts
+    (path,) = (there / "talk").glob("samples_toy_choices_*.jsonl")
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    for context, doc, row in zip(contexts, DOCS, rows, strict=True):
+        following = [row["arguments"][f"gen_args_{i}"]["arg_1"] for i in range(3)]
+        scored = [value for value, _ in backend.loglikelihood([(context, f) for f in following])]
+        told = [float(resps[0][0]) for resps in row["resps"]]
+        assert told == pytest.approx(scored, abs=1e-4) and len(doc["choices"]) == 3
+    assert "special tokens" not in done.stderr
 
 
 def test_a_users_mistake_is_one_line(there):
