@@ -133,7 +133,7 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> tuple[str, list[str]
             path = os.path.join(folder, f"{name}.jsonl")
             rows, data = text_files.read_journal(path)
             files[setting] = Growing(path, data, check)
-            known[setting] = {row["question_id"]: row for row in rows}
+            known[setting] = {row.get("question_id"): row for row in rows}
         for question in tqdm.tqdm(bench.questions, desc="questions", unit="question"):
             for setting in bench.settings:
                 if question.id in known[setting]:

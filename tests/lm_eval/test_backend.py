@@ -9,22 +9,19 @@ from speccascade.errors import UserError
 from speccascade.lm_eval import requests
 from speccascade.lm_eval.arguments import read
 from speccascade.lm_eval.backend import Backend
-from tests import chat_pair, tiny_pair
+from speccascade.text import load as load_tokenizer
+from tests import chat_pair
+from tests.text import makers
 
 SPEC = {"pair": "x", "rule": "spec", "draft_length": 2}
 # Tests ask four at a time, which end at one character: they share what was compiled.
 GREEDY = {"until": ["\n"], "do_sample": False, "max_gen_toks": 6}
-CONTEXTS = [tiny_pair.PROMPT, "12 + 7 =", tiny_pair.PROMPT[:40], "7 pens and 12"]
+CONTEXTS = ["Ann has 12 pens and buys 7 pens. ", "12 + 7 =", "costs", "7 pens and 12"]
 
 
 @pytest.fixture(scope="module")
-def pair():
-    return tiny_pair.make()
-
-
-@pytest.fixture(scope="module")
-def chatting(tmp_path_factory):
-    return chat_pair.make(tmp_path_factory.mktemp("tokenizer"))
+def pair(tmp_path_factory):
+    return chat_pair.make(tmp_path_factory.mktemp("tokenizer"), context_length=300)
 
 
 def asked(kwargs, contexts=CONTEXTS):
@@ -80,9 +77,23 @@ def test_a_context_and_what_follows_are_one_text(pair):
     assert text == pytest.approx(empty, abs=1e-4) and text < 0
 
 
-def test_conversations(chatting, caplog):
-    backend = Backend(chatting, read(SPEC))
-    tokenizer = chatting.tokenizer
+def test_a_special_token_ends_an_answer(pair):
+    """One token more is made to end an answer; its name is one that no text spells."""
+    how = {"rule": "spec", "draft_length": 2, "stop_strings": "\n"}
+    (first, *_) = speccascade.generate_text(pair, CONTEXTS, max_new_tokens=6, **how)
+    at = next(i for i, token in enumerate(first.tokens) if i and token not in first.tokens[:i])
+    special = pair.tokenizer.special
+    try:
+        special["\x01"] = first.tokens[at]
+        (cut, *_) = Backend(pair, read(SPEC)).generate(asked({**GREEDY, "until": ["\x01"]}))
+    finally:
+        del special["\x01"]
+    assert cut == pair.tokenizer.decode(first.tokens[: at + 1]) != first.text
+
+
+def test_conversations(pair, caplog):
+    backend = Backend(pair, read(SPEC))
+    tokenizer = pair.tokenizer
     messages = [{"role": "user", "content": "12 + 7? <|im_end|>"}]
     context = backend.chat(messages)
     assert context == tokenizer.chat(messages)
@@ -94,26 +105,10 @@ def test_conversations(chatting, caplog):
     assert backend._prompt(opened) == ids + tokenizer.encode("It is")
     assert backend._split(context, "It is") == (ids, tokenizer.encode("It is"))
     # A conversation that another process wrote out is a text like any other.
-    Backend(chatting, read(SPEC))._warn([context, "12"])
-    assert "1 contexts spell special tokens, which are read as text" in caplog.text
-    caplog.clear()
-
-    whole = backend.generate(asked(GREEDY, [context] * 4))
-    # One token more is made to end an answer; its name is one that no text spells.
-    how = {"rule": "spec", "draft_length": 2, "stop_strings": "\n"}
-    user = dataclasses.replace(chatting, chat=True)
-    said = [messages[0]["content"]] * 4
-    chat = speccascade.generate_text(user, said, max_new_tokens=6, **how)
-    assert [answer.text for answer in chat] == whole
-    tokens = chat[0].tokens
-    at = next(i for i, token in enumerate(tokens) if i and token not in tokens[:i])
-    try:
-        tokenizer.special["\x01"] = tokens[at]
-        cut = backend.generate(asked({**GREEDY, "until": ["\x01"]}, [context] * 4))
-    finally:
-        del tokenizer.special["\x01"]
-    assert cut == [tokenizer.decode(tokens[: at + 1])] * 4
+    backend._warn([context, "12"])
     assert not caplog.text
+    Backend(pair, read(SPEC))._warn([context, "12"])
+    assert "1 contexts spell special tokens, which are read as text" in caplog.text
 
 
 def test_what_is_too_long_is_cut_at_the_left(pair, caplog):
@@ -126,9 +121,10 @@ def test_what_is_too_long_is_cut_at_the_left(pair, caplog):
     assert backend._cut(ids, [1, 2]) == (ids[-298:], [1, 2])
 
 
-def test_what_cannot_be(pair):
-    plain = Backend(pair, read(SPEC))
-    with pytest.raises(UserError, match="pair tiny has no chat template; leave out --apply_chat_t"):
+def test_what_cannot_be(pair, tmp_path):
+    tokenizer = load_tokenizer(makers.byte_level(tmp_path, chat_template=None))
+    plain = Backend(dataclasses.replace(pair, tokenizer=tokenizer), read(SPEC))
+    with pytest.raises(UserError, match="pair tiny chat has no chat template; leave out --apply_"):
         plain.chat([{"role": "user", "content": "Hi"}])
     with pytest.raises(UserError, match="max_gen_toks=300 leaves no room for a context; lower it"):
         plain.generate([("Hi", {"max_gen_toks": 300})])
@@ -138,7 +134,7 @@ def test_what_cannot_be(pair):
     for ask in (whole.loglikelihood, whole.loglikelihood_rolling):
         with pytest.raises(UserError, match="has no log-likelihoods"):
             ask([])
-    with pytest.raises(UserError, match="names a drafter that pair tiny has not"):
+    with pytest.raises(UserError, match="names a drafter that pair tiny chat has not"):
         Backend(pair, read({**SPEC, "drafter": "other"}))
     with pytest.raises(UserError, match="nowhere"):
         Backend.load({**SPEC, "pair": "/nowhere"})
