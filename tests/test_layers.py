@@ -41,6 +41,8 @@ ALLOWED = {
     "plan": _ANSWERS,
     "report": (*_ANSWERS, "evaluate"),
     "tuning": (*_ANSWERS, "evaluate", "report"),
+    "spec_bench": (*_ANSWERS, "evaluate", "report"),
+    "lm_eval": (*_ANSWERS, "evaluate", "runtime"),
     "distillation": (*_ANSWERS, "training"),
     "experiment": (*_ANSWERS, "training", "evaluate", "report"),
     "runtime": (*_FILES,),

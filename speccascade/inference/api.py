@@ -83,12 +83,11 @@ def generate_text(
 
 def _completion(engine: Engine, request: Request, setting: Setting, output) -> Completion:
     tokens = output.tokens[: output.num_tokens].tolist()
-    counts = {name: float(value) for name, value in output.stats.by_name().items()}
     return Completion(
         text=engine.text(tokens, request.prompt),
         tokens=tokens,
         statistics={
-            **metrics.rates(counts, setting),
+            **metrics.rates(metrics.counts(output, setting), setting),
             "finished": bool(output.finished),
             "prompt_cut": request.cut,
         },
