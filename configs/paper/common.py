@@ -195,7 +195,8 @@ def fine_tuning(prompt_length: int, max_new_tokens: int) -> dict[str, Any]:
     """
     return {
         "model": {"dtype": "bfloat16"},  # its form is that of the published one
-        "mesh": {"data": -1},  # large models are cut: {"data": 1, "fsdp": -1}
+        # Large models are cut, with data 1 and fsdp -1.
+        "mesh": {"data": -1, "fsdp": 1, "model": 1},
         "train": {
             "seed": 0,
             "num_steps": 20_000,
