@@ -83,7 +83,7 @@ def _sweep(config: ml_collections.ConfigDict, workdir: str, place: str) -> list[
                 "  what a slice can hold, and how fast: scripts/tpu_plan.py with this config",
             ]
     sweep = evaluate.prepare(made, weights=False)
-    told = [*evaluate.describe(sweep, place).splitlines(), evaluate.estimate(sweep, place)]
+    told = [*evaluate.describe(sweep, place).split("\n"), evaluate.estimate(sweep, place)]
     return [f"  {line}" for line in told]
 
 

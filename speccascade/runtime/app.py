@@ -12,7 +12,7 @@ from typing import NoReturn
 from absl import app, flags
 
 from speccascade.errors import UserError
-from speccascade.runtime import compilation_cache
+from speccascade.runtime import command, compilation_cache
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
@@ -94,7 +94,7 @@ def _together() -> Iterator[None]:
 
 def _parse(argv: Sequence[str]) -> list[str]:
     """Returns what is left of `argv` once its flags are read."""
-    argv = _at_home(argv)
+    argv = _where_configs_are(argv)
     flag = next((a for a in argv if a.startswith("--config=")), "--config")
     try:
         rest = flags.FLAGS(argv)
@@ -119,18 +119,29 @@ def _parse(argv: Sequence[str]) -> list[str]:
         _fail(f"{flag} has no field {' '.join(reason.split())}")
 
 
-def _at_home(argv: Sequence[str]) -> list[str]:
-    """Returns `argv` with the home directory in --config=~/..., where no shell puts it."""
+def _where_configs_are(argv: Sequence[str]) -> list[str]:
+    """Returns `argv` with --config=~/... and --config=configs/... as paths that are there."""
     found = list(argv)
     for i, argument in enumerate(found):
         name, equals, value = argument.partition("=")
         if argument == "--":
             break
-        if name in ("--config", "-config") and value.startswith("~"):
-            found[i] = name + equals + os.path.expanduser(value)
-        elif i and found[i - 1] in ("--config", "-config") and argument.startswith("~"):
-            found[i] = os.path.expanduser(argument)
+        if name in ("--config", "-config"):
+            found[i] = name + equals + _config_file(value)
+        elif i and found[i - 1] in ("--config", "-config"):
+            found[i] = _config_file(argument)
     return found
+
+
+def _config_file(value: str) -> str:
+    """Returns FILE or FILE:ARGUMENT with the home directory, where no shell puts it, and with the
+    package's own configs, which a wheel has elsewhere."""
+    value = os.path.expanduser(value)
+    path, colon, rest = value.partition(":")
+    first, slash, name = path.partition("/")
+    if first == "configs" and slash and not os.path.exists(path):
+        path = str(command.folder("configs", "configs") / name)
+    return path + colon + rest
 
 
 def _fail(message: str) -> NoReturn:

@@ -1,0 +1,5 @@
+"""`python -m speccascade COMMAND --flags`."""
+
+from speccascade.runtime.command import main
+
+main()
