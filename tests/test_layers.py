@@ -41,6 +41,8 @@ ALLOWED = {
     "plan": _ANSWERS,
     "report": (*_ANSWERS, "evaluate"),
     "tuning": (*_ANSWERS, "evaluate", "report"),
+    "certify": (*_ANSWERS, "evaluate", "report", "tuning"),
+    "conformance": _METHOD,
     "distillation": (*_ANSWERS, "training"),
     "runtime": (*_FILES,),
     "__init__": ("inference",),  # lazily: the library face

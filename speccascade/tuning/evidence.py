@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
-from jax.scipy.special import betainc
+from scipy.special import stdtr
 
 from speccascade.inference import metrics
 from speccascade.tasks import aggregate
@@ -133,8 +133,7 @@ class SpeedUp:
         """Pairs columns float64 [n], n at least 2; see `metrics.speedup`."""
         columns = [np.asarray(x, np.float64) for x in (ms, tokens, expert_ms, expert_tokens)]
         size = len(columns[0])
-        rest = ~np.eye(size, dtype=bool)
-        others = [np.broadcast_to(x, (size, size))[rest].reshape(size, -1) for x in columns]
+        others = [(x.sum() - x)[:, None] for x in columns]  # the sums without one example each
         each = np.log(metrics.speedup(*others))
         self._error = float(np.sqrt((size - 1) * each.var()))
         self.estimate = float(metrics.speedup(*columns))
@@ -144,7 +143,7 @@ class SpeedUp:
         above = np.log(self.estimate) - np.log(promised)
         if self._error == 0:
             return 0.0 if above > 0 else 1.0
-        return _t_tail(above / self._error * times**0.5, times * self.examples - 1)
+        return float(stdtr(times * self.examples - 1, -above / self._error * times**0.5))
 
     def bound(self, level: float) -> float:
         return _boundary(self.p_value, level, strict=self.estimate * 1e3, lax=self.estimate * 1e-3)
@@ -167,12 +166,6 @@ def wanted(evidence: Evidence, promised: float, level: float) -> int | None:
         if times > 1000:
             return None
     return math.ceil(times * evidence.examples)
-
-
-def _t_tail(t: float, freedom: float) -> float:
-    """Returns P(T > t) of Student's t."""
-    tail = 0.5 * float(betainc(freedom / 2, 0.5, freedom / (freedom + t * t)))
-    return tail if t > 0 else 1 - tail
 
 
 def _boundary(p_value, level: float, strict: float, lax: float) -> float:
