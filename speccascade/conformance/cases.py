@@ -6,6 +6,7 @@ decision would turn over, so that the outcome is the same in any arithmetic.
 """
 
 import dataclasses
+import itertools
 from collections.abc import Iterator
 
 import numpy as np
@@ -13,7 +14,7 @@ import numpy as np
 from speccascade.rules import RULES
 from speccascade.verify import METHODS
 
-SIZE, VOCAB, GRID = 3, 6, 64
+SIZE, VOCAB, PADDING, GRID = 3, 6, 2, 64
 CLEAR = 0.01  # of uniforms from thresholds, and of knobs from values where decisions turn over
 
 # Knobs at which a rule is neither drafter nor expert; the default of every other one.
@@ -74,72 +75,103 @@ def knobs_of(rule: str) -> tuple[dict, dict]:
     return _KNOBS.get(rule, ({}, {}))
 
 
-def candidates(verifier: str, rule: str, which: int, seed: int) -> Iterator[Case]:
-    """Yields cases of a rule without end, for the first that will do."""
-    number = 0
-    while True:
-        key = (seed, METHODS.index(verifier), list(RULES).index(rule), which, number)
-        rng = np.random.default_rng(key)
-        q1, p1 = _random(rng, 2, SIZE + 1)
-        if which % 2:  # as sampled from at another temperature
-            q, p = _sharpened(q1), _sharpened(p1)
-        else:
-            q, p = q1, p1
-        yield _case(f"{verifier}/{rule}/{which}", verifier, rule, which, key, (q, p, q1, p1))
-        number += 1
+def candidates(verifier: str, rule: str, seed: int) -> Iterator[Iterator[Case]]:
+    """Yields, for each case of a rule, cases without end, of which the first that will do is it."""
+    start = (seed, METHODS.index(verifier), list(RULES).index(rule))
+    for which in (0, 1):
+        yield (_random_case(verifier, rule, which, (*start, which, n)) for n in itertools.count())
 
 
-def edges(verifier: str, rule: str, seed: int) -> Iterator[Case]:
-    """Yields the edge cases of a rule."""
-    for number, (what, (q, p), drafted) in enumerate(_edge_tables(seed)):
-        key = (seed, METHODS.index(verifier), list(RULES).index(rule), 100 + number)
-        name = f"{verifier}/{rule}/{what}"
-        yield _case(name, verifier, rule, 0, key, (q, p, q, p), drafted)
-    # A token without target mass is not kept at u = 0 either.
-    one_hot = np.eye(VOCAB)
-    q, p = one_hot[[1, 1, 1, 1]], one_hot[[2, 1, 1, 1]]
-    found = _case(f"{verifier}/{rule}/zero uniform", verifier, rule, 0, (seed, 7), (q, p, q, p))
-    yield dataclasses.replace(found, accept=np.zeros(SIZE), wanted=0)
+def edges(verifier: str, rule: str, seed: int) -> Iterator[Iterator[Case]]:
+    """Yields the edge cases of a rule as `candidates` does."""
+    start = (seed, METHODS.index(verifier), list(RULES).index(rule))
+    for place, (what, drafted) in enumerate(_EDGES.items()):
+        keys = ((*start, 2 + place, n) for n in itertools.count())
+        yield (_edge_case(verifier, rule, what, drafted, key) for key in keys)
 
 
-def _case(name, verifier, rule, which, key, tables, drafted=SIZE) -> Case:
+def _random_case(verifier: str, rule: str, which: int, key: tuple[int, ...]) -> Case:
+    q1, p1 = _random(np.random.default_rng(key), 2)
+    tables = q1, p1, q1, p1
+    if which:  # as sampled from at another temperature
+        tables = _sharpened(q1), _sharpened(p1), q1, p1
+    return _case(verifier, rule, str(which), which, key, tables, SIZE)
+
+
+def _edge_case(verifier, rule, what, drafted, key) -> Case:
+    q, p = _edge_tables(what, np.random.default_rng(key))
+    found = _case(verifier, rule, what, 0, key, (q, p, q, p), drafted)
+    if what == "zero uniform":
+        return dataclasses.replace(found, accept=np.zeros(SIZE), wanted=0)
+    return found
+
+
+def _case(verifier, rule, what, which, key, tables, drafted) -> Case:
     q, p, q1, p1 = (np.array(table) for table in tables)
     rng = np.random.default_rng((*key, 1))
     draft = np.array([rng.choice(len(row), p=row) for row in q[:SIZE]])
     draft[drafted:] = -1
     for table in (q, q1):
         table[drafted + 1 :] = 0
-    knobs = knobs_of(rule)[which % 2]
-    wanted = int(rng.integers(drafted + 1))
     return Case(
-        name, verifier, rule, knobs, draft, drafted, q, p, q1, p1, wanted, (*key, 2)
+        name=f"{verifier}/{rule}/{what}",
+        verifier=verifier,
+        rule=rule,
+        knobs=knobs_of(rule)[which],
+        draft=draft,
+        drafted=drafted,
+        q=q,
+        p=p,
+        q1=q1,
+        p1=p1,
+        wanted=int(rng.integers(drafted + 1)),
+        seed=(*key, 2),
     )
 
 
-def _edge_tables(seed):
-    """Yields (what, (q, p), how many are drafted)."""
-    rng = np.random.default_rng((seed, 99))
-    one_hot = np.eye(VOCAB)
-    q, p = _random(rng, 2, SIZE + 1)
-    half = np.repeat([1, 0], VOCAB // 2)
-    low, high = (_random(rng, 1, SIZE + 1, allowed)[0] for allowed in (half, 1 - half))
-    yield "equal", (p, p), SIZE
-    yield "one-hot, equal", (one_hot[[0, 3, 2, 5]],) * 2, SIZE
-    yield "one-hot, other", (one_hot[[0, 3, 2, 5]], one_hot[[0, 4, 2, 5]]), SIZE
-    yield "one-hot drafts", (one_hot[[0, 3, 2, 5]], p), SIZE
-    yield "one-hot expert", (q, one_hot[p.argmax(-1)]), SIZE
-    yield "no overlap", (low, high), SIZE
-    yield "equal, then not", (np.concatenate([p[:2], q[2:]]), p), SIZE
-    for drafted in range(SIZE):
-        q, p = _random(rng, 2, SIZE + 1)
-        yield f"{drafted} drafted, zero rows", (q, p), drafted
-    q, p = (np.pad(table, ((0, 0), (0, 2))) for table in _random(rng, 2, SIZE + 1))
-    yield "padded ids", (q, p), SIZE - 1
+# The edge cases, and how many tokens are drafted in each.
+_EDGES = {
+    "equal": SIZE,
+    "one-hot, equal": SIZE,
+    "one-hot, other": SIZE,
+    "one-hot drafts": SIZE,
+    "one-hot expert": SIZE,
+    "no overlap": SIZE,
+    "equal, then not": SIZE,
+    "zero uniform": SIZE,  # a token without target mass is not kept at u = 0 either
+    "padded ids": SIZE - 1,
+    **{f"{drafted} drafted, zero rows": drafted for drafted in range(SIZE)},
+}
 
 
-def _random(rng, count, rows, allowed=1) -> list[np.ndarray]:
-    """Returns distributions [rows, V] on the grid, some of their entries zero."""
-    weights = rng.gamma(0.7, size=(count, rows, VOCAB)) * allowed
+def _edge_tables(what: str, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Returns q and p of an edge case."""
+    one_hot, half = np.eye(VOCAB), np.arange(VOCAB) < VOCAB // 2
+    q, p = _random(rng, 2)
+    if what == "equal":
+        return p, p
+    if what == "equal, then not":
+        return np.concatenate([p[:2], q[2:]]), p
+    if what == "one-hot, equal":
+        return one_hot[[0, 3, 2, 5]], one_hot[[0, 3, 2, 5]]
+    if what == "one-hot, other":
+        return one_hot[[0, 3, 2, 5]], one_hot[[0, 4, 2, 5]]
+    if what == "one-hot drafts":
+        return one_hot[[0, 3, 2, 5]], p
+    if what == "one-hot expert":
+        return q, one_hot[p.argmax(-1)]
+    if what == "no overlap":
+        return _random(rng, 1, half)[0], _random(rng, 1, ~half)[0]
+    if what == "zero uniform":
+        return one_hot[[1, 1, 1, 1]], one_hot[[2, 1, 1, 1]]
+    if what == "padded ids":
+        q, p = (np.pad(table, ((0, 0), (0, PADDING))) for table in (q, p))
+    return q, p
+
+
+def _random(rng: np.random.Generator, count: int, allowed: np.ndarray | int = 1) -> list:
+    """Returns distributions [N + 1, V] on the grid, some of their entries zero."""
+    weights = rng.gamma(0.7, size=(count, SIZE + 1, VOCAB)) * allowed
     return [_on_grid(table) for table in weights]
 
 

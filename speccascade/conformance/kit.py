@@ -4,14 +4,21 @@ import json
 import os
 import pathlib
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from speccascade.conformance import check
 from speccascade.conformance.cases import Case, candidates, edges
-from speccascade.conformance.expected import block_of, is_clear, outcome, target, uniforms
+from speccascade.conformance.expected import (
+    CONTINUOUS,
+    block_of,
+    is_clear,
+    outcome,
+    target,
+    uniforms,
+)
 from speccascade.conformance.plain import MISTAKES, RIGHT, Verifier
 from speccascade.inputs import paths
 from speccascade.rules import RULES
@@ -32,31 +39,39 @@ class Vector(NamedTuple):
     row: Row
 
 
-def vectors(seed: int = 0) -> list[Vector]:
-    """Makes all cases: two of every rule and the edges of some, for both verifiers."""
+def vectors(seed: int = 0, rules: Iterable[str] = tuple(RULES)) -> list[Vector]:
+    """Makes the cases: two of each rule and the edges of some rules, for both verifiers."""
     found = []
     for verifier in METHODS:
-        for rule in RULES:
-            found += [_first(candidates(verifier, rule, which, seed)) for which in (0, 1)]
-        for rule in EDGE_RULES:
-            found += [one for case in edges(verifier, rule, seed) if (one := _vector(case))]
+        for rule in rules:
+            found += [_first(cases, _tells) for cases in candidates(verifier, rule, seed)]
+            if rule in EDGE_RULES:
+                found += [_first(cases) for cases in edges(verifier, rule, seed)]
     return found
 
 
-def _first(cases: Iterable[Case]) -> Vector:
-    """Returns the first case that is clear, and whose target is neither model's unless it must."""
+def _first(
+    cases: Iterable[Case], wanted: Callable[[Case, np.ndarray], bool] = lambda case, pi: True
+) -> Vector:
+    """Returns the first case that is clear, and wanted for its target."""
     for case in cases:
         pi = target(case)
-        fixed = RULES[case.rule].knobs == {}
-        other = min(abs(pi - table).max() for table in (case.q, case.p))
-        if (fixed or other > 0.02) and is_clear(case, pi) and (found := _vector(case, pi)):
+        if wanted(case, pi) and is_clear(case, pi) and (found := _vector(case, pi)):
             return found
     raise AssertionError("candidates do not end")
 
 
-def _vector(case: Case, pi: np.ndarray | None = None) -> Vector | None:
-    pi = target(case) if pi is None else pi
-    drawn = uniforms(case, pi)
+def _tells(case: Case, pi: np.ndarray) -> bool:
+    """Returns whether a case tells a rule from either model, and its distributions from others."""
+    others = [case.q, case.p] if RULES[case.rule].knobs else []
+    if not np.array_equal(case.q, case.q1) and case.rule not in CONTINUOUS and others:
+        others.append(_of_sampled(case))
+    return all(abs(pi - other).max() > 0.02 for other in others)
+
+
+def _vector(case: Case, pi: np.ndarray) -> Vector | None:
+    """Returns a case with what must come out; None where no uniforms are clear."""
+    drawn = uniforms(case, pi, list(_mistaken(case, pi).values()))
     if drawn is None:
         return None
     found = outcome(case, pi, *drawn)
@@ -95,6 +110,10 @@ def answer(vector: Vector, verifier: Verifier, pi: np.ndarray) -> Row:
     return {"case": vector.case.name, **told}
 
 
+def _of_sampled(case: Case) -> np.ndarray:
+    return target(case, q1=case.q, p1=case.p)
+
+
 def _swapped(case: Case) -> np.ndarray:
     return target(case, q=case.p, p=case.q, q1=case.p1, p1=case.q1)
 
@@ -102,21 +121,27 @@ def _swapped(case: Case) -> np.ndarray:
 # Mistakes in the rules: what is taken for the target.
 RULE_MISTAKES: dict[str, Callable[[Case], np.ndarray]] = {
     "drafter and expert swapped": _swapped,
-    "confidences of what is sampled from": lambda case: target(case, q1=case.q, p1=case.p),
+    "confidences of what is sampled from": _of_sampled,
     "the other sign of alpha": lambda case: (
         target(case, alpha=-case.knobs["alpha"]) if case.rule in ("opt", "optlog") else target(case)
     ),
 }
 
 
-def wrong_answers(made: list[Vector]) -> Iterator[tuple[str, list[Row]]]:
-    """Yields each mistake with the answers of an engine that makes it."""
-    known = {vector.case.name: target(vector.case) for vector in made}
-    for name, wrong in MISTAKES.items():
-        of = [v for v in made if wrong.method == v.case.verifier]
-        yield name, [answer(v, wrong, known[v.case.name]) for v in of]
-    for name, wrong_target in RULE_MISTAKES.items():
-        yield name, [answer(v, RIGHT[v.case.verifier], wrong_target(v.case)) for v in made]
+def _mistaken(case: Case, pi: np.ndarray) -> dict[str, tuple[Verifier, np.ndarray]]:
+    """Returns each mistake that can be made in a case: a verifier, and what it takes for pi."""
+    own = {name: (wrong, pi) for name, wrong in MISTAKES.items() if wrong.method == case.verifier}
+    rules = {name: (RIGHT[case.verifier], of(case)) for name, of in RULE_MISTAKES.items()}
+    return own | rules
+
+
+def wrong_answers(made: list[Vector]) -> dict[str, list[Row]]:
+    """Returns by mistake the answers of an engine that makes it."""
+    found: dict[str, list[Row]] = {name: [] for name in (*MISTAKES, *RULE_MISTAKES)}
+    for vector in made:
+        for name, wrong in _mistaken(vector.case, target(vector.case)).items():
+            found[name].append(answer(vector, *wrong))
+    return found
 
 
 def write(directory: str, seed: int = 0) -> list[str]:
@@ -139,7 +164,7 @@ def write(directory: str, seed: int = 0) -> list[str]:
             [{"case": vector.case.name, **vector.row["out"]} for vector in made],
         ),
     ]
-    for name, rows in wrong_answers(made):
+    for name, rows in wrong_answers(made).items():
         written.append(_write(folder / "wrong" / f"{_file_name(name)}.jsonl", rows))
     written.append(shutil.copy(check.__file__, folder / "check.py"))
     return [os.fspath(path) for path in written]

@@ -80,7 +80,7 @@ class Verifier:
     def outcome(self, block: Block, accept: np.ndarray, token: float) -> tuple[int, int]:
         """Returns how many tokens are kept and which follows, by inverse CDF."""
         found = zip(accept, self.chances(block), strict=False)
-        kept = self.kept([self.below(uniform, chance) for uniform, chance in found])
+        kept = self.kept([bool(self.below(uniform, chance)) for uniform, chance in found])
         cumulative = np.cumsum(self.after(block, kept))
         return kept, min(int(np.searchsorted(cumulative, token, "right")), len(cumulative) - 1)
 
@@ -187,6 +187,9 @@ class _KeepsWhatWasNotDrafted(Verifier):
 
     def ratio(self, q, pi, p):
         return min(1.0, pi / q) if q > 0 else 1.0
+
+    def distribution(self, weights):
+        return weights / (weights.sum() or 1.0)  # behind the block a rule has no target
 
 
 class _KeepsAtZero(Verifier):

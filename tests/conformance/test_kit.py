@@ -1,28 +1,41 @@
 """The kit: what it holds is right, the real verifier passes, every planted mistake is caught."""
 
+import functools
 import json
 import pathlib
 import shutil
 import subprocess
 import sys
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from speccascade import rules, verify
-from speccascade.conformance import check, kit
+from speccascade import verify
+from speccascade.conformance import check, expected, kit
 from speccascade.conformance.cases import CLEAR, SIZE
 from speccascade.conformance.expected import block_of, target
 from speccascade.conformance.plain import MISTAKES, RIGHT
+from speccascade.rules import RULES
 from tests import rule_oracle, toy_head
 
 OUTCOMES = ("num_accepted", "next_token")
 
 
+@pytest.fixture(
+    scope="module",
+    params=[("spec", "opt", "token_v3", "lenient"), pytest.param(RULES, marks=pytest.mark.slow)],
+    ids=["few", "all"],
+)
+def some(request):
+    """Rules: few of them compile in a second or two."""
+    return tuple(request.param)
+
+
 @pytest.fixture(scope="module")
-def made():
-    return kit.vectors()
+def made(some):
+    return kit.vectors(rules=some)
 
 
 @pytest.fixture(scope="module")
@@ -35,13 +48,13 @@ def folder(made, tmp_path_factory):
     return directory
 
 
-def test_every_rule_and_both_verifiers_are_there(made):
+def test_every_rule_and_both_verifiers_are_there(made, some):
     there = {(v.case.verifier, v.case.rule) for v in made}
-    assert there == {(method, rule) for method in verify.METHODS for rule in rules.RULES}
+    assert there == {(method, rule) for method in verify.METHODS for rule in some}
     names = [v.case.name for v in made]
     assert len(set(names)) == len(names)
     kept = [v.row["out"]["num_accepted"] for v in made if v.case.drafted == SIZE]
-    assert min(kept.count(i) for i in range(SIZE + 1)) > 5
+    assert min(kept.count(i) for i in range(SIZE + 1)) > 2
     assert {v.case.drafted for v in made} == set(range(SIZE + 1))
     assert any(len(v.row["p"][0]) > 6 for v in made)  # padded ids
 
@@ -61,15 +74,20 @@ def test_inputs_are_exact_and_distributions(made):
 def test_targets_are_the_closed_forms_of_the_rules(made):
     for vector in made:
         case = vector.case
-        knobs = {**toy_head.knobs_of(rules.RULES[case.rule]), **case.knobs}
+        knobs = {**toy_head.knobs_of(RULES[case.rule]), **case.knobs}
         if "head" in knobs:
             continue  # its weights are not in the vectors, only what comes of them
         for i, row in enumerate(vector.row["out"]["target"]):
-            tables = (table[i] for table in (case.q, case.p, case.q1, case.p1))
-            pi, _, margin = rule_oracle.oracle(case.rule, knobs, *tables)
+            tables = [table[i] for table in (case.q, case.p, case.q1, case.p1)]
+            pi = rule_oracle.oracle(case.rule, knobs, *tables)[0]
             np.testing.assert_allclose(row, pi, atol=1e-8, err_msg=case.name)
-            if case.rule in rule_oracle.EXACT and case.name[-1].isdigit():
-                assert margin > CLEAR / 2, case.name
+            for name in set(knobs) & {"alpha", "fallback"}:
+                if case.rule in expected.CONTINUOUS:
+                    continue
+                for step in (-0.9 * CLEAR, 0.9 * CLEAR):  # no decision turns over
+                    near = {**knobs, name: knobs[name] + step}
+                    pi = rule_oracle.oracle(case.rule, near, *tables)[0]
+                    np.testing.assert_allclose(row, pi, atol=1e-8, err_msg=case.name)
 
 
 def test_laws_are_those_of_the_plain_verifier_and_of_the_target(made):
@@ -91,15 +109,15 @@ def test_the_outcome_is_the_same_in_float32_and_with_uniforms_that_are_a_little_
         expected = [(v.row["out"]["num_accepted"], v.row["out"]["next_token"]) for v in own]
         for step in (-0.9 * CLEAR, 0.0, 0.9 * CLEAR):
             accept = np.stack([v.accept + step * (v.case.accept is None) for v in own])
-            token = np.array([v.token for v in own])
-            found = verify.verify(
+            token = np.array([v.token for v in own]) + step
+            accept, token = (np.float32(np.clip(u, 0, 0.999)) for u in (accept, token))
+            found = jax.jit(functools.partial(verify.verify, method=method))(
                 None,
                 jnp.asarray(np.stack([v.case.draft for v in own]), jnp.int32),
                 jnp.asarray(np.stack([v.case.q[:-1] for v in own]), jnp.float32),
                 jnp.asarray(pi, jnp.float32),
                 length=jnp.asarray([v.case.drafted for v in own]),
-                method=method,
-                uniforms=verify.Uniforms(jnp.float32(accept), jnp.float32(token + step)),
+                uniforms=verify.Uniforms(accept, token),
             )
             pairs = zip(found.num_accepted.tolist(), found.next_token.tolist(), strict=True)
             assert list(pairs) == expected
