@@ -109,7 +109,8 @@ def _spec_bench(where: str, row: Row) -> list[Sample]:
         raise UserError(f"choices={plain_text.show(choices)} must be a list of answers")
     found = []
     for place, choice in enumerate(choices):
-        choice = values.section(f"choices[{place}]", choice, ["turns"])
+        if not isinstance(choice, dict) or "turns" not in choice:
+            raise UserError(f"choices[{place}] has no turns")
         found.append(
             Sample(
                 where,
@@ -158,7 +159,7 @@ def harness_filter(row: Row) -> str:
 
 
 def _kept(where: str, row: Row) -> list[Sample]:
-    counts = values.section("counts", row["counts"])
+    counts = row["counts"]
     return [
         Sample(
             where,
@@ -210,7 +211,7 @@ FORMS = (
     Form(
         "answers that a workdir keeps",
         ("id", "prompt", "text", "counts"),
-        lambda row: hasattr(row["counts"], "keys"),
+        lambda row: isinstance(row["counts"], dict),
         _kept,
     ),
     Form("plain JSON lines", ("id",), lambda row: True, _plain),

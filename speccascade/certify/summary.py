@@ -72,11 +72,11 @@ class _Words:
         loss, most = self._figure(verdict.loss), self._figure(verdict.kept.bound)
         said = {
             KEPT: f"loses at most {self._promised:g} with {self._percent} confidence: its loss is "
-            f"{loss}, and at most {most} could have been promised",
+            f"{loss}, and {most} could have been promised",
             WORSE: f"is worse: its loss is {loss}, with {self._percent} confidence at least "
             f"{self._figure(-verdict.worse.bound)}",
             UNTOLD: f"is not told apart at this sample size (n = {size}): its loss is {loss}, and "
-            f"may be {most}",
+            f"may be as much as {most}",
             UNTESTED: f"was not tested, as one before it failed: its loss is {loss}",
         }[verdict.outcome]
         return (
@@ -136,7 +136,8 @@ def _notes(
     if scoring.aggregate == "mean":
         notes.append(f"{paired}. Means are tested by betting: valid at any number of prompts.")
     else:
-        notes.append(f"{paired}. {scoring.aggregate} is tested by the bootstrap: approximate.")
+        test = "tested by a jackknifed t-test: approximate"
+        notes.append(f"{paired}. {scoring.aggregate} is {test}.")
     if any(verdict.speed for verdict in verdicts):
         notes.append(
             "Speed-ups are of all answers together, with a jackknifed t-interval over prompts, "

@@ -21,8 +21,8 @@ from speccascade.tuning.sequences import Certified, certify
 
 KEPT, WORSE, UNTOLD, UNTESTED = "kept", "worse", "not told apart", "not tested"
 
-# The bootstrap knows too little of the tails of fewer.
-LEAST_OF_CORPUS = 30
+# A t-test knows too little of the tails of fewer.
+LEAST_OF_CORPUS = 50
 
 
 @dataclasses.dataclass(frozen=True)

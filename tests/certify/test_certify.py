@@ -164,7 +164,7 @@ def test_final_numbers_of_worked_and_of_plain_references(tmp_path):
 def test_bleu_is_that_of_all_answers_together(tmp_path):
     rng = np.random.default_rng(0)
     words = np.array("the quick brown fox jumps over a lazy dog today".split())
-    own = [" ".join(rng.permutation(words)) for _ in range(40)]
+    own = [" ".join(rng.permutation(words)) for _ in range(60)]
     worse = [text.replace("quick brown", "slow red").replace("over a", "on") for text in own]
     references = files.write(
         tmp_path / "r.jsonl", [{"id": i, "answers": text} for i, text in enumerate(own)]
@@ -175,7 +175,7 @@ def test_bleu_is_that_of_all_answers_together(tmp_path):
     statistics = [overlap.bleu_statistics(a, b) for a, b in zip(worse, own, strict=True)]
     expected = aggregate.bleu(np.array(statistics))
     assert rows_of(text)["one"][1] == f"{expected:.1f}" and rows_of(text)["base"][1] == "100.0"
-    assert "bleu is tested by the bootstrap" in text
+    assert "bleu is tested by a jackknifed t-test" in text
 
 
 def test_the_share_of_texts_that_differ(tmp_path):

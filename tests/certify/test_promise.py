@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from speccascade.certify.verdict import KEPT, WORSE, judge
-from speccascade.tuning import evidence
 from tests.certify import simulated
 from tests.certify.simulated import BLEU, MEAN, allowed, errors, measured
 
@@ -44,17 +43,15 @@ def check(name, repetitions, error=0.05):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_what_is_said_is_true_as_often_as_it_is_said_to_be(name, monkeypatch):
-    monkeypatch.setattr(evidence, "RESAMPLES", 399)
-    check(name, 60)
+def test_what_is_said_is_true_as_often_as_it_is_said_to_be(name):
+    check(name, 100)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
-def test_what_is_said_is_true_in_many_more_repetitions(name, monkeypatch):
-    monkeypatch.setattr(evidence, "RESAMPLES", 1999)
+def test_what_is_said_is_true_in_many_more_repetitions(name):
     found = check(name, 2000)
-    if CASES[name][3] is BLEU:  # and no rarer: the bootstrap does not hide behind wide bounds
+    if CASES[name][3] is BLEU:  # and no rarer: the test does not hide behind wide bounds
         assert found["kept"] > 0.02
 
 
@@ -74,9 +71,8 @@ def test_answers_are_not_resampled_where_prompts_are_drawn():
     assert honest <= allowed(0.05, repetitions) < greedy
 
 
-def test_of_many_settings_none_is_certified_by_chance(monkeypatch):
+def test_of_many_settings_none_is_certified_by_chance():
     """And where each is tested as if it were alone, more often than allowed one is."""
-    monkeypatch.setattr(evidence, "RESAMPLES", 399)
     repetitions, loss = 40, simulated.bleu_loss(0.65, 0.6)
     together = alone = 0
     for i in range(repetitions):

@@ -117,7 +117,7 @@ GOOD = {"id": 1, "text": "x"}
         ([files.spec_bench(1, ["x"])] * 2, "\n", "has 1 ids twice: 1;"),
         ([files.harness(1, "x", 1.0)] * 2, "\n", "has 1 ids twice: 1;"),
         ([{**files.spec_bench(1, ["x"]), "choices": []}], "\n", "choices=.* must be a list"),
-        ([{"question_id": 1, "choices": [{"index": 0}]}], "\n", r"the config lacks|lacks .*turns"),
+        ([{"question_id": 1, "choices": [{"index": 0}]}], "\n", r"choices\[0\] has no turns"),
     ],
 )
 def test_files_that_cannot_be_read(rows, end, message, tmp_path):
