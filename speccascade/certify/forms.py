@@ -159,6 +159,7 @@ def harness_filter(row: Row) -> str:
 
 
 def _kept(where: str, row: Row) -> list[Sample]:
+    # Its seconds are a share of a batch's: no time of its own.
     counts = row["counts"]
     return [
         Sample(
@@ -166,7 +167,6 @@ def _kept(where: str, row: Row) -> list[Sample]:
             _id(row, "id"),
             text=_text(row, "text"),
             tokens=_count(row),
-            seconds=_number(row, "seconds"),
             emitted=_number(counts, "emitted"),
             passes=_number(counts, "expert_calls") or None,
         )
