@@ -28,6 +28,10 @@ CASES = {
     "BLEU, no loss": (
         120, 0.0, lambda rng: [simulated.statistics(rng, 120, 0.6) for _ in range(2)], BLEU,
     ),
+    "BLEU, few prompts": (
+        50, simulated.bleu_loss(0.65, 0.6),
+        lambda rng: [simulated.statistics(rng, 50, m) for m in (0.65, 0.6)], BLEU,
+    ),
     "BLEU, a large loss": (
         120, simulated.bleu_loss(0.65, 0.5),
         lambda rng: [simulated.statistics(rng, 120, m) for m in (0.65, 0.5)], BLEU,
