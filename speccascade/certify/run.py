@@ -1,8 +1,9 @@
 """Behind `scripts/certify.py`: from what is named on the command line to a text."""
 
 import dataclasses
+import functools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from speccascade.certify import reading, scoring, summary, workdirs
 from speccascade.certify.measured import Measured, aligned, by_prompt
@@ -58,7 +59,8 @@ def certify(before: str, afters: Sequence[str], options: Options) -> str:
       UserError: something cannot be read, scored or aligned, or tells nothing.
     """
     _check(options)
-    sources = [_Source(source, options) for source in (before, *afters)]
+    workdir = functools.cache(lambda path: workdirs.read(path, options.split))
+    sources = [_Source(source, options.filter, workdir) for source in (before, *afters)]
     how = _scoring(sources, options)
     MaxQualityLoss(options.max_quality_loss, how.full_score)  # a loss that may be promised
     first, *others = sources
@@ -99,16 +101,16 @@ class _Source:
       workdir: None for files.
     """
 
-    def __init__(self, source: str, options: Options):
+    def __init__(self, source: str, filter_name: str | None, read: Callable[[str], Workdir]):
         found = workdirs.split_source(source)
         self.answers: Answers | None = None
         self.workdir: Workdir | None = None
         self._words = ""
         if found is None:
-            self.answers = reading.read(source, options.filter)
+            self.answers = reading.read(source, filter_name)
         else:
             path, self._words = found
-            self.workdir = workdirs.read(path, options.split)
+            self.workdir = read(path)
 
     def before(self, how: Scoring) -> tuple[Measured, Setting | None]:
         """Returns what is compared with, and of a workdir which setting it is."""

@@ -102,6 +102,7 @@ def test_laws_are_those_of_the_plain_verifier_and_of_the_target(made):
         assert told == (out["num_accepted"], out["next_token"]), vector.case.name
 
 
+@pytest.mark.slow
 def test_the_outcome_is_the_same_in_float32_and_with_uniforms_that_are_a_little_off(made):
     for method in verify.METHODS:
         own = [v for v in made if v.case.verifier == method and len(v.case.p[0]) == 6]
