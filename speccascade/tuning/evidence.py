@@ -5,7 +5,6 @@ of the task; every test is paired, a setting's examples with the expert's own an
 """
 
 import math
-from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
@@ -13,6 +12,8 @@ from scipy.special import stdtr, stdtrit
 
 from speccascade.inference import metrics
 from speccascade.tasks import aggregate
+
+_UNSEEN = 3  # examples of what was never met
 
 # Shares of the most that can be bet, dense at both ends (the arcsine law of universal portfolios).
 _BETS = np.sin(np.pi * (np.arange(64) + 0.5) / 128) ** 2
@@ -87,33 +88,51 @@ class MeanLoss:
 class CorpusLoss:
     """The expert's corpus score less a setting's: a t-test, jackknifed. Approximate.
 
-    In simulations of BLEU over 50 examples it passes 5.7 to 7.2 % of broken promises at the level
-    of 5 %; the percentile bootstrap passes 6.7 to 7.9 %.
+    What differs in few examples may not show in these: answers that are rarely lost, and then
+    wholly. What was met in none of n has a share of up to 3 / n, at 95 %; so the test sees three
+    more examples in which the setting's answer is worth nothing. Without them it passes broken
+    promises of rare losses in most cases, and so does the bootstrap.
     """
 
-    def __init__(
-        self,
-        scores: np.ndarray,
-        expert_scores: np.ndarray,
-        statistic: Callable[[np.ndarray], np.ndarray],
-    ):
-        """Pairs statistics float64 [n, k] with the expert's; `statistic` depends on sums alone."""
+    def __init__(self, scores: np.ndarray, expert_scores: np.ndarray, name: str):
+        """Pairs statistics float64 [n, k] with the expert's.
 
-        def loss(*sums):
-            expert, own = (statistic(x[..., None, :]) for x in sums)
-            return expert - own
-
-        both = expert_scores, scores
-        self.estimate = float(loss(*(x.sum(0) for x in both)))
+        Args:
+          scores: of the setting.
+          expert_scores: of the expert.
+          name: of the aggregate, which depends on the statistics' sums alone.
+        """
+        self._both = np.stack([expert_scores, scores])
+        unseen = self._both.mean(1)
+        unseen[1] = aggregate.worthless(name)(unseen[1])
+        self._unseen = unseen[:, None]
+        self._statistic = aggregate.statistic(name)
+        self.estimate = float(self._loss(self._both.sum(1, keepdims=True))[0])
         self.examples = len(scores)
-        self._error = _jackknifed(loss(*(x.sum(0) - x for x in both)))
+
+    def _loss(self, sums: np.ndarray) -> np.ndarray:
+        """Returns the loss [m] of sums [2, m, k] of the expert and the setting."""
+        expert, own = self._statistic(sums[..., None, :])
+        return expert - own
+
+    def _tested(self, times: float) -> tuple[float, float, float]:
+        """Returns the loss, its standard error and the number of examples, unseen ones included."""
+        total = times * self._both.sum(1, keepdims=True) + _UNSEEN * self._unseen
+        estimate = float(self._loss(total)[0])
+        moved = self._loss(total - np.concatenate([self._both, self._unseen], 1)) - estimate
+        weight = np.append(np.full(self.examples, times), _UNSEEN)
+        size = weight.sum()
+        spread = weight @ (moved - weight @ moved / size) ** 2
+        return estimate, float(np.sqrt((size - 1) / size * spread)), size
 
     def p_value(self, promised: float, times: float = 1.0) -> float:
-        return _t_test(promised - self.estimate, self._error, times, self.examples)
+        estimate, error, size = self._tested(times)
+        return _t_test(promised - estimate, error, size)
 
     def bound(self, level: float) -> float:
-        beyond = -stdtrit(self.examples - 1, level) * self._error
-        return float(np.nextafter(self.estimate + beyond * (1 + 1e-9), np.inf))
+        estimate, error, size = self._tested(1.0)
+        beyond = -stdtrit(size - 1, level) * error
+        return float(np.nextafter(estimate + beyond * (1 + 1e-9), np.inf))
 
 
 class SpeedUp:
@@ -127,13 +146,13 @@ class SpeedUp:
         """Pairs columns float64 [n], n at least 2; see `metrics.speedup`."""
         columns = [np.asarray(x, np.float64) for x in (ms, tokens, expert_ms, expert_tokens)]
         others = [(x.sum() - x)[:, None] for x in columns]  # the sums without one example each
-        self._error = _jackknifed(np.log(metrics.speedup(*others)))
-        self.estimate = float(metrics.speedup(*columns))
         self.examples = len(columns[0])
+        self._error = float(np.sqrt((self.examples - 1) * np.log(metrics.speedup(*others)).var()))
+        self.estimate = float(metrics.speedup(*columns))
 
     def p_value(self, promised: float, times: float = 1.0) -> float:
         above = np.log(self.estimate) - np.log(promised)
-        return _t_test(above, self._error, times, self.examples)
+        return _t_test(above, self._error / times**0.5, times * self.examples)
 
     def bound(self, level: float) -> float:
         return _boundary(self.p_value, level, strict=self.estimate * 1e3, lax=self.estimate * 1e-3)
@@ -145,7 +164,7 @@ def quality_loss(
     """Returns the evidence on the loss of a quality that `tasks.aggregate` calls `name`."""
     if name == "mean":
         return MeanLoss(scores, expert_scores, full_score)
-    return CorpusLoss(scores, expert_scores, aggregate.statistic(name))
+    return CorpusLoss(scores, expert_scores, name)
 
 
 def wanted(evidence: Evidence, promised: float, level: float) -> int | None:
@@ -158,16 +177,11 @@ def wanted(evidence: Evidence, promised: float, level: float) -> int | None:
     return math.ceil(times * evidence.examples)
 
 
-def _jackknifed(without_one: np.ndarray) -> float:
-    """Returns the standard error of a figure from its values [n] without an example each."""
-    return float(np.sqrt((len(without_one) - 1) * without_one.var()))
-
-
-def _t_test(above: float, error: float, times: float, examples: int) -> float:
+def _t_test(above: float, error: float, examples: float) -> float:
     """Returns the p-value of a figure that is so far above what is promised."""
     if error == 0:
         return 0.0 if above > 0 else 1.0
-    return float(stdtr(times * examples - 1, -above / error * times**0.5))
+    return float(stdtr(examples - 1, -above / error))
 
 
 def _boundary(p_value, level: float, strict: float, lax: float) -> float:

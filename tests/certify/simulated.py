@@ -64,6 +64,19 @@ def bleu_loss(before, after, size=400_000):
     return float(one - other)
 
 
+def rarely_lost(rng, prompts, matches, rate):
+    """Returns the same answers twice, but for a share that have no word right."""
+    before = statistics(rng, prompts, matches)
+    lost = rng.uniform(size=prompts) < rate
+    return before, np.where(lost[:, None], aggregate.without_matches(before), before)
+
+
+def rare_bleu_loss(matches, rate, size=400_000):
+    """Returns what `rarely_lost` loses, of very many sentences."""
+    before, after = rarely_lost(np.random.default_rng(98), size, matches, rate)
+    return float(aggregate.bleu(before) - aggregate.bleu(after))
+
+
 def allowed(share, repetitions):
     """Returns a share of errors with three standard errors on top."""
     return share + 3 * math.sqrt(share * (1 - share) / repetitions)
