@@ -136,8 +136,10 @@ def _notes(
     if scoring.aggregate == "mean":
         notes.append(f"{paired}. Means are tested by betting: valid at any number of prompts.")
     else:
-        test = "tested by a jackknifed t-test: approximate"
-        notes.append(f"{paired}. {scoring.aggregate} is {test}.")
+        notes.append(
+            f"{paired}. {scoring.aggregate} is tested by a jackknifed t-test that reckons with "
+            "losses too rare to be met here: approximate."
+        )
     if any(verdict.speed for verdict in verdicts):
         notes.append(
             "Speed-ups are of all answers together, with a jackknifed t-interval over prompts, "
