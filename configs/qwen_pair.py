@@ -23,7 +23,7 @@ def get_config(sources: str = QWEN) -> ml_collections.ConfigDict:
     if not comma or not drafter or not expert:
         raise UserError(f"{sources!r} must be DRAFTER,EXPERT")
     config = ml_collections.ConfigDict()
-    config.task = {"name": "questions", "path": "configs/questions.jsonl"}
+    config.task = {"name": "questions", "path": "configs/code_questions.jsonl"}
     config.pair = {"drafter": drafter, "expert": expert, "dtype": "bfloat16", "chat": True}
     config.benchmark = {
         "settings": product(rule="spec", draft_length=(2, 4))

@@ -2,6 +2,7 @@
 
 python scripts/benchmark.py --config=configs/synthetic.py:float32
 python scripts/benchmark.py --config=configs/synthetic.py:bfloat16
+python scripts/benchmark.py --config=configs/synthetic.py:bfloat16,spec --peer=transformers
 """
 
 from typing import Any
@@ -28,11 +29,12 @@ def every_rule(**common: Any) -> tuple[dict[str, Any], ...]:
 
 
 def get_config(arg: str = "float32") -> ml_collections.ConfigDict:
-    """`arg` is the dtype of both models: float32 or bfloat16."""
-    if arg not in ("float32", "bfloat16"):
-        raise UserError(f"unknown dtype {arg!r}; choose float32 or bfloat16")
+    """`arg` is the dtype of both models, float32 or bfloat16; with ",spec" no other rule runs."""
+    dtype, _, only = arg.partition(",")
+    if dtype not in ("float32", "bfloat16") or only not in ("", "spec"):
+        raise UserError(f"unknown {arg!r}; choose float32 or bfloat16, and where wanted ,spec")
     config = ml_collections.ConfigDict()
-    common = {"family": "decoder_only", "vocab_size": 32_000, "dtype": arg, "param_dtype": arg}
+    common = {"family": "decoder_only", "vocab_size": 32_000, "dtype": dtype, "param_dtype": dtype}
     config.synthetic = {
         "prompt_length": 32,
         "expert": {
@@ -55,7 +57,8 @@ def get_config(arg: str = "float32") -> ml_collections.ConfigDict:
         },
     }
     settings = product(rule="spec", draft_length=(2, 4, 6), agreement=(0.8, 1.0))
-    settings += every_rule(draft_length=4, agreement=0.8)
+    if not only:
+        settings += every_rule(draft_length=4, agreement=0.8)
     config.benchmark = {
         "settings": settings,
         "batch_sizes": (1, 8),

@@ -37,7 +37,7 @@ def main(argv):
     if _READ_WEIGHTS.value:
         kept_hashes.forget()
     if _DRY_RUN.value:
-        sweep = run.prepare(_CONFIG.value)
+        sweep = run.prepare(_CONFIG.value, weights=_PROBE.value)
         described = run.describe(sweep, _WORKDIR.value)
         for line in (described, run.estimate(sweep, _WORKDIR.value, _PROBE.value)):
             if hosts.is_first():

@@ -7,6 +7,10 @@ Several workdirs (--workdir=A --workdir=B) stand in one table, aligned by settin
 and two settings as the tables write them, it shows where their answers differ:
 
     --answers --left="spec N=4 T=0" --right="token_v3 alpha=0.3 N=4 T=0"
+
+The names that others use are columns to ask for, see docs/report.md:
+
+    --columns=acceptance_length,acceptance_of_drafted,acceptance_by_position,time_to_first_token
 """
 
 from absl import flags
@@ -16,6 +20,9 @@ from speccascade.runtime import app
 _WORKDIR = flags.DEFINE_multi_string("workdir", None, "The workdir of scripts/evaluate.py.")
 _ONLY_NEWEST = flags.DEFINE_bool(
     "only_newest", False, "Leave rows of another edition out, where they would be marked."
+)
+_COLUMNS = flags.DEFINE_list(
+    "columns", [], "Further columns of the tables; settings.csv has all, see docs/report.md."
 )
 _ANSWERS = flags.DEFINE_bool("answers", False, "Show where the answers of two settings differ.")
 _LEFT = flags.DEFINE_string("left", None, "With --answers: a setting, or words that tell it.")
@@ -37,9 +44,9 @@ def main(argv):
         print(compare_answers(first, _LEFT.value, _RIGHT.value, _SPLIT.value, _LIMIT.value))
         return
     if more:
-        table, paths = report_beside(_WORKDIR.value, _ONLY_NEWEST.value)
+        table, paths = report_beside(_WORKDIR.value, _ONLY_NEWEST.value, _COLUMNS.value)
     else:
-        table, paths = report(first, _ONLY_NEWEST.value)
+        table, paths = report(first, _ONLY_NEWEST.value, _COLUMNS.value)
     print(table)
     print("\n".join(paths))
 

@@ -1,7 +1,7 @@
 """Plans a pair on a TPU slice that is not there: what fits, what it exchanges, how fast it can be.
 
     pip install -r requirements-tpu.txt
-    python scripts/tpu_plan.py --config=configs/gemma2_2b_27b.py --topology=v5e:4x4
+    python scripts/tpu_plan.py --config=configs/paper/gemma2_2b_27b.py --topology=v5e:4x4
 
 Needs the compiler for TPUs, but neither a TPU nor the weights. The programs that would run, one
 that reads the prompts and the decode loop, are compiled for the slice with the shapes of weights
@@ -23,7 +23,7 @@ from ml_collections import config_flags
 
 from speccascade.runtime import app
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "The pair; see configs/gemma2_2b_9b.py.")
+_CONFIG = config_flags.DEFINE_config_file("config", None, "The pair; see configs/paper/.")
 _TOPOLOGY = flags.DEFINE_string(
     "topology",
     None,

@@ -11,14 +11,17 @@ from speccascade.runtime import app
 _CONFIG = config_flags.DEFINE_config_file("config", None, "What to train; see configs/.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where checkpoints and metrics go.")
 flags.mark_flags_as_required(["config", "workdir"])
+app.define_distributed()
 
 
 def main(argv):
     del argv
+    from speccascade.sharding import hosts
     from speccascade.training import loop
 
     figures = loop.train(_CONFIG.value, _WORKDIR.value)
-    print(", ".join(f"{name} {value:.4f}" for name, value in figures.items()))
+    if hosts.is_first():
+        print(", ".join(f"{name} {value:.4f}" for name, value in figures.items()))
 
 
 if __name__ == "__main__":

@@ -41,9 +41,12 @@ ALLOWED = {
     "plan": _ANSWERS,
     "report": (*_ANSWERS, "evaluate"),
     "tuning": (*_ANSWERS, "evaluate", "report"),
+    "spec_bench": (*_ANSWERS, "evaluate", "report"),
+    "lm_eval": (*_ANSWERS, "evaluate", "runtime"),
     "certify": (*_ANSWERS, "evaluate", "report", "tuning"),
     "conformance": _METHOD,
     "distillation": (*_ANSWERS, "training"),
+    "experiment": (*_ANSWERS, "training", "evaluate", "report"),
     "runtime": (*_FILES,),
     "__init__": ("inference",),  # lazily: the library face
     "generate": ("inference",),  # its old name

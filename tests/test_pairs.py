@@ -8,11 +8,9 @@ import jax
 import numpy as np
 import pytest
 
-from speccascade import models, pairs, sharding, text
+from speccascade import models, pairs, text
 from speccascade.errors import UserError
 from speccascade.inference.api import generate_text
-from speccascade.inference.engine import Engine
-from speccascade.inference.reading import setting
 from speccascade.training import loop
 from speccascade.workdir import checkpoints, files
 from tests import tiny_pair
@@ -267,6 +265,33 @@ def test_three_models_are_a_pair_with_a_middle(pair, tmp_path):
     assert len(hashes) == 3
 
 
+def test_a_pair_names_its_drafters(pair, tmp_path):
+    tokenizer, size = pair.tokenizer, pair.tokenizer.vocab_size
+    roles = ("expert", "drafter", "middle")
+    source = {role: write_workdir(tmp_path, role, size, tokenizer) for role in roles}
+    cascade = {"middle_rule": "token_v3", "middle_alpha": 0.3, "middle_draft_length": 1}
+    named = {
+        "small": source["drafter"],
+        "mid": source["middle"],
+        "ngrams": {"drafter": "lookup", "max_ngram": 2},
+        "deep": {"drafter": "small", "middle": "mid", **cascade},
+    }
+    sources = {"drafter": source["drafter"], "expert": source["expert"]}
+    loaded = pairs.load({**sources, "drafters": named})
+    assert loaded.roles == ("drafter", "expert", "mid", "small")
+    assert loaded.named_drafters == {name: named[name] for name in ("ngrams", "deep")}
+    how = {"max_new_tokens": 4, "rule": "token_v3", "alpha": 0.3, "draft_length": 2}
+    found, spelled_out = (
+        generate_text(loaded, ["How many?"], **how, **own)
+        for own in ({"drafter": "deep"}, named["deep"])
+    )
+    assert found == spelled_out and found[0].statistics["middle_calls"] > 0
+    with pytest.raises(UserError, match="has lookup, which has a place of its own; rename it"):
+        pairs.load({**sources, "drafters": {"lookup": named["ngrams"]}})
+    with pytest.raises(UserError, match="{NAME: SOURCE or fields of a setting, ...}"):
+        pairs.load({**sources, "drafters": ["ngrams"]})
+
+
 def test_a_model_of_a_pair_is_a_source(pair, tmp_path):
     whole = str(tmp_path / "whole")
     pairs.export(pair, whole, {"drafter": {"steps": 7}})
@@ -318,16 +343,6 @@ def test_a_middle_model_of_another_vocabulary_is_refused(pair, tmp_path):
 
 
 ROUNDS = {"middle_draft_length": 2}
-
-
-def test_three_models_on_a_mesh_are_refused():
-    layout = sharding.from_config({"data": -1})
-    three = tiny_pair.make(roles=tiny_pair.MIDDLE).laid_out(layout)
-    chosen = setting({"rule": "spec", "draft_length": 2, "middle_rule": "spec", **ROUNDS})
-    engine = Engine.build(three, [[5]], 4)
-    with pytest.raises(UserError, match="decode on one device; leave out the mesh"):
-        engine.check(chosen)
-    engine.check(setting({"rule": "spec", "draft_length": 2}))  # by two of them
 
 
 def test_chat(tmp_path):

@@ -191,7 +191,7 @@ def test_both_pass_the_expert_as_often(hugging_face):
     for agreement in (0.0, 0.6, 1.0):
         given = {"rule": "spec", "draft_length": 3, "agreement": agreement}
         for ready, request in zip(
-            decoding.prepare(subject, case(given, True), 1, 3), subject.requests, strict=True
+            decoding.prepare(subject, case(given, True, {}), 1, 3), subject.requests, strict=True
         ):
             call = ready.timed(24)
             call.warm()
@@ -205,7 +205,7 @@ def same_answers(subject, hugging_face, given, agreement=None):
     """Asserts that both write the same answers by speculative decoding, and returns them."""
     other = hugging_face.HuggingFace(subject.models, subject.params, subject.stop_table)
     calls = decoding.prepare_with_prompts(
-        subject, case(given, agreement is not None), len(subject.requests)
+        subject, case(given, agreement is not None, {}), len(subject.requests)
     )
     answers = []
     for request, at in zip(subject.requests, calls, strict=True):

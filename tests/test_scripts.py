@@ -245,8 +245,10 @@ def imported(paths):
 
 
 def test_everything_imported_is_pinned():
-    peer = ROOT / "speccascade/benchmark/hugging_face.py"  # alone has packages of its own
-    files = set((ROOT / "speccascade").rglob("*.py")) - {peer}
+    # These alone have packages of their own.
+    peer = ROOT / "speccascade/benchmark/hugging_face.py"
+    harness = {ROOT / "speccascade/lm_eval" / name for name in ("model.py", "__main__.py")}
+    files = set((ROOT / "speccascade").rglob("*.py")) - {peer} - harness
     distributions = importlib.metadata.packages_distributions()
     pins = pinned("requirements.txt")
     for name in imported(files):
@@ -255,6 +257,7 @@ def test_everything_imported_is_pinned():
     own = pinned("requirements-peers.txt")
     assert own == {"torch", "transformers"}
     assert imported([peer]) <= pins | own
+    assert imported(harness) == pinned("requirements-lm-eval.txt")
 
 
 def test_pyproject_depends_on_what_is_pinned():

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 import jax
 import ml_collections
 
+from speccascade import pairs
 from speccascade.benchmark import clock, comparison, decoding, steps, table
 from speccascade.benchmark import peer as peers
 from speccascade.benchmark.progress import Progress
@@ -76,7 +77,8 @@ def read_cases(config: ml_collections.ConfigDict) -> list[Case]:
     if not values.number("benchmark.minutes", section["minutes"]) > 0:
         raise UserError(f"benchmark.minutes={section['minutes']} must be above 0")
     entries = entries_of("benchmark.settings", section["settings"])
-    cases = [case(entry, "synthetic" in config) for entry in entries]
+    named = {} if "synthetic" in config else pairs.named_drafters(config.get("pair", ""))
+    cases = [case(entry, "synthetic" in config, named) for entry in entries]
     temperatures = {c.setting.temperature for c in cases}
     if len(temperatures) != 1:
         raise UserError(

@@ -14,7 +14,7 @@ from speccascade.benchmark import synthetic
 from speccascade.errors import UserError
 from speccascade.inference.drafting.lookup import ByLookup
 from speccascade.inference.engine import Engine, Request
-from speccascade.inference.reading import setting
+from speccascade.inference.reading import Named, setting
 from speccascade.inference.setting import ByModel, Setting
 from speccascade.inputs import values
 from speccascade.models.interface import Model, Params
@@ -131,17 +131,18 @@ def _synthetic(section: ml_collections.ConfigDict, room: int, num_prompts: int) 
     )
 
 
-def case(entry: Mapping[str, Any], has_agreement: bool) -> Case:
+def case(entry: Mapping[str, Any], has_agreement: bool, named: Named) -> Case:
     """Reads an entry of `config.benchmark.settings`, which is one of an evaluation's.
 
     For a synthetic pair it also has `agreement`, the probability that drafter and expert agree.
+    `named` are the pair's drafters that are no model, see `pairs.named_drafters`.
 
     Raises:
       UserError: the entry is not as it must be.
     """
     fields = dict(entry)
     agreement = fields.pop("agreement", None) if has_agreement else None
-    read = setting(fields)
+    read = setting(fields, named)
     if not read.method.in_blocks:
         raise UserError(f"benchmark.settings has {read.method}; it takes rules only")
     if read.drafting != ByModel() and not isinstance(read.drafting, ByLookup):

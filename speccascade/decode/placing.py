@@ -33,10 +33,10 @@ def state_shardings(decoder: Decoder, state: State) -> State:
     """Returns the shardings of a state, or of its shapes."""
     common = state._replace(drafter=(), expert=())
     made = decoder.layout.rows.shardings(P("batch"), common)
-    drafter = decoder.drafter.state_axes(state.drafter)
+    drafter = decoder.placement("drafter")
     expert = decoder.expert.cache_axes(state.expert)
     return made._replace(
-        drafter=decoder.placement("drafter").shardings(drafter, state.drafter),
+        drafter=decoder.drafter.state_shardings(drafter, state.drafter),
         expert=decoder.placement("expert").shardings(expert, state.expert),
     )
 

@@ -62,6 +62,7 @@ class State(NamedTuple):
       stop_state: int32 [B], the stop automaton's state.
       done: bool [B].
       invalid: bool [B], rows ended by logits that were not finite.
+      blocks: int32 [B, W], tokens that each block of a row added, in order; zeros behind them.
       stats: counts per row.
       drafter: the drafter's state.
       expert: the expert's cache.
@@ -78,6 +79,7 @@ class State(NamedTuple):
     stop_state: jax.Array
     done: jax.Array
     invalid: jax.Array
+    blocks: jax.Array
     stats: Stats
     drafter: Any
     expert: Any
@@ -105,6 +107,8 @@ class Output(NamedTuple):
       invalid: bool [B], ended by logits that were not finite.
       logprob: float32 [B, W], log pi of each token; zeros where not asked for.
       expert_logprob: float32 [B, W], log p1 of each token; zeros where not asked for.
+      blocks: int32 [B, W], tokens that each block added, in order; zeros behind them, and where
+        there are no blocks.
       stats: counts per row.
     """
 
@@ -114,6 +118,7 @@ class Output(NamedTuple):
     invalid: jax.Array
     logprob: jax.Array
     expert_logprob: jax.Array
+    blocks: jax.Array
     stats: Stats
 
 
@@ -152,6 +157,7 @@ def initial(
         stop_state=rows.stop_state,
         done=rows.max_new_tokens <= 0,
         invalid=full(False, bool),
+        blocks=full(0, jnp.int32, width),
         stats=Stats(**{**counts, "drafter_calls": dict.fromkeys(roles, zero)}),
         drafter=drafter,
         expert=expert,
@@ -176,12 +182,19 @@ class Emission(NamedTuple):
     valid: jax.Array
 
 
+def append(buffer: jax.Array, values: jax.Array, end: jax.Array) -> jax.Array:
+    """Writes `values` [B, M] into rows of a buffer [B, W], each from its `end`, int32 [B], on."""
+    return jax.vmap(lambda b, v, at: jax.lax.dynamic_update_slice(b, v, (at,)))(
+        buffer, values.astype(buffer.dtype), end
+    )
+
+
 def commit(state: State, rows: Rows, block: Emission) -> tuple[State, jax.Array]:
     """Appends a block to every row that is not done, up to its end.
 
     Returns:
-      The state (its stats, drafter and expert as they were) and the tokens really emitted, int32
-      [B]: up to the first that ends the row, and no more than its maximum allows.
+      The state (its blocks, stats, drafter and expert as they were) and the tokens really emitted,
+      int32 [B]: up to the first that ends the row, and no more than its maximum allows.
     """
     states = advance(rows.stop_table, state.stop_state, block.tokens)
     index = jnp.arange(block.tokens.shape[1])
@@ -194,18 +207,13 @@ def commit(state: State, rows: Rows, block: Emission) -> tuple[State, jax.Array]
     count = jnp.where(state.done | ~block.valid, 0, count).astype(jnp.int32)
     moved = count > 0
 
-    def append(buffer, values, end):
-        # What a row does not emit now lies behind its end and is overwritten by its next block.
-        return jax.vmap(lambda b, v, at: jax.lax.dynamic_update_slice(b, v, (at,)))(
-            buffer, values.astype(buffer.dtype), end
-        )
-
     def at(values, i):
         return jnp.take_along_axis(values, jnp.maximum(i, 0)[:, None], axis=1)[:, 0]
 
     last = jnp.where(moved, at(block.tokens, count - 1), state.last)
     before = jnp.where(count > 1, at(block.tokens, count - 2), state.last)
     new = state._replace(
+        # What a row does not emit now lies behind its end and is overwritten by its next block.
         text=append(state.text, block.tokens, state.length),
         length=state.length + count,
         logprob=append(state.logprob, block.logprob, state.count),
@@ -231,5 +239,6 @@ def output(state: State) -> Output:
         state.invalid,
         state.logprob,
         state.expert_logprob,
+        state.blocks,
         state.stats,
     )

@@ -150,7 +150,9 @@ def step(
     )
     new, emitted = state_lib.commit(state, rows, emission)
     counted = _count(state, draft, decision, kept, emitted)
-    new = new._replace(drafter=drafter, expert=expert, stats=counted)
+    ran = state.stats.expert_calls.astype(jnp.int32)  # a row that is done adds a zero behind them
+    blocks = state_lib.append(state.blocks, emitted[:, None], ran)
+    new = new._replace(drafter=drafter, expert=expert, stats=counted, blocks=blocks)
     record = Record(draft, decision.p, decision.pi, decision.deferral, decision.verdict, emitted)
     return new, record
 

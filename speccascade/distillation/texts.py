@@ -20,7 +20,7 @@ most likely token in a thousand of the smaller one changes.
 import dataclasses
 import os
 import sys
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -37,6 +37,7 @@ from speccascade.importing import Loaded
 from speccascade.inputs import paths, text_files, values
 from speccascade.inputs.fields import Fields
 from speccascade.pairs.lengths import Lengths
+from speccascade.sharding import Layout, active
 from speccascade.workdir import files
 
 SELF = "self"
@@ -120,6 +121,7 @@ def write(
     config: ml_collections.FrozenConfigDict,
     directory: epath.Path,
     exclude: Collection[str] = (),
+    layout: Layout | None = None,
 ) -> None:
     """Lets the expert write until there are `config.num_texts`, going on from what is there.
 
@@ -128,13 +130,14 @@ def write(
       config: the config's `texts`.
       directory: where the files go.
       exclude: prompts that the drafter must not see, such as those that it is measured on.
+      layout: how the expert lies on a mesh; None for one device.
 
     Raises:
       UserError: a value is out of range, or a prompt does not fit.
     """
     c = config
     check(c)
-    writer = _Writer(expert, c)
+    writer = _Writer(expert, c, layout)
     directory.mkdir(parents=True, exist_ok=True)
     _write_prompts(writer, c.num_texts, directory / "prompts.json", exclude)
     prompts = _read_prompts(directory / "prompts.json")["prompts"][: c.num_texts]
@@ -202,8 +205,9 @@ def _plain(prompt: str) -> str:
 class _Writer:
     """Makes prompts and answers them, a batch at a time."""
 
-    def __init__(self, expert: Loaded, config):
+    def __init__(self, expert: Loaded, config, layout: Layout | None):
         self._expert = expert
+        self._layout = layout
         self._config = c = config
         self._size = c.prompt_slots + c.max_new_tokens
         lengths = Lengths.of(expert.model, expert.context_length)
@@ -244,7 +248,8 @@ class _Writer:
         example_ids = batch * c.batch_size + np.arange(c.batch_size)
         opened = [self._opening] * c.batch_size
         asked = self._rows(opened, len(self._opening), example_ids, room, c.seed, 1.0)
-        output = decode.autoregressive(self._expert.model, self._expert.params, asked, room)
+        writes = self._expert.model, self._expert.params, asked, room
+        output = decode.autoregressive(*writes, layout=self._layout)
         output = jax.device_get(output)
         rows = zip(output.tokens, output.num_tokens, output.finished, strict=True)
         texts = [self._expert.tokenizer.decode(ids[:n]).strip() for ids, n, end in rows if end]
@@ -271,18 +276,31 @@ class _Writer:
             )
             return (rules.make("spec"),), rows
 
-        program = decode.alone(self._expert.model, self._expert.params, c.max_new_tokens)
         found: dict[int, list[int]] = {}
         start = first
-        for part in decode.stream(*program, make, max(len(ids) - first, 0), c.batch_size):
-            for index, output, _ in part:
-                found[first + index] = output.tokens[: output.num_tokens].tolist()
+        for part in self._decoded(make, max(len(ids) - first, 0)):
+            found |= {first + index: tokens for index, tokens in part}
             while start < len(ids):
                 batch = range(start, min(start + c.batch_size, len(ids)))
                 if not all(i in found for i in batch):
                     break
                 yield self._texts([ids[i] for i in batch], [found.pop(i) for i in batch])
                 start += c.batch_size
+
+    def _decoded(self, make: Callable, count: int) -> Iterator[list[tuple[int, list[int]]]]:
+        """Yields indices and tokens of answers as they are done; see `decode.stream`."""
+        c = self._config
+        writes = self._expert.model, self._expert.params, c.max_new_tokens
+        program = decode.alone(*writes, layout=self._layout)
+        if self._layout is None:
+            for part in decode.stream(*program, make, count, c.batch_size):
+                yield [(i, output.tokens[: output.num_tokens].tolist()) for i, output, _ in part]
+            return
+        for start in range(0, count, c.batch_size):  # on a mesh rows are not filled anew
+            rows = np.minimum(start + np.arange(c.batch_size), count - 1)
+            output = jax.device_get(decode.generate(*program, *make(rows)))
+            answers = zip(rows.tolist(), output.tokens, output.num_tokens, strict=True)
+            yield [(i, tokens[:size].tolist()) for i, tokens, size in answers]
 
     def _texts(self, ids: Sequence[list[int]], answers: Sequence[list[int]]):
         """Returns the fields of `Texts` of answered prompts."""
@@ -303,6 +321,7 @@ class _Writer:
                     self._expert.params,
                     tokens[at : at + _READ],
                     prompt_length[at : at + _READ],
+                    self._layout,
                 )
             )
             for at in range(0, len(ids), _READ)
@@ -330,10 +349,11 @@ class _Writer:
         )
 
 
-@partial(jax.jit, static_argnums=0)
-def _read(model, params, tokens, prompt_length):
+@partial(jax.jit, static_argnums=(0, 4))
+def _read(model, params, tokens, prompt_length, layout=None):
     """What the expert's head reads in texts, and what normalises the logits that it makes."""
-    features = model.features(params, tokens, prompt_length)
+    with active.use(layout and layout.of("expert", model)):
+        features = model.features(params, tokens, prompt_length)
     kept = features.astype(jnp.bfloat16)
 
     def normaliser(row):  # row by row: all logits at once would be large

@@ -1,5 +1,6 @@
 """Trains a drafter that begins as some of its expert's layers on what the expert writes."""
 
+import dataclasses
 import os
 from functools import partial
 from typing import Any
@@ -8,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
-import optax
 from etils import epath
+from jax.sharding import PartitionSpec as P
 
 from speccascade import importing, models, tasks
 from speccascade.distillation import texts
@@ -18,9 +19,14 @@ from speccascade.errors import UserError
 from speccascade.importing import Loaded
 from speccascade.inputs import paths, values
 from speccascade.models import trim
+from speccascade.models.axes import param_axes
+from speccascade.models.interface import Model, Params
 from speccascade.models.shrink import SHARED, shrink
+from speccascade.sharding import Layout, active, for_training, from_config, hosts
+from speccascade.sharding.layout import loading
 from speccascade.training import data, losses, steps
 from speccascade.training.optimizer import make_optimizer
+from speccascade.training.step import Step, check_batch, check_layout
 from speccascade.workdir import checkpoints, claim, files, sharing
 
 SECTIONS = ("expert", "texts", "drafter", "train")
@@ -32,8 +38,9 @@ def distill(config: ml_collections.ConfigDict, workdir: str) -> dict[str, float]
 
     Args:
       config: `expert` (its source and dtype), `texts`, `drafter` and `train`; see
-        configs/smollm2.py. Prompts of its `task`, if it has one, are kept out of the texts.
-      workdir: becomes that of a trained model, complete beside its expert.
+        configs/smollm2.py. Prompts of its `task`, if it has one, are kept out of the texts. Where
+        wanted `mesh`, the devices along each axis, on which both models lie.
+      workdir: becomes that of a trained model, complete beside its expert; gs:// works.
 
     Returns:
       The last validation figures; see `evaluate`.
@@ -41,7 +48,7 @@ def distill(config: ml_collections.ConfigDict, workdir: str) -> dict[str, float]
     Raises:
       UserError: something is missing or out of range.
     """
-    workdir = paths.on_disk(workdir, "the workdir of a training")
+    workdir = paths.plain(workdir)
     values.section("", config, SECTIONS, EXAMPLE)
     sections = values.json_ready({k: config[k] for k in SECTIONS})
     steps.check(sections["train"], ("validation_texts",), EXAMPLE)
@@ -51,7 +58,9 @@ def distill(config: ml_collections.ConfigDict, workdir: str) -> dict[str, float]
         values.whole("drafter.head_size", sections["drafter"]["head_size"], 1)
     c = ml_collections.FrozenConfigDict(sections)
     losses.distillation(c.train.loss)
-    optimizer = make_optimizer(c.train)
+    layout = for_training(config.get("mesh"))
+    optimizer = make_optimizer(c.train, layout)
+    check_batch("train.batch_size", c.train.batch_size, c.train.get("accumulate", 1), layout)
     texts.check(c.texts)
     if c.train.validation_texts >= c.texts.num_texts:
         raise UserError(
@@ -59,32 +68,75 @@ def distill(config: ml_collections.ConfigDict, workdir: str) -> dict[str, float]
             f"texts.num_texts={c.texts.num_texts}"
         )
     exclude = _held_out(config)
-    expert = _without_padding(importing.load(c.expert.source, c.expert.dtype))
+    expert = _expert(c.expert.source, c.expert.dtype, layout)
     make = partial(shrink, expert.model, expert.params, **_kept(sections["drafter"]))
-    make()  # says what is wrong with the layers before the expert writes for an hour
-    claim.claim_workdir(workdir, sections)
-    texts.write(expert, c.texts, epath.Path(workdir) / "texts", exclude)
-    found = texts.load(epath.Path(workdir) / "texts", c.texts.num_texts)
-    held_out, learnt = found.split(c.train.validation_texts)
-    model, params = make(head_ids=head_ids(learnt, c.drafter.head_size, expert))
+    # Says what is wrong with the layers before the expert writes for an hour. Its vocabulary, which
+    # is not trained, may lie whole.
+    check_layout(layout, make()[0], ("vocab", "kv_heads"))
+    with claim.claim(workdir) as check, checkpoints.manager(workdir) as saved:
+        claim.claim_workdir(workdir, sections, steps.MAY_CHANGE)
+        writing = from_config(config.get("mesh"))
+        texts.write(expert, c.texts, epath.Path(workdir) / "texts", exclude, writing)
+        found = texts.load(epath.Path(workdir) / "texts", c.texts.num_texts)
+        held_out, learnt = found.split(c.train.validation_texts)
+        model, params = make(head_ids=head_ids(learnt, c.drafter.head_size, expert))
 
-    expert.tokenizer.save(workdir)
-    files.write_json(os.path.join(workdir, "model.json"), models.describe(model))
-    sharing.record(workdir, expert.params, c.expert.source, expert.context_length)
-    embedding = params.pop(SHARED)
-    fixed = {"embedding": embedding, "expert": expert.params}
-    static = {"model": model, "expert": expert.model, "loss": c.train.loss}
+        expert.tokenizer.save(workdir)
+        files.write_json(os.path.join(workdir, "model.json"), models.describe(model))
+        sharing.record(workdir, expert.params, c.expert.source, expert.context_length)
+        ids = params["head"].get("ids")
+        if layout is not None and ids is not None:
+            ids = hosts.put(ids, layout.rows.sharding(P(), ids.shape))
+        embedding = params.pop(SHARED)
+        fixed = {"embedding": embedding, "expert": expert.params, "ids": ids}
+        learner = dataclasses.replace(model, remat=c.train.get("remat", False))
+        objective = Imitation(learner, expert.model, c.train.loss)
+        step = Step(model, objective, optimizer, layout, c.train.get("accumulate", 1))
 
-    def advance(params, state, step):
-        rows = data.rows_of_step(step, len(learnt), c.train.batch_size, c.train.seed)
-        return _train_step(params, state, fixed, learnt.batch(rows), optimizer=optimizer, **static)
+        def advance(params, state, number):
+            rows = data.rows_of_step(number, len(learnt), c.train.batch_size, c.train.seed)
+            given = _trained(params), state, learnt.batch(rows), fixed, jax.random.key(0)
+            params, state, logged = step(*given)
+            return _with_ids(params, ids), state, logged
 
-    def measure(params):
-        return evaluate(model, {**params, SHARED: embedding}, expert, held_out)
+        def measure(params):
+            whole = {**params, SHARED: embedding}
+            return evaluate(model, whole, expert, held_out, layout=layout)
 
-    with checkpoints.manager(workdir) as saved:
-        start = params, optimizer.init(_trained(params))
-        return steps.run(c.train, workdir, saved, start, advance, measure, "acceptance")
+        params, state = step.start(_trained(params))
+        start = _with_ids(params, ids), state
+        return steps.run(c.train, workdir, saved, start, advance, measure, "acceptance", check)
+
+
+@dataclasses.dataclass(frozen=True)
+class Imitation:
+    """How far a drafter is from its expert on what that wrote; see `step.Objective`.
+
+    Attributes:
+      model: the drafter.
+      expert: the expert, whose parameters, embedding and the head's ids are the fixed ones.
+      distance: a name in `losses.DISTILLATION`.
+    """
+
+    model: Model
+    expert: Model
+    distance: str
+
+    def totals(self, batch):
+        """Returns how many tokens of a batch the expert wrote."""
+        return jnp.sum(_own(batch))
+
+    def __call__(self, params, batch, totals, fixed, key):
+        """Returns what a batch adds to the mean distance."""
+        del key
+        features = _expert_features(batch, self.expert, fixed["expert"])
+        with active.use_for(self.expert):
+            logits = self.expert.head_logits(fixed["expert"], features, fixed["ids"])
+        log_p = logits - batch["log_normaliser"][:, :-1, None]
+        log_q = _log_q(self.model, {**params, SHARED: fixed["embedding"]}, batch)
+        distance = losses.distillation(self.distance)(log_q, log_p)
+        loss = losses.mean_part(distance, _own(batch), totals)
+        return loss, {"loss": loss}
 
 
 def head_ids(found: Texts, size: int | None, expert: Loaded) -> np.ndarray | None:
@@ -103,7 +155,14 @@ def head_ids(found: Texts, size: int | None, expert: Loaded) -> np.ndarray | Non
     return np.sort(np.argsort(-counts, kind="stable")[:size]).astype(np.int32)
 
 
-def evaluate(model, params, expert: Loaded, found: Texts, batch_size: int = 8) -> dict[str, float]:
+def evaluate(
+    model: Model,
+    params: Params,
+    expert: Loaded,
+    found: Texts,
+    batch_size: int = 8,
+    layout: Layout | None = None,
+) -> dict[str, float]:
     """Returns figures on texts, means over the tokens that the expert wrote.
 
     `acceptance` is the chance that lossless verification keeps a draft at temperature 1,
@@ -116,16 +175,21 @@ def evaluate(model, params, expert: Loaded, found: Texts, batch_size: int = 8) -
         rows = np.arange(start, start + batch_size)
         batch = found.batch(np.minimum(rows, len(found) - 1))
         batch["length"] = np.where(rows < len(found), batch["length"], 0)  # counts nowhere
-        sums = _measure(params, expert.params, batch, model=model, expert=expert.model)
+        models_of = {"model": model, "expert": expert.model}
+        sums = _measure(params, expert.params, batch, **models_of, layout=layout)
         totals = {k: totals.get(k, 0.0) + float(v) for k, v in sums.items()}
     tokens = totals.pop("tokens")
     return {name: total / tokens for name, total in totals.items()}
 
 
-def _without_padding(expert: Loaded) -> Loaded:
-    """Returns the expert without token ids that no token has, so that it never writes one."""
-    model, params = trim.to_vocabulary(expert.model, expert.params, expert.tokenizer.vocab_size)
-    return expert._replace(model=model, params=params)
+def _expert(source: str, dtype: str, layout: Layout | None) -> Loaded:
+    """Loads the expert without token ids that no token has, so that it never writes one."""
+    where = layout and loading(layout, "expert", param_axes)
+    found = importing.load(source, dtype, shardings=where)
+    model, params = trim.to_vocabulary(found.model, found.params, found.tokenizer.vocab_size)
+    if layout is not None:
+        params = hosts.put(params, layout.of("expert", model).params(model))
+    return found._replace(model=model, params=params)
 
 
 def _held_out(config: ml_collections.ConfigDict) -> list[str]:
@@ -150,6 +214,11 @@ def _trained(params):
     return {**params, "head": {"weight": params["head"]["weight"]}}
 
 
+def _with_ids(params, ids):
+    """Returns them with it."""
+    return params if ids is None else {**params, "head": {**params["head"], "ids": ids}}
+
+
 def _log_q(model, params, batch):
     """The drafter's log-probabilities of its head's ids after every token, `[B, T - 1, K]`."""
     features = model.features(params, batch["tokens"], batch["prompt_length"])[:, :-1]
@@ -169,31 +238,12 @@ def _own(batch):
     return losses.token_weights(size, batch["first"], batch["length"], 0.0)
 
 
-@partial(jax.jit, static_argnames=("model", "expert", "loss", "optimizer"), donate_argnums=(0, 1))
-def _train_step(params, state, fixed, batch, *, model, expert, loss, optimizer):
-    ids = params["head"].get("ids")
-    features = _expert_features(batch, expert, fixed["expert"])
-    logits = expert.head_logits(fixed["expert"], features, ids)
-    log_p = logits - batch["log_normaliser"][:, :-1, None]
-
-    def mean_distance(trained):
-        log_q = _log_q(model, {**trained, SHARED: fixed["embedding"]}, batch)
-        return losses.weighted_mean(losses.distillation(loss)(log_q, log_p), _own(batch))
-
-    trained = _trained(params)
-    value, grads = jax.value_and_grad(mean_distance)(trained)
-    updates, state = optimizer.update(grads, state, trained)
-    trained = optax.apply_updates(trained, updates)
-    head = {**params["head"], **trained["head"]}
-    logged = {"loss": value, "grad_norm": optax.tree.norm(grads)}
-    return {**trained, "head": head}, state, logged
-
-
-@partial(jax.jit, static_argnames=("model", "expert"))
-def _measure(params, expert_params, batch, *, model, expert):
+@partial(jax.jit, static_argnames=("model", "expert", "layout"))
+def _measure(params, expert_params, batch, *, model, expert, layout):
     """Sums over a batch of what `evaluate` returns means of."""
     weights = _own(batch)
-    log_q = _log_q(model, params, batch)
+    with active.use(layout and layout.of("expert", model)):
+        log_q = _log_q(model, params, batch)
     ids = params["head"].get("ids", jnp.arange(log_q.shape[-1]))
 
     def row(log_q, features, log_normaliser):  # row by row: the expert's logits are large

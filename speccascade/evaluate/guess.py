@@ -27,7 +27,7 @@ def speeds(engine: Engine, jobs: Iterable[Job]) -> dict[tuple[str, str], Speed]:
     """
     rate = _bytes_per_second()
     sizes = {
-        role: sum(leaf.nbytes for leaf in jax.tree.leaves(params))
+        role: sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(params))
         for role, params in engine.pair.params.items()
     }
     found = {}

@@ -12,7 +12,7 @@ from speccascade.evaluate import compute
 from speccascade.evaluate.jobs import Job
 from speccascade.inference import metrics, stream
 from speccascade.inference.engine import Engine, Request, program, rule_kind
-from speccascade.inference.setting import digest
+from speccascade.inference.setting import Setting, digest
 from speccascade.pairs import Pair
 from speccascade.sharding import hosts
 from speccascade.tasks import Example, Task
@@ -44,7 +44,7 @@ class Tally:
     An answer is `{"id", "prompt", "tokens", "text", "finished", "seconds", "counts"}`, JSON-ready:
     the example's id and a digest of its prompt, the answer's token ids and text, whether an
     end-of-sequence or a stop string ended it and not want of room, its share of the seconds that
-    the rows at work took together (see `decode.Answered`), the counts of `decode.Stats.by_name`.
+    the rows at work took together (see `decode.Answered`), its counts (see `inference.statistics`).
     """
 
     def __init__(self, job: Job, task: Task, examples: Sequence[Example]):
@@ -72,9 +72,11 @@ class Tally:
     def row(self, pair: Pair, prompts: Prompts) -> dict[str, Any]:
         """Returns the measured fields of the job's row."""
         setting = self.job.setting
+        # An answer that an older version decoded lacks what was not counted then.
+        names = dict.fromkeys(name for answer in self.answers for name in answer["counts"])
         counts = {
-            name: math.fsum(_number(answer["counts"][name]) for answer in self.answers)
-            for name in self.answers[0]["counts"]
+            name: math.fsum(_number(answer["counts"].get(name)) for answer in self.answers)
+            for name in names
         }
         return {
             **scored(self._scores, self._task),
@@ -197,7 +199,8 @@ def run(
             if answer.output.invalid:
                 tally.invalid.add(index)
             else:
-                tally.take(index, _answer(engine, prompts[tally.job.split], index, answer))
+                asked_of = prompts[tally.job.split]
+                tally.take(index, _answer(engine, asked_of, index, tally.job.setting, answer))
         own = list(dict.fromkeys(tally for tally, _ in part))
         for tally in own:
             kept.add(tally, [i for t, i in part if t is tally and i not in t.invalid])
@@ -214,15 +217,17 @@ def run(
                 yield tally.job, tally.row(engine.pair, prompts[tally.job.split])
 
 
-def _answer(engine: Engine, prompts: Prompts, index: int, answer: decode.Answered) -> Answer:
+def _answer(
+    engine: Engine, prompts: Prompts, index: int, setting: Setting, answer: decode.Answered
+) -> Answer:
     output = answer.output
     tokens = output.tokens[: output.num_tokens].tolist()
-    counts = output.stats.by_name()
+    counts = metrics.counts(output, setting)
     return {
         **asked(prompts.examples[index]),
         "tokens": tokens,
         "text": engine.text(tokens, prompts.requests[index].prompt),
         "finished": bool(output.finished),
         "seconds": round(answer.seconds, 4),
-        "counts": {name: metrics.finite(float(value)) for name, value in counts.items()},
+        "counts": {name: metrics.finite(value) for name, value in counts.items()},
     }

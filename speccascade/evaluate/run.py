@@ -83,23 +83,18 @@ class Outcome(NamedTuple):
     failed: list[str]
 
 
-def prepare(config: ml_collections.ConfigDict) -> Sweep:
+def prepare(config: ml_collections.ConfigDict, weights: bool = True) -> Sweep:
     """Checks everything that can be known before long work starts, and loads it.
+
+    Args:
+      config: see `evaluate`.
+      weights: whether anything is to be decoded; else the models' weights may be left unread.
 
     Raises:
       UserError: a setting, the task, the pair or a prompt is not as it must be.
     """
-    values.section("", config, SECTIONS, _EXAMPLE)
-    plain = values.json_ready({k: config[k] for k in SECTIONS + OPTIONAL if k in config})
-    section = values.section("evaluate", plain["evaluate"], _NEEDED, _EXAMPLE)
-    values.section("evaluate.timing", section["timing"])
-    if not isinstance(section["splits"], Mapping) or not section["splits"]:
-        raise UserError(
-            f"evaluate.splits={section['splits']!r} must say how many examples of each, such as "
-            "{'test': 96}"
-        )
-    settings = expand(section["settings"])
-    _check(section)
+    plain, settings = read(config)
+    section = plain["evaluate"]
     layout = sharding.from_config(plain.get("mesh"))
     if layout is None and jax.process_count() > 1:
         raise UserError(
@@ -115,7 +110,7 @@ def prepare(config: ml_collections.ConfigDict) -> Sweep:
                 f"split {split} has {len(examples[split])} examples; lower "
                 f"evaluate.splits.{split} (now {count}) to that"
             )
-    pair = pairs.load(plain["pair"], layout)
+    pair = pairs.load(plain["pair"], layout, weights)
     engine, prompts = _tokenize(pair, task, examples, section["max_new_tokens"])
     for setting in settings:
         engine.check(setting)
@@ -128,6 +123,26 @@ def prepare(config: ml_collections.ConfigDict) -> Sweep:
         plan(settings, section),
         origin.of(plain, task, engine, examples),
     )
+
+
+def read(config: ml_collections.ConfigDict) -> tuple[dict[str, Any], list[Setting]]:
+    """Returns a sweep's sections of a config, JSON-ready, and its settings; nothing is loaded.
+
+    Raises:
+      UserError: a section lacks something, or something is out of range.
+    """
+    values.section("", config, SECTIONS, _EXAMPLE)
+    plain = values.json_ready({k: config[k] for k in SECTIONS + OPTIONAL if k in config})
+    section = values.section("evaluate", plain["evaluate"], _NEEDED, _EXAMPLE)
+    values.section("evaluate.timing", section["timing"])
+    if not isinstance(section["splits"], Mapping) or not section["splits"]:
+        raise UserError(
+            f"evaluate.splits={section['splits']!r} must say how many examples of each, such as "
+            "{'test': 96}"
+        )
+    settings = expand(section["settings"], pairs.named_drafters(plain["pair"]))
+    _check(section)
+    return plain, settings
 
 
 def _check(section: Mapping[str, Any]) -> None:

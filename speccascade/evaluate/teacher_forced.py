@@ -23,10 +23,12 @@ from speccascade.evaluate.quality import Prompts
 from speccascade.evaluate.reference_rows import Figures
 from speccascade.inference.engine import Engine, prompt_slots, rule_kind
 from speccascade.inference.setting import Setting
-from speccascade.rules import Distributions, Rule
+from speccascade.pairs import Pair
+from speccascade.rules import Distributions, Rule, Target
 from speccascade.sampling import Truncation, confidence, distribution
 from speccascade.sharding import hosts
 from speccascade.sharding.active import over_vocabulary, pad_vocabulary, use
+from speccascade.vocab import Vocab
 
 # Logits of one model that are held at a time: a batch has as many rows as fit, at least one.
 MOST_LOGITS = 2**25
@@ -50,7 +52,7 @@ class References(NamedTuple):
     whole: np.ndarray
 
 
-class _Asked(NamedTuple):
+class Asked(NamedTuple):
     """A setting, its fields [B]; or several, [K, B]."""
 
     rule: Rule
@@ -148,13 +150,19 @@ def _filled(found: References, start: int, rows: int) -> References:
 def _both(engine: Engine, batch: References) -> tuple[jax.Array, jax.Array]:
     """Returns the drafter's and the expert's logits of the answers' tokens, [B, A, V] each."""
     given = batch.prompt, batch.prompt_length, batch.ids
-    pair = engine.pair
-    scored = []
-    for role in ("drafter", "expert"):
-        model = pair.models[role]
-        placement = pair.layout and pair.layout.of(role, model)
-        scored.append(_logits(model, placement, pair.params[role], *given))
-    return tuple(scored)
+    return tuple(answer_logits(engine.pair, role, *given) for role in ("drafter", "expert"))
+
+
+def answer_logits(
+    pair: Pair, role: str, prompt: np.ndarray, prompt_length: np.ndarray, answer: np.ndarray
+) -> jax.Array:
+    """Returns one model's logits of answers' tokens; see `Model.answer_logits`.
+
+    Where the vocabulary is sharded it is padded to equal shards, see `pad_vocabulary`.
+    """
+    model = pair.models[role]
+    placement = pair.layout and pair.layout.of(role, model)
+    return _logits(model, placement, pair.params[role], prompt, prompt_length, answer)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -177,14 +185,21 @@ def _figures(engine: Engine, jobs, logits, ids) -> dict[Job, Figures]:
         kinds[rule_kind(s), names].append(job)
     found = {}
     for alike in kinds.values():
-        asked = [_asked(job.setting, len(ids)) for job in alike]
-        stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *asked)
+        each = [asked(job.setting, len(ids)) for job in alike]
+        stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *each)
         measured = hosts.gather(_measure(engine.pair.layout, stacked, *logits, ids))
         found |= {job: Figures(*(v[i] for v in measured)) for i, job in enumerate(alike)}
     return found
 
 
-def _asked(setting: Setting, batch: int) -> _Asked:
+def asked(setting: Setting, batch: int) -> Asked:
+    """Returns what a setting asks for at every position of `batch` rows.
+
+    Args:
+      setting: one with a rule, or an oracle, which is given `spec`.
+      batch: B.
+    """
+
     def rows(value):
         return np.full((batch,), value, np.float32)
 
@@ -199,7 +214,7 @@ def _asked(setting: Setting, batch: int) -> _Asked:
     static = {k: knob.static for k, knob in rules_lib.spec(name).knobs.items()}
     rule = rules_lib.make(name, **{k: v if static[k] else rows(v) for k, v in setting.knobs})
     limits = truncation(setting.drafter_truncation), truncation(setting.expert_truncation)
-    return _Asked(rule, rows(setting.temperature), *limits)
+    return Asked(rule, rows(setting.temperature), *limits)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -211,11 +226,18 @@ def _measure(layout, asked, drafter_logits, expert_logits, ids):
         return jax.lax.map(lambda each: one(each, drafter_logits, expert_logits, ids), asked)
 
 
-def _at_positions(vocab, asked: _Asked, drafter_logits, expert_logits, ids) -> Figures:
-    q = distribution(drafter_logits, asked.temperature, asked.drafter_truncation, vocab)
-    p = distribution(expert_logits, asked.temperature, asked.expert_truncation, vocab)
-    q1, p1 = confidence(drafter_logits, vocab), confidence(expert_logits, vocab)
-    target = rules_lib.apply(asked.rule, Distributions(q, p, q1, p1), vocab)
+def _at_positions(vocab, asked: Asked, drafter_logits, expert_logits, ids) -> Figures:
+    target, q, p = targets(vocab, asked, drafter_logits, expert_logits)
     at = partial(vocab.at, ids=ids)
     distance = rules_lib.total_variation(target.pi, q, vocab)[..., 0]
     return Figures(at(target.pi), at(q), at(p), target.deferral, distance)
+
+
+def targets(
+    vocab: Vocab, asked: Asked, drafter_logits: jax.Array, expert_logits: jax.Array
+) -> tuple[Target, jax.Array, jax.Array]:
+    """Returns a setting's target, q and p `[B, A, V]` at logits of that shape."""
+    q = distribution(drafter_logits, asked.temperature, asked.drafter_truncation, vocab)
+    p = distribution(expert_logits, asked.temperature, asked.expert_truncation, vocab)
+    q1, p1 = confidence(drafter_logits, vocab), confidence(expert_logits, vocab)
+    return rules_lib.apply(asked.rule, Distributions(q, p, q1, p1), vocab), q, p

@@ -58,7 +58,9 @@ def run(
     """Times the settings of one group.
 
     The time of an example is that of its whole answer, prefill included, the median over trials; a
-    method's time per token is the sum over examples, over the tokens of all of them.
+    method's time per token is the sum over examples, over the tokens of all of them. Beside it
+    stands the time of an answer that ends with its first token: what its prompt takes, and one
+    block.
 
     Args:
       engine: the pair.
@@ -89,19 +91,25 @@ def run(
             parts.keep(i, part)
             answered(each)
         found.append(part)
-    ms, tokens, answers, invalid = (np.array(column) for column in zip(*found, strict=True))
-    ms, tokens, invalid = np.median(ms, axis=-1).T, tokens.T, invalid.sum(0)
+    columns = (np.array(column) for column in zip(*found, strict=True))
+    ms, tokens, answers, invalid, first_ms = columns
+    ms, first_ms, tokens = np.median(ms, axis=-1).T, np.median(first_ms, axis=-1).T, tokens.T
+    invalid = invalid.sum(0)
     for s, job in enumerate(jobs, start=1):
         if invalid[s] or invalid[0]:
             who = "it" if invalid[s] else "the expert"
             yield job, f"{who} met logits that were not finite; look at checkpoints and dtype"
         else:
             row = _row(ms[s], tokens[s], ms[0], tokens[0])
-            yield job, {**row, "answer_digests": answers[:, s].tolist()}
+            row["answer_digests"] = answers[:, s].tolist()
+            if job.setting.method.in_order:
+                row["first_ms"] = [round(x, 4) for x in first_ms[s].tolist()]
+            yield job, row
 
 
 def _timed(engine: Engine, settings: Sequence[Setting], request: Request, trials: int) -> Part:
-    ms = np.zeros((len(settings), trials))
+    ms, first_ms = np.zeros((2, len(settings), trials))
+    shortest = request._replace(max_new_tokens=1)
     answers: list[Sequence[int]] = [()] * len(settings)
     invalid = np.zeros(len(settings), int)
     for trial in range(trials):
@@ -109,8 +117,9 @@ def _timed(engine: Engine, settings: Sequence[Setting], request: Request, trials
             s = (turn + trial) % len(settings)
             ms[s, trial], answers[s], bad = _answer(engine, settings[s], request)
             invalid[s] += bad
+            first_ms[s, trial] = _answer(engine, settings[s], shortest)[0]
     lengths, digests = [len(own) for own in answers], [answer_digest(own) for own in answers]
-    return Part(ms.tolist(), lengths, digests, invalid.tolist())
+    return Part(ms.tolist(), lengths, digests, invalid.tolist(), first_ms.tolist())
 
 
 def _answer(

@@ -24,12 +24,14 @@ class Part(NamedTuple):
       tokens: of the answer, by setting.
       answers: see `decoding.answer_digest`, by setting.
       invalid: how many trials met logits that were not finite, by setting.
+      first_ms: milliseconds of an answer of one token, by setting and trial.
     """
 
     ms: list[list[float]]
     tokens: list[int]
     answers: list[str]
     invalid: list[int]
+    first_ms: list[list[float]]
 
 
 class Parts:
@@ -46,7 +48,9 @@ class Parts:
 
     def _rows(self) -> list[dict[str, Any]]:
         wanted = set(self._keys)
-        return [row for row in self._store.rows.values() if wanted <= set(row["jobs"])]
+        rows = self._store.rows.values()
+        # One of an older version lacks what was not timed then.
+        return [r for r in rows if wanted <= set(r["jobs"]) and r.keys() >= set(Part._fields)]
 
     def _part(self, row: dict[str, Any]) -> Part:
         """Returns this group's settings of a row, whose group may have had more."""

@@ -58,6 +58,7 @@ def load(
     shardings: Shardings | None = None,
     weights: str | None = None,
     expert: Params | None = None,
+    read: bool = True,
 ) -> Loaded:
     """Loads a model from wherever it lies.
 
@@ -69,6 +70,8 @@ def load(
         laid out; None for whole on the default device.
       weights: "int8" to round the matrices; None to keep them as they are.
       expert: the parameters of the expert that it drafts for, with which a drafter may share some.
+      read: whether the weights of a checkpoint are read, which takes most of the time; else the
+        parameters are their shapes. Those of a workdir are read all the same.
 
     Raises:
       UserError: names everything that is wrong with it.
@@ -78,7 +81,7 @@ def load(
         return _load_workdir(source, dtype, shardings, weights, expert)
     with locate(source) as found:
         prepared = prepare(found, dtype, weights)
-        params = read_params(prepared, shardings)
+        params = read_params(prepared, shardings) if read else models.shapes(prepared.model)
         length = context_length(Fields(prepared.config, found.name))
         origin = None if found.remote else [stamps(found.fetch()), dtype, weights]
         return Loaded(prepared.model, params, prepared.tokenizer, length, origin)

@@ -60,7 +60,7 @@ def generate_text(
     prompts = plain_text.several(prompts, "prompts")
     if not prompts:
         raise UserError("no prompt was given; give at least one")
-    chosen = setting(how)
+    chosen = setting(how, pair.named_drafters)
     fitted = pair.fit_prompts(prompts, max_new_tokens)
     values.whole("batch_size", batch_size, 1)
     engine = Engine.build(pair, [prompt.ids for prompt in fitted], max_new_tokens, stop_strings)
@@ -83,12 +83,11 @@ def generate_text(
 
 def _completion(engine: Engine, request: Request, setting: Setting, output) -> Completion:
     tokens = output.tokens[: output.num_tokens].tolist()
-    counts = {name: float(value) for name, value in output.stats.by_name().items()}
     return Completion(
         text=engine.text(tokens, request.prompt),
         tokens=tokens,
         statistics={
-            **metrics.rates(counts, setting),
+            **metrics.rates(metrics.counts(output, setting), setting),
             "finished": bool(output.finished),
             "prompt_cut": request.cut,
         },

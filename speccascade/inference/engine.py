@@ -92,8 +92,16 @@ class Engine:
         prompts: Sequence[Sequence[int]],
         max_new_tokens: int,
         stop_strings: Sequence[str] = (),
+        stop_ids: Sequence[int] = (),
     ) -> "Engine":
         """Returns an engine with room for `prompts`.
+
+        Args:
+          pair: the models.
+          prompts: token ids.
+          max_new_tokens: the most tokens of an answer.
+          stop_strings: an answer ends before the first of these.
+          stop_ids: tokens that end an answer beside the tokenizer's own.
 
         Raises:
           UserError: a stop string is none, or `max_new_tokens` is no whole number from 1 on.
@@ -103,7 +111,7 @@ class Engine:
         tokenizer = pair.tokenizer
         table = decode.stop_table(
             tokenizer.vocab_size,
-            tokenizer.eos_ids,
+            (*tokenizer.eos_ids, *stop_ids),
             stop_strings,
             tokenizer.token_bytes,
             partial(tokenizer.token_bytes, begins=True),

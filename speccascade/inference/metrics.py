@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from speccascade.inference.setting import Setting
-from speccascade.inference.statistics import STATISTICS, finite
+from speccascade.inference.statistics import STATISTICS, counts, finite
 
 RESAMPLES = 1000
 CONFIDENCE = 0.95
@@ -61,7 +61,7 @@ def rates(counts: Mapping[str, float], setting: Setting) -> dict[str, Any]:
     What a method does not have is None.
 
     Args:
-      counts: of `decode.Stats.by_name`, summed.
+      counts: see `statistics.py`, summed.
       setting: how they were decoded.
     """
     calls = {"drafter_calls": 0.0, **{k: v for k, v in counts.items() if k.endswith("_calls")}}
@@ -72,4 +72,4 @@ def rates(counts: Mapping[str, float], setting: Setting) -> dict[str, Any]:
     }
 
 
-__all__ = ["bootstrap", "difference", "finite", "rates", "speedup", "verdict"]
+__all__ = ["bootstrap", "counts", "difference", "finite", "rates", "speedup", "verdict"]

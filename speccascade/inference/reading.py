@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from speccascade.errors import UserError
@@ -9,8 +10,11 @@ from speccascade.inference import drafting, entry, methods
 from speccascade.inference.setting import Setting, pairs_of
 from speccascade.inputs import values
 
+Named = Mapping[str, Mapping[str, Any]]
+_NONE: Named = MappingProxyType({})
 
-def expand(entries: Iterable[Mapping[str, Any]]) -> list[Setting]:
+
+def expand(entries: Iterable[Mapping[str, Any]], named: Named = _NONE) -> list[Setting]:
     """Returns the distinct settings of a grid, in its order.
 
     Args:
@@ -20,11 +24,14 @@ def expand(entries: Iterable[Mapping[str, Any]]) -> list[Setting]:
         drafts: `middle_rule` with its knobs, each named `middle_` and the knob, such as
         `middle_alpha`, and `middle_draft_length`. Where no model drafts: `drafter="lookup"`, with
         `max_ngram` and `min_ngram`.
+      named: the drafters that a pair names and that are no model of their own, by the fields that
+        `drafter=NAME` stands for; see `pairs.named_drafters`.
 
     Raises:
       UserError: an entry has an unknown field or a value outside its domain, or there is none.
     """
-    return list(dict.fromkeys(map(setting, entries_of("evaluate.settings", entries))))
+    listed = entries_of("evaluate.settings", entries)
+    return list(dict.fromkeys(setting(entry, named) for entry in listed))
 
 
 def entries_of(name: str, given: Any) -> list[Mapping[str, Any]]:
@@ -50,13 +57,24 @@ def _is_mapping(value: Any) -> bool:
     return hasattr(value, "keys")  # a ConfigDict is no Mapping
 
 
-def setting(given: Mapping[str, Any]) -> Setting:
+def setting(given: Mapping[str, Any], named: Named = _NONE) -> Setting:
     """Returns the setting that one entry describes; see `expand`."""
     try:
-        return _setting(dict(given))
+        return _setting(_spelled_out(dict(given), named))
     except UserError as error:
         shown = " ".join(f"{key}={value}" for key, value in given.items())
         raise UserError(f"setting {shown}: {error}") from None
+
+
+def _spelled_out(given: dict[str, Any], named: Named) -> dict[str, Any]:
+    """Returns a setting with the fields that the name of its drafter stands for."""
+    name = given.get("drafter")
+    if not isinstance(name, str) or name not in named:
+        return given
+    own = dict(named[name])
+    if twice := sorted(set(own) & set(given) - {"drafter"}):
+        raise UserError(f"the pair's drafter {name} has a {twice[0]} already; leave it out here")
+    return {field: value for field, value in given.items() if field != "drafter"} | own
 
 
 def _setting(given: dict[str, Any]) -> Setting:

@@ -201,6 +201,7 @@ class Method:
       in_blocks: whether the expert scores blocks of drafts: then there are a draft length, a
         verifier, and tokens per expert call.
       has_rule: whether a deferral rule decides, which can be asked on reference answers too.
+      in_order: whether a token that was written stays: then there is a first one.
       measured: whether it decodes at all.
     """
 
@@ -208,6 +209,7 @@ class Method:
     alone: str | None = None
     in_blocks = False
     has_rule = False
+    in_order = True
     measured = True
 
     def __repr__(self) -> str:

@@ -99,6 +99,7 @@ class Encoder(nn.Module):
     config: T5Config
     dropout: float = 0.0
     chunk: int = CHUNK
+    remat: bool = False
 
     @nn.compact
     def __call__(self, x_BTD, length_B):
@@ -108,13 +109,22 @@ class Encoder(nn.Module):
         relative = RelativePositions(c, bidirectional=True, name="relative")()
         bias = prompt_bias(relative, length_B, x_BTD.shape[1])
         bias = shared(bias, index, index, self.chunk)
+
+        def layer(i):
+            def run(_, x):
+                # What is computed again has to be made inside.
+                thin = _thinned(self.dropout) if self.remat else thinned
+                attention = Attention(c, self.chunk, name=f"attention_{i}")
+                y = RMSNorm(c, name=f"attention_norm_{i}")(x)
+                seen = slots_of(*attention.keys_and_values(y), index)
+                x = x + thin(attention(y, index, seen, bias))
+                return x + thin(MLP(c, name=f"mlp_{i}")(RMSNorm(c, name=f"mlp_norm_{i}")(x)))
+
+            return nn.remat(run) if self.remat else run
+
         x = thinned(x_BTD)
         for i in range(c.num_layers):
-            attention = Attention(c, self.chunk, name=f"attention_{i}")
-            y = RMSNorm(c, name=f"attention_norm_{i}")(x)
-            seen = slots_of(*attention.keys_and_values(y), index)
-            x = x + thinned(attention(y, index, seen, bias))
-            x = x + thinned(MLP(c, name=f"mlp_{i}")(RMSNorm(c, name=f"mlp_norm_{i}")(x)))
+            x = layer(i)(self, x)
         return thinned(RMSNorm(c, name="final_norm")(x))
 
 
@@ -124,6 +134,7 @@ class Decoder(nn.Module):
     config: T5Config
     dropout: float = 0.0
     chunk: int = CHUNK
+    remat: bool = False
 
     def setup(self):
         """Makes the layers; `read_prompt` and `__call__` share their cross-attention."""
@@ -152,22 +163,30 @@ class Decoder(nn.Module):
         )
         bias = shared(answer_bias(self.relative()), positions_BS, slots, self.chunk)
         bias_of_prompt = cross_bias(cache.prompt_length)
+
+        def layer(i):
+            def run(self, x):
+                attention, kept = self.attention[i], ()
+                y = self.attention_norm[i](x)
+                key, value = attention.keys_and_values(y)
+                if cache.layers:
+                    kept, seen = cache.layers[i].extend(key, value, positions_BS)
+                else:
+                    seen = slots_of(key, value, positions_BS)
+                x = x + self.thinned(attention(y, positions_BS, seen, bias))
+                y = self.cross_attention_norm[i](x)
+                seen = Slots(*cache.cross[i], prompt)
+                y = self.cross_attention[i](y, positions_BS, seen, bias_of_prompt)
+                x = x + self.thinned(y)
+                return x + self.thinned(self.mlp[i](self.mlp_norm[i](x))), kept
+
+            return nn.remat(run) if self.remat else run
+
         x, layers = self.thinned(x_BSD), []
-        for i, attention in enumerate(self.attention):
-            y = self.attention_norm[i](x)
-            key, value = attention.keys_and_values(y)
-            if cache.layers:
-                layer, seen = cache.layers[i].extend(key, value, positions_BS)
-                layers.append(layer)
-            else:
-                seen = slots_of(key, value, positions_BS)
-            x = x + self.thinned(attention(y, positions_BS, seen, bias))
-            y = self.cross_attention_norm[i](x)
-            seen = Slots(*cache.cross[i], prompt)
-            y = self.cross_attention[i](y, positions_BS, seen, bias_of_prompt)
-            x = x + self.thinned(y)
-            x = x + self.thinned(self.mlp[i](self.mlp_norm[i](x)))
-        return self.thinned(self.final_norm(x)), tuple(layers)
+        for i in range(len(self.attention)):
+            x, kept = layer(i)(self, x)
+            layers.append(kept)
+        return self.thinned(self.final_norm(x)), tuple(layers) if cache.layers else ()
 
 
 class T5(nn.Module):
@@ -176,14 +195,15 @@ class T5(nn.Module):
     config: T5Config
     dropout: float = 0.0
     chunk: int = CHUNK
+    remat: bool = False
 
     def setup(self):
         """Makes the embedding, which both stacks share, the stacks and the head."""
         c = self.config
         shape = (c.vocab_size, c.d_model)
         self.embedding = matrix(self, "embedding", nn.initializers.normal(1.0), shape, c)
-        self.encoder = Encoder(c, self.dropout, self.chunk)
-        self.decoder = Decoder(c, self.dropout, self.chunk)
+        self.encoder = Encoder(c, self.dropout, self.chunk, self.remat)
+        self.decoder = Decoder(c, self.dropout, self.chunk, self.remat)
         if not c.tie_embeddings:
             self.head = Head(c)
 
@@ -244,10 +264,12 @@ class EncoderDecoder:
     Attributes:
       config: what it is made of.
       chunk: tokens of a prompt whose attention scores are made at once, at most.
+      remat: whether gradients keep of a layer only what it read, and compute it again.
     """
 
     config: T5Config
     chunk: int = CHUNK
+    remat: bool = False
 
     @property
     def vocab_size(self) -> int:
@@ -255,7 +277,7 @@ class EncoderDecoder:
         return self.config.vocab_size
 
     def _module(self, dropout: float = 0.0) -> T5:
-        return T5(self.config, dropout, self.chunk)
+        return T5(self.config, dropout, self.chunk, self.remat)
 
     def init(self, key: jax.Array) -> Params:
         """Returns freshly initialised parameters."""

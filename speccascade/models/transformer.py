@@ -214,10 +214,17 @@ class Head(nn.Module):
 
 
 class Transformer(nn.Module):
-    """The whole network; scores of more than `chunk` tokens are made chunk by chunk."""
+    """The whole network.
+
+    Attributes:
+      config: what it is made of.
+      chunk: scores of more tokens than this are made chunk by chunk.
+      remat: whether gradients keep of a layer only what it read, and compute it again.
+    """
 
     config: TransformerConfig
     chunk: int = CHUNK
+    remat: bool = False
 
     @nn.compact
     def __call__(self, tokens_BS, positions_BS, cache, scored: bool = True, length_B=None):
@@ -236,15 +243,21 @@ class Transformer(nn.Module):
         def norm(name, x):
             return RMSNorm(c, c.norm_param_dtype, name=name)(x)
 
+        def layer(i):
+            def run(_, x):
+                attention = Attention(c, i, self.chunk, name=f"attention_{i}")
+                kept = None if cache is None else cache[i]
+                y, kept = attention(norm(f"attention_norm_{i}", x), positions_BS, kept, length_B)
+                x = x + (norm(f"post_attention_norm_{i}", y) if c.post_norms else y)
+                y = GatedMLP(c, name=f"mlp_{i}")(norm(f"mlp_norm_{i}", x))
+                return x + (norm(f"post_mlp_norm_{i}", y) if c.post_norms else y), kept
+
+            return nn.remat(run) if self.remat else run
+
         layers = []
         for i in range(c.num_layers):
-            attention = Attention(c, i, self.chunk, name=f"attention_{i}")
-            layer = None if cache is None else cache[i]
-            y, layer = attention(norm(f"attention_norm_{i}", x), positions_BS, layer, length_B)
-            x = x + (norm(f"post_attention_norm_{i}", y) if c.post_norms else y)
-            y = GatedMLP(c, name=f"mlp_{i}")(norm(f"mlp_norm_{i}", x))
-            x = x + (norm(f"post_mlp_norm_{i}", y) if c.post_norms else y)
-            layers.append(layer)
+            x, kept = layer(i)(self, x)
+            layers.append(kept)
         x = norm("final_norm", x)
         if scored and c.tie_embeddings:
             x = head_logits(embedding, x, softcap=c.logit_softcap)
@@ -262,10 +275,12 @@ class DecoderOnly:
     Attributes:
       config: what it is made of.
       chunk: tokens of a prompt that are read at once, at most.
+      remat: whether gradients keep of a layer only what it read, and compute it again.
     """
 
     config: TransformerConfig
     chunk: int = CHUNK
+    remat: bool = False
 
     @property
     def vocab_size(self) -> int:
@@ -302,7 +317,7 @@ class DecoderOnly:
 
     def _whole(self, params, tokens, scored):
         positions = jnp.broadcast_to(jnp.arange(tokens.shape[1])[None], tokens.shape)
-        module = Transformer(self.config, self.chunk)
+        module = Transformer(self.config, self.chunk, self.remat)
         return module.apply({"params": params}, tokens, positions, None, scored)[0]
 
     def head_logits(

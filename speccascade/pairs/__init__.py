@@ -15,29 +15,43 @@ from speccascade.sharding import Layout
 from speccascade.workdir import notes as training_notes
 from speccascade.workdir import sharing
 
-__all__ = ["ROLES", "Pair", "export", "chats", "export_workdirs", "load", "load_model"]
+__all__ = [
+    "ROLES",
+    "Pair",
+    "chats",
+    "export",
+    "export_workdirs",
+    "load",
+    "load_model",
+    "named_drafters",
+]
 
 
-def load(source: str | os.PathLike | Mapping[str, Any], layout: Layout | None = None) -> Pair:
+def load(
+    source: str | os.PathLike | Mapping[str, Any], layout: Layout | None = None, read: bool = True
+) -> Pair:
     """Loads a pair.
 
     Args:
       source: "shipped:NAME", the directory of an exported pair, or two models,
         `{"drafter": SOURCE, "expert": SOURCE}`, each as `load_model` takes it; the drafter may
         be missing where no model drafts. Beside the two may stand `middle`, the source of what a
-        cascade drafts with, and `drafters`, `{NAME: SOURCE}`, others that a setting may name;
-        `context_length`, `prompt_length` and `answer_length`, the most tokens,
-        see `Pair`; `chat`, whether a prompt goes into the expert's chat template; `date`, the day
+        cascade drafts with, and `drafters`, others that a setting may name: `{NAME: SOURCE}`, or
+        `{NAME: {FIELD: VALUE, ...}}` with the fields by which a setting would describe a lookup or
+        a cascade; `context_length`, `prompt_length` and `answer_length`, the most tokens, see
+        `Pair`; `chat`, whether a prompt goes into the expert's chat template; `date`, the day
         that a template is told where it asks for today ("2024-07-26" if none is given); `dtype`, in
         which the models are kept and compute, where not in their own; and `weights`, "int8" to
         round those of all.
       layout: how the pair lies on a mesh; None for one device.
+      read: whether the weights are wanted; else the parameters may be shapes alone, if the pair's
+        hash is known without them.
 
     Raises:
       UserError: something is missing, damaged or does not fit together.
     """
     if hasattr(source, "keys"):
-        return combined.combine(source, layout).laid_out(layout)
+        return combined.combine(source, layout, read).laid_out(layout)
     return folder.read(folder.path(source)).laid_out(layout)
 
 
@@ -52,6 +66,18 @@ def chats(source: str | os.PathLike | Mapping[str, Any]) -> bool:
     if hasattr(source, "keys"):
         return combined.chats(source)
     return folder.chats(folder.path(source))
+
+
+def named_drafters(source: str | os.PathLike | Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Returns the drafters that the pair that `load` would load names and that are no models.
+
+    Returns:
+      By name the fields of a setting that it stands for; see `Pair`.
+
+    Raises:
+      UserError: they are not as they must be.
+    """
+    return combined.named_drafters(source) if hasattr(source, "keys") else {}
 
 
 def export_workdirs(

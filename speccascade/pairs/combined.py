@@ -5,12 +5,15 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+import jax
+
 from speccascade import importing, text
 from speccascade.decode.drafters import ROLES
 from speccascade.errors import UserError
 from speccascade.inputs import paths, values
 from speccascade.models import trim
 from speccascade.models.axes import param_axes
+from speccascade.models.interface import Model, Params
 from speccascade.pairs import folder
 from speccascade.pairs.pair import Pair
 from speccascade.sharding import Layout
@@ -42,7 +45,7 @@ def load_model(
     return found._replace(model=model, params=params, origin=origin)
 
 
-def combine(source: Mapping[str, Any], layout: Layout | None) -> Pair:
+def combine(source: Mapping[str, Any], layout: Layout | None, read: bool = True) -> Pair:
     """Loads the models of `{"drafter": SOURCE, ...}` and fits them together; see `pairs.load`."""
     unknown = sorted(set(source) - {"expert", *ROLES, *_OPTIONS})
     if unknown or source.get("expert") is None:
@@ -55,7 +58,8 @@ def combine(source: Mapping[str, Any], layout: Layout | None) -> Pair:
     lengths, sources, chat = _lengths(source), _sources(source), chats(source)
     # A model may be larger than one device: its shards are read where they belong.
     where = {role: layout and loading(layout, role, param_axes) for role in sources}
-    load_as = partial(load_model, dtype=source.get("dtype"), weights=source.get("weights"))
+    how = {"dtype": source.get("dtype"), "weights": source.get("weights"), "read": read}
+    load_as = partial(load_model, **how)
     expert = load_as(sources["expert"], shardings=where["expert"])
     found = {"expert": expert}
     for role in sources:
@@ -68,7 +72,7 @@ def combine(source: Mapping[str, Any], layout: Layout | None) -> Pair:
         (_shared_ids(found, role, sources) for role in sources if role != "expert"),
         default=min(expert.model.vocab_size, len(expert.tokenizer.tokens())),
     )
-    trimmed = {role: trim.to_vocabulary(*found[role][:2], size) for role in sources}
+    fitted = {role: _fitted(*found[role][:2], size, read) for role in sources}
     tokenizer = found["expert"][2].trimmed(size)
     if (date := source.get("date")) is not None:
         if not chat:
@@ -76,14 +80,31 @@ def combine(source: Mapping[str, Any], layout: Layout | None) -> Pair:
                 f"pair.date={date} is for a chat template; set pair.chat or leave it out"
             )
         tokenizer = tokenizer.dated(date)
-    return Pair(
+    pair = Pair(
         name=" + ".join(os.path.basename(os.path.normpath(where)) for where in sources.values()),
-        models={role: model for role, (model, _) in trimmed.items()},
-        params={role: parameter_files.cast(*both) for role, both in trimmed.items()},
+        models={role: model for role, (model, _) in fitted.items()},
+        params={role: params for role, (_, params) in fitted.items()},
         tokenizer=tokenizer,
         chat=chat,
+        named_drafters=named_drafters(source),
         **lengths,
     ).made_of({role: found[role].origin for role in sources})
+    if not read and pair.kept_hash is None:
+        return combine(source, layout)  # only the weights themselves tell it from another
+    return pair
+
+
+def _fitted(model: Model, params: Params, size: int, read: bool) -> tuple[Model, Params]:
+    """Returns a model over `size` token ids, and its parameters as it computes with them."""
+    smaller = []
+
+    def fit(params):
+        made, params = trim.to_vocabulary(model, params, size)
+        smaller.append(made)
+        return parameter_files.cast(made, params)
+
+    params = fit(params) if read else jax.eval_shape(fit, params)
+    return smaller[0], params
 
 
 def chats(source: Mapping[str, Any]) -> bool:
@@ -92,14 +113,25 @@ def chats(source: Mapping[str, Any]) -> bool:
     return False if chat is None else values.boolean("pair.chat", chat)
 
 
-def _sources(source: Mapping[str, Any]) -> dict[str, str]:
-    """Returns where each model lies, the expert last."""
+def named_drafters(source: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Returns the drafters that are no model of their own, by the fields of settings they are."""
+    found = {name: of for name, of in _others(source).items() if hasattr(of, "keys")}
+    return {name: values.json_ready(of) for name, of in found.items()}
+
+
+def _others(source: Mapping[str, Any]) -> Mapping[str, Any]:
     others = {} if source.get("drafters") is None else source["drafters"]
     if not hasattr(others, "keys"):
-        raise UserError("pair.drafters must be {NAME: SOURCE, ...}")
-    if taken := sorted({"expert", *ROLES} & set(others)):
+        raise UserError("pair.drafters must be {NAME: SOURCE or fields of a setting, ...}")
+    if taken := sorted({"expert", "lookup", *ROLES} & set(others)):
         raise UserError(f"pair.drafters has {taken[0]}, which has a place of its own; rename it")
-    found = {role: source.get(role) for role in ROLES} | dict(others)
+    return others
+
+
+def _sources(source: Mapping[str, Any]) -> dict[str, str]:
+    """Returns where each model lies, the expert last."""
+    found = {role: source.get(role) for role in ROLES}
+    found |= {name: of for name, of in _others(source).items() if not hasattr(of, "keys")}
     found = {role: path for role, path in found.items() if path is not None}
     if "drafter" not in found and (role := next((r for r in ROLES if r in found), None)):
         raise UserError(f"a pair with a {role} model needs a drafter; give it both or neither")

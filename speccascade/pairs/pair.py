@@ -6,6 +6,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
+
 from speccascade import models
 from speccascade.errors import UserError
 from speccascade.inputs import plain_text, values
@@ -28,7 +30,8 @@ class Pair:
       name: for people.
       models: by role: "expert", "drafter", which drafts where a setting says nothing else, and
         whatever other drafters, or models of theirs, there are. The expert may be alone.
-      params: by role, in the dtype in which each model computes.
+      params: by role, in the dtype in which each model computes; shapes alone, where a pair was
+        loaded without reading it.
       tokenizer: of all.
       context_length: the most tokens that the models were made for: of a decoder-only pair prompt
         and answer together, of an encoder-decoder either of them by itself; None for no limit.
@@ -36,6 +39,8 @@ class Pair:
       layout: how the parameters lie on a mesh; None for one device.
       prompt_length: the most tokens of a prompt, where that is another limit; None where not.
       answer_length: the most tokens of an answer, likewise.
+      named_drafters: drafters that are no model of their own, such as a lookup or a cascade of
+        models above, each as the fields of a setting that its name stands for.
     """
 
     name: str
@@ -47,6 +52,7 @@ class Pair:
     layout: Layout | None = None
     prompt_length: int | None = None
     answer_length: int | None = None
+    named_drafters: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     _origin: str | None = dataclasses.field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self):
@@ -123,6 +129,8 @@ class Pair:
         """Returns the pair with its parameters where a layout has them; None changes nothing."""
         if layout is None:
             return self
+        if any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(self.params)):
+            return dataclasses.replace(self, layout=layout)._keeping(self._origin)
         models_of = self.models.items()
         where = {role: layout.of(role, model).params(model) for role, model in models_of}
         placed = dataclasses.replace(self, params=hosts.put(self.params, where), layout=layout)
@@ -143,13 +151,18 @@ class Pair:
     @property
     def hash(self) -> str:
         """16 hex digits of the models' descriptions and parameters; see `kept_hashes.py`."""
-        origin = self._origin
-        if origin is not None and (kept := hosts.from_first(lambda: kept_hashes.read(origin))):
+        if kept := self.kept_hash:
             return kept
         found = self._hash_of_bytes()
-        if origin is not None:
-            kept_hashes.keep(origin, found)
+        if self._origin is not None:
+            kept_hashes.keep(self._origin, found)
         return found
+
+    @property
+    def kept_hash(self) -> str | None:
+        """The hash, where it is known without the parameters' bytes."""
+        origin = self._origin
+        return None if origin is None else hosts.from_first(lambda: kept_hashes.read(origin))
 
     def _hash_of_bytes(self) -> str:
         digest = hashlib.sha256()

@@ -28,7 +28,7 @@ def run(
     """Plans a pair and says what was found, slice by slice.
 
     Args:
-      config: see configs/gemma2_2b_9b.py.
+      config: see configs/paper/gemma2_2b_9b.py.
       say: told the Markdown of a slice as soon as it is there.
       slices: topologies with commas between, or "all".
       batch_size: in place of the config's.

@@ -24,7 +24,7 @@ from speccascade.sharding import from_config
 
 WEIGHTS = ("bfloat16", "int8")
 _NUMBERS = ("batch_size", "prompt_length", "max_new_tokens")
-_EXAMPLE = "configs/gemma2_2b_9b.py"
+_EXAMPLE = "configs/paper/gemma2_2b_9b.py"
 
 
 class Inputs(NamedTuple):
@@ -109,9 +109,7 @@ class Subject:
             layout=layout,
         )
         loop.check(decoder, (self.rule,))
-        params = {
-            role: jax.eval_shape(m.init, jax.random.key(0)) for role, m in self.models.items()
-        }
+        params = {role: models.shapes(model) for role, model in self.models.items()}
         params = _lay(params, placing.param_shardings(decoder))
         rows = _rows(self.batch_size, self.prompt_length, decoder.expert.vocab_size)
         rows = _lay(rows, placing.rows_shardings(decoder, rows))
@@ -128,7 +126,7 @@ def load(
     """Reads what a config says of its pair, without the weights.
 
     Args:
-      config: `models`, `mesh` and `plan`; see configs/gemma2_2b_9b.py.
+      config: `models`, `mesh` and `plan`; see configs/paper/gemma2_2b_9b.py.
       batch_size: in place of the config's.
       weights: one of `WEIGHTS`, for both models.
 

@@ -24,6 +24,7 @@ from speccascade.report import (
     answers,
     beside,
     choice_table,
+    columns,
     correlation,
     every_setting,
     references,
@@ -43,7 +44,9 @@ from speccascade.workdir.storage import storage
 Figure = tuple[str, Callable[[str], None], str]
 
 
-def report(workdir: str, only_newest: bool = False) -> tuple[str, list[str]]:
+def report(
+    workdir: str, only_newest: bool = False, asked: Sequence[str] = ()
+) -> tuple[str, list[str]]:
     """Writes report.md, tables and figures to `workdir`/report.
 
     Where the config has nothing timed no setting can be chosen by speed, and the main tables have
@@ -52,14 +55,17 @@ def report(workdir: str, only_newest: bool = False) -> tuple[str, list[str]]:
     Args:
       workdir: of scripts/evaluate.py.
       only_newest: whether rows of another edition are left out, not marked.
+      asked: columns that tables have beside those that they always have, see `columns.shown`.
 
     Returns:
       The main tables and verdicts as Markdown, and the paths written.
 
     Raises:
       UserError: the workdir lacks what a table needs; the message says which command measures it.
+        Or there is no such column.
     """
     workdir = paths.plain(workdir)
+    columns.shown(asked)
     points = _read(workdir, only_newest)
     directory = epath.Path(workdir) / "report"
     directory.mkdir(parents=True, exist_ok=True)
@@ -77,8 +83,8 @@ def report(workdir: str, only_newest: bool = False) -> tuple[str, list[str]]:
     answers, answered, questions = verdicts.question_section(points) if timed else ([], [], [])
     beside, comparisons = verdicts.lossless_section(points) if timed else ([], [])
 
-    measured = every_setting.tables(points, TEST)
-    tables = [choice_table.make(found, points) for found in choices] if timed else measured
+    measured = every_setting.tables(points, TEST, asked)
+    tables = [choice_table.make(c, points, None, asked) for c in choices] if timed else measured
     notes = about(points)
     main = table.markdown(tables, notes)
     if answers:
@@ -88,7 +94,7 @@ def report(workdir: str, only_newest: bool = False) -> tuple[str, list[str]]:
         details += ["", "## Does the token rule win?", *_ASKED, *answered]
     if beside:
         details += ["", "## Against lossless speculative decoding", *_BESIDE, *beside]
-    fixed = [choice_table.make(found, points, n) for n, found in confined]
+    fixed = [choice_table.make(found, points, n, asked) for n, found in confined]
     if fixed:
         details += ["", "## At each draft length", "", table.markdown(fixed)]
     if timed:
@@ -124,8 +130,12 @@ def report(workdir: str, only_newest: bool = False) -> tuple[str, list[str]]:
     return main, sorted(written)
 
 
-def report_beside(workdirs: Sequence[str], only_newest: bool = False) -> tuple[str, list[str]]:
+def report_beside(
+    workdirs: Sequence[str], only_newest: bool = False, asked: Sequence[str] = ()
+) -> tuple[str, list[str]]:
     """Writes beside.md and beside.csv, several workdirs' figures side by side, to the first's.
+
+    The arguments are those of `report`.
 
     Returns:
       The tables as Markdown, and the paths written.
@@ -134,9 +144,10 @@ def report_beside(workdirs: Sequence[str], only_newest: bool = False) -> tuple[s
       UserError: a workdir lacks what a table needs, or they are of different tasks.
     """
     workdirs = [paths.plain(workdir) for workdir in workdirs]
+    columns.shown(asked)
     names = beside.titles(workdirs)
     by_title = {t: _read(w, only_newest) for t, w in zip(names, workdirs, strict=True)}
-    text = table.markdown(beside.tables(by_title, TEST), beside.notes(by_title))
+    text = table.markdown(beside.tables(by_title, TEST, asked), beside.notes(by_title))
     directory = epath.Path(workdirs[0]) / "report"
     directory.mkdir(parents=True, exist_ok=True)
     made = {"beside.md": text, "beside.csv": table.comma_separated(beside.records(by_title, TEST))}

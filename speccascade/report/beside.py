@@ -1,12 +1,11 @@
 """Several workdirs in one table: two machines, two pairs, two editions, aligned by setting."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from speccascade.errors import UserError
-from speccascade.report import every_setting
-from speccascade.report.columns import COLUMNS
+from speccascade.report import columns, every_setting
 from speccascade.report.points import MARK, Points
 from speccascade.report.table import NOTHING, Table
 
@@ -23,8 +22,15 @@ def titles(workdirs: list[str]) -> list[str]:
     raise UserError(f"{workdirs[0]} is given twice; give other workdirs")
 
 
-def tables(by_title: Mapping[str, Points], split: str) -> list[Table]:
+def tables(
+    by_title: Mapping[str, Points], split: str, asked: Sequence[str] = ()
+) -> list[Table]:
     """Returns a table for each temperature: settings down, figures and workdirs across.
+
+    Args:
+      by_title: what was measured.
+      split: whose.
+      asked: see `columns.shown`.
 
     Raises:
       UserError: the workdirs are of different tasks.
@@ -33,7 +39,8 @@ def tables(by_title: Mapping[str, Points], split: str) -> list[Table]:
     if len(found) > 1:
         raise UserError(f"workdirs of one task can stand beside each other, not {sorted(found)}")
     settings = dict.fromkeys(s for points in by_title.values() for s in points.settings())
-    shown = [COLUMNS[name] for name in _FIGURES]
+    found = columns.shown(asked)
+    shown = [found[name] for name in dict.fromkeys((*_FIGURES, *asked))]
     names = ("setting", *(f"{column.heading}, {t}" for column in shown for t in by_title))
     made = []
     for temperature in sorted({s.temperature for s in settings}):

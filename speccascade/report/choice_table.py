@@ -1,23 +1,22 @@
 """The main tables: every method at what a criterion chose for it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from speccascade.inference.setting import Setting
 from speccascade.report import columns
 from speccascade.report.choice import Choice
-from speccascade.report.columns import COLUMNS
+from speccascade.report.columns import Column
 from speccascade.report.points import Points
 from speccascade.report.table import NOTHING, Table, interval, judged
 
-_MAIN = {name: column for name, column in COLUMNS.items() if column.in_main}
 # What stands in front, in another order than that of a setting alone, and with verdicts.
 _FIRST = ("method", "chosen", "speed-up", "quality", "less the expert's")
 
 
-def _cells(choice: Choice, points: Points) -> list[str]:
+def _cells(choice: Choice, points: Points, own: Mapping[str, Column]) -> list[str]:
     point = choice.test
-    figures = {name: column.text(point, points) for name, column in _MAIN.items()}
+    figures = {name: column.text(point, points) for name, column in own.items()}
     difference = interval(choice.difference, choice.difference_interval, sign=True)
     return [
         points.mark(choice.setting, choice.label),
@@ -29,23 +28,30 @@ def _cells(choice: Choice, points: Points) -> list[str]:
     ]
 
 
-def make(choices: Sequence[Choice], points: Points, draft_length: int | None = None) -> Table:
+def make(
+    choices: Sequence[Choice],
+    points: Points,
+    draft_length: int | None = None,
+    asked: Sequence[str] = (),
+) -> Table:
     """Returns choices of one criterion and temperature as a table.
 
     Args:
       choices: at least one.
       points: where they were chosen.
       draft_length: to which they were confined, for the title.
+      asked: see `columns.shown`.
     """
+    own = columns.shown(asked, main=True)
     title = f"{choices[0].criterion.title}, temperature {choices[0].temperature:g}"
     if draft_length is not None:
         title += f", N = {draft_length}"
-    others = (c.heading for name, c in _MAIN.items() if name not in ("speedup", "quality"))
+    others = (c.heading for name, c in own.items() if name not in ("speedup", "quality"))
     names = (*_FIRST, *others)
     rows = [
         [choice.label, "none admitted", *[NOTHING] * (len(names) - 2)]
         if choice.setting is None
-        else _cells(choice, points)
+        else _cells(choice, points, own)
         for choice in choices
     ]
     return Table(title, names, rows)

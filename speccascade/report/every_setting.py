@@ -1,20 +1,26 @@
 """Every setting that was measured, not only those that a criterion chose."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from speccascade.inference.setting import Setting
 from speccascade.report import columns
 from speccascade.report.choice_table import chosen
-from speccascade.report.columns import COLUMNS
 from speccascade.report.points import Point, Points
 from speccascade.report.table import Table
 
 
-def tables(points: Points, split: str) -> list[Table]:
-    """Returns a table for each temperature and draft length; the first has what drafts nothing."""
-    names = ("setting", *(column.heading for column in COLUMNS.values()))
+def tables(points: Points, split: str, asked: Sequence[str] = ()) -> list[Table]:
+    """Returns a table for each temperature and draft length; the first has what drafts nothing.
+
+    Args:
+      points: what was measured.
+      split: whose.
+      asked: see `columns.shown`.
+    """
+    own = columns.shown(asked)
+    names = ("setting", *(column.heading for column in own.values()))
     found = []
     for temperature in points.temperatures():
         of = [p for p in _points(points, split) if p.setting.temperature == temperature]
@@ -23,7 +29,7 @@ def tables(points: Points, split: str) -> list[Table]:
             rows = [
                 [
                     points.mark(point.setting, name(point.setting, draft_length=None)),
-                    *(column.text(point, points) for column in COLUMNS.values()),
+                    *(column.text(point, points) for column in own.values()),
                 ]
                 for point in of
                 if point.setting.draft_length == length

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from speccascade import pairs
 from speccascade.errors import UserError
 from speccascade.evaluate.jobs import QUALITY, TEACHER_FORCED, TIMING, Job, plan
 from speccascade.inference import metrics
@@ -39,6 +40,7 @@ class Timing:
       expert_tokens: float64 [n].
       speedup: the expert's time per token over the setting's.
       interval: of `speedup`.
+      first_ms: float64 [n], milliseconds until the first token is there; None where rows lack it.
     """
 
     ms: np.ndarray
@@ -47,6 +49,21 @@ class Timing:
     expert_tokens: np.ndarray
     speedup: float
     interval: tuple[float, float]
+    first_ms: np.ndarray | None = None
+
+    @property
+    def time_to_first_token(self) -> float | None:
+        """Milliseconds, the mean over examples."""
+        return None if self.first_ms is None else float(self.first_ms.mean())
+
+    @property
+    def time_per_output_token(self) -> float | None:
+        """Milliseconds per token behind the first, the mean over answers of several tokens."""
+        several = self.tokens > 1
+        if self.first_ms is None or not several.any():
+            return None
+        each = (self.ms - self.first_ms)[several] / (self.tokens[several] - 1)
+        return float(each.mean())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +75,8 @@ class Point:
       split: the examples' split.
       scores: float64 [n] or [n, k], each example's score or statistics, their mean over seeds.
       aggregate: what makes one figure of them, see `tasks.aggregate`.
-      rates: means over seeds of the row's rates; None where a method has none.
+      rates: means over seeds of the row's rates, of some by drafted position; None where a method
+        has none.
       timing: None where it was not timed.
     """
 
@@ -66,7 +84,7 @@ class Point:
     split: str
     scores: np.ndarray
     aggregate: str
-    rates: Mapping[str, float | None]
+    rates: Mapping[str, float | list[float] | None]
     timing: Timing | None
 
     @property
@@ -195,7 +213,7 @@ def collect(
     alike = [row for row in alike if row.get("machine") in (None, shared.get("machine"))]
     shared |= {name: newest[QUALITY][name] for name in _EDITION if name in newest.get(QUALITY, ())}
 
-    grid = expand(config["evaluate"]["settings"])
+    grid = expand(config["evaluate"]["settings"], pairs.named_drafters(config.get("pair", "")))
     jobs = plan(grid, config["evaluate"])
     found: dict[Job, Mapping[str, Any]] = {}
     for row in sorted(alike, key=lambda row: _is_edition(row, newest[row["kind"]])):
@@ -271,7 +289,9 @@ def _pool(grid, quality, timed) -> dict[tuple[Setting, str], Point]:
 def _timing(row: Mapping[str, Any]) -> Timing:
     names = ("ms", "generated", "expert_ms", "expert_generated")
     columns = [np.asarray(row[name], np.float64) for name in names]
-    return Timing(*columns, row["speedup"], tuple(row["speedup_ci"]))
+    first = row.get("first_ms")
+    first_ms = None if first is None else np.asarray(first, np.float64)
+    return Timing(*columns, row["speedup"], tuple(row["speedup_ci"]), first_ms)
 
 
 def _forced(row: Mapping[str, Any]) -> Forced:
@@ -289,5 +309,9 @@ def _forced(row: Mapping[str, Any]) -> Forced:
     )
 
 
-def _mean(values: Sequence[float | None]) -> float | None:
-    return None if None in values else statistics.fmean(values)
+def _mean(values: Sequence[float | list[float] | None]) -> float | list[float] | None:
+    if None in values:
+        return None
+    if isinstance(values[0], list):
+        return [statistics.fmean(column) for column in zip(*values, strict=True)]
+    return statistics.fmean(values)

@@ -9,9 +9,19 @@ active.py  what code that is traced for a layout asks of it
 hlo.py     the collectives of a compiled program, to check all of it
 """
 
-from speccascade.sharding.config import from_config
+from speccascade.sharding.config import for_training, from_config
 from speccascade.sharding.layout import Layout, Placement
 from speccascade.sharding.mesh import make_mesh
-from speccascade.sharding.rules import REPLICATED, SHARDED, Rules
+from speccascade.sharding.rules import REPLICATED, SHARDED, TRAINED, Rules
 
-__all__ = ["REPLICATED", "SHARDED", "Layout", "Placement", "Rules", "from_config", "make_mesh"]
+__all__ = [
+    "REPLICATED",
+    "SHARDED",
+    "TRAINED",
+    "Layout",
+    "Placement",
+    "Rules",
+    "for_training",
+    "from_config",
+    "make_mesh",
+]

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from speccascade.sharding.layout import Placement, padding
+from speccascade.sharding.rules import names_of
 from speccascade.vocab import WHOLE, Vocab
 
 _ACTIVE: contextvars.ContextVar[Placement | None] = contextvars.ContextVar("layout", default=None)
@@ -29,6 +30,14 @@ def use(placement: Placement | None):
         yield
     finally:
         _ACTIVE.reset(token)
+
+
+@contextlib.contextmanager
+def use_for(model: Any):
+    """Traces what is inside for another model, which lies as the one around it does."""
+    placement = _ACTIVE.get()
+    with use(placement and placement.for_model(model)):
+        yield
 
 
 def ways(name: str) -> int:
@@ -80,6 +89,8 @@ def look_up(table: jax.Array, ids: jax.Array) -> jax.Array:
         return table[ids]
     axes = placement.spec(PartitionSpec("vocab", "embed"), table.shape)
     rows = placement.spec(PartitionSpec("batch", None), ids.shape)
+    if set(names_of(axes[1])) & set(names_of(rows[0])):  # its devices have other rows each
+        axes = PartitionSpec(axes[0], None)
     vocab = Vocab(axes[0])
 
     def own(table, ids):

@@ -8,7 +8,7 @@ import jax
 from speccascade.inputs import values
 from speccascade.sharding.layout import Layout
 from speccascade.sharding.mesh import make_mesh
-from speccascade.sharding.rules import REPLICATED, SHARDED
+from speccascade.sharding.rules import REPLICATED, SHARDED, TRAINED
 
 _DRAFTERS = {"sharded": SHARDED, "replicated": REPLICATED}
 
@@ -31,3 +31,19 @@ def from_config(
     sizes = dict(values.section("mesh", section))
     drafter = values.choice("mesh.drafter=", sizes.pop("drafter", "sharded"), _DRAFTERS)
     return Layout(make_mesh(sizes, devices), drafter=_DRAFTERS[drafter])
+
+
+def for_training(
+    section: Mapping[str, Any] | None, devices: Sequence[jax.Device] | None = None
+) -> Layout | None:
+    """Returns the layout in which a model is trained on the mesh of a config's section.
+
+    Args:
+      section: as `from_config` takes it; how a drafter lies in decoding is of no account.
+      devices: which; None for all there are.
+
+    Raises:
+      UserError: as `from_config`.
+    """
+    layout = from_config(section, devices)
+    return layout and Layout(layout.mesh, expert=TRAINED, drafter=TRAINED)

@@ -5,13 +5,13 @@ import math
 from collections import Counter
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from speccascade.errors import UserError
-from speccascade.sharding.rules import SHARDED, Rules
+from speccascade.sharding.rules import SHARDED, Axis, Rules, names_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,9 +38,14 @@ class Layout:
                 f"{self.drafter.batch!r}; give both one axis"
             )
 
-    def ways(self, axis: str | None) -> int:
+    def ways(self, axis: Axis) -> int:
         """Returns over how many devices a mesh axis spreads; 1 where the mesh lacks it."""
-        return self.mesh.shape.get(axis, 1)
+        return math.prod(self.mesh.shape.get(name, 1) for name in names_of(axis))
+
+    def present(self, axis: Axis) -> Axis:
+        """Returns the mesh axes among those of an axis that the mesh has."""
+        found = tuple(name for name in names_of(axis) if name in self.mesh.shape)
+        return found if len(found) > 1 else next(iter(found), None)
 
     @property
     def vocab_axis(self) -> str | None:
@@ -89,6 +94,10 @@ class Placement:
     def _units(self) -> dict[str, int]:
         return dict(self.sizes)
 
+    def for_model(self, model: Any) -> "Placement":
+        """Returns how another model lies that has the same rules."""
+        return dataclasses.replace(self.layout.of("", model), rules=self.rules)
+
     def ways(self, name: str, size: int | None = None) -> int:
         """Returns over how many devices a logical axis spreads.
 
@@ -110,7 +119,7 @@ class Placement:
         Raises:
           UserError: two axes would lie on one mesh axis.
         """
-        axes = self.rules.spec(names)
+        axes = map(self.layout.present, self.rules.spec(names))
         return PartitionSpec(
             *(
                 axis if axis is not None and self.ways(name, size) > 1 else None
@@ -139,8 +148,25 @@ class Placement:
             lambda path, x: self.sharding(model.param_axes(flat_key(path)), x.shape), shapes
         )
 
-    def unequal(self, model: Any) -> list[str]:
-        """Returns a line for each logical axis that lies whole for want of a divisor.
+    def like_params(self, model: Any, tree: Any) -> Any:
+        """Returns the shardings of a pytree that has arrays for parameters of a model.
+
+        Those are gradients, or what an optimizer keeps: an array whose key ends in a parameter's,
+        and which has its shape, lies as that does. All others are whole on every device.
+        """
+        known = jax.tree_util.tree_leaves_with_path(jax.eval_shape(model.init, jax.random.key(0)))
+        shapes = {flat_key(path): leaf.shape for path, leaf in known}
+
+        def where(path, x):
+            parts = flat_key(path).split("/")
+            ends = ("/".join(parts[i:]) for i in range(len(parts)))
+            key = next((end for end in ends if shapes.get(end) == x.shape), None)
+            return self.sharding(model.param_axes(key) if key else PartitionSpec(), x.shape)
+
+        return jax.tree_util.tree_map_with_path(where, tree)
+
+    def unequal(self, model: Any) -> list["Whole"]:
+        """Returns the logical axes that lie whole for want of a divisor.
 
         Args:
           model: whose parameters are asked for.
@@ -153,10 +179,22 @@ class Placement:
             for name, size, axis, lies in zip(names, leaf.shape, wanted, found, strict=True):
                 if lies is None and (ways := self.layout.ways(axis)) > 1:
                     counts[self._units.get(name, size), name, ways] += 1
-        return [
-            f"{units} {name} do not divide over {ways} devices: {count} parameters lie whole"
-            for (units, name, ways), count in counts.items()
-        ]
+        return [Whole(*axis, count) for axis, count in counts.items()]
+
+
+class Whole(NamedTuple):
+    """A logical axis of a model that lies whole on every device for want of a divisor."""
+
+    units: int
+    name: str
+    ways: int
+    parameters: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.units} {self.name} do not divide over {self.ways} devices: {self.parameters} "
+            "parameters lie whole"
+        )
 
 
 def flat_key(path: tuple) -> str:

@@ -17,12 +17,20 @@ from jax.sharding import PartitionSpec
 
 from speccascade.errors import UserError
 
+Axis = str | tuple[str, ...] | None
+"""Where a logical axis lies: one mesh axis, several, or none."""
+
+
+def names_of(axis: Axis) -> tuple[str, ...]:
+    """Returns the mesh axes that an axis lies on."""
+    return (axis,) if isinstance(axis, str) else tuple(axis or ())
+
 
 @dataclasses.dataclass(frozen=True)
 class Rules:
     """The mesh axis of each logical axis; None, or an axis that the mesh lacks, replicates it."""
 
-    batch: str | None = "data"
+    batch: Axis = "data"
     vocab: str | None = "model"
     embed: str | None = "fsdp"
     mlp: str | None = "model"
@@ -39,13 +47,15 @@ class Rules:
         if unknown := [name for name in names if name is not None and name not in known]:
             raise UserError(f"no rule for logical axis {unknown[0]!r}; known: {', '.join(known)}")
         axes = [None if name is None else getattr(self, name) for name in names]
-        for i, axis in enumerate(axes):
-            if axis is not None and axis in axes[:i]:
-                first = names[axes.index(axis)]
-                raise UserError(
-                    f"logical axes {first} and {names[i]} of one array both lie on mesh axis "
-                    f"{axis!r}; give one of them another mesh axis or None"
-                )
+        taken = {}
+        for name, axis in zip(names, axes, strict=True):
+            for one in names_of(axis):
+                if one in taken:
+                    raise UserError(
+                        f"logical axes {taken[one]} and {name} of one array both lie on mesh axis "
+                        f"{one!r}; give one of them another mesh axis or None"
+                    )
+                taken[one] = name
         return PartitionSpec(*axes)
 
 
@@ -54,3 +64,7 @@ SHARDED = Rules()
 
 REPLICATED = Rules(vocab=None, embed=None, mlp=None, heads=None, kv_heads=None)
 """Every device computes the whole model for its rows: a small drafter without communication."""
+
+TRAINED = Rules(batch=("data", "fsdp"))
+"""In training: rows spread over `fsdp` too, so that its devices share one copy of the weights and
+each gathers a layer's when it comes to it."""

@@ -106,6 +106,7 @@ def settings(
     more = text_files.parse_object(knobs, f"--knobs={knobs}")
     every = {"draft_length": 5, **{k: v for k, v in fields.items() if v is not None}}
     own = {key for name in names for key in rules.spec(name).knobs}
+    named = pairs.named_drafters(config.pair)
     found = []
     for i, name in enumerate(names):
         has = rules.spec(name).knobs
@@ -114,7 +115,7 @@ def settings(
             given["alpha"] = alpha_of[i]
         elif "alpha" in has and "alpha" not in given:
             given = {**_swept(config, name), **given}
-        found.append(setting({"rule": name, **every, **given}))
+        found.append(setting({"rule": name, **every, **given}, named))
     return found
 
 

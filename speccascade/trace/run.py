@@ -125,12 +125,11 @@ def _trace(engine: Engine, request: Request, setting: Setting) -> Trace:
         numbers = record_lib.numbers(record, draws, setting.verifier)
         blocks.append(writer.block(numbers, 0, setting.verifier, bool(state.done[0])))
         start = state.count
-    output = decode.state.output(state)
-    counts = {name: float(x[0]) for name, x in jax.device_get(output.stats).by_name().items()}
+    output = jax.tree.map(lambda x: x[0], jax.device_get(decode.state.output(state)))
     return Trace(
         setting=setting,
         blocks=tuple(blocks),
         text=engine.text([t.id for block in blocks for t in block.tokens], request.prompt),
-        finished=bool(output.finished[0]),
-        statistics=metrics.rates(counts, setting),
+        finished=bool(output.finished),
+        statistics=metrics.rates(metrics.counts(output, setting), setting),
     )

@@ -1,1 +1,12 @@
-"""Training: batches, losses, the loop, checkpoints and metrics."""
+"""Training on worked answers.
+
+data.py       tokenised problems as batches that depend on the step alone
+losses.py     losses per token
+objective.py  what is minimised and measured
+given.py      trained models that another begins or learns from
+optimizer.py  optimisers by name
+step.py       one step, on one device or on a mesh
+steps.py      the loop around steps: metrics, checkpoints, going on
+loop.py       all of it for a config
+head.py       the head of the rule `learned`
+"""

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import pathlib
 import sys
 import zipfile
@@ -10,10 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from etils import epath
 
 from speccascade import randomness, text
 from speccascade.errors import UserError
 from speccascade.inference.padding import padded
+from speccascade.sharding import hosts
 from speccascade.tasks import Example, Task
 from speccascade.text import Tokenizer
 from speccascade.text.prompt import fit
@@ -86,8 +87,10 @@ def tokenize(
     them.
 
     Raises:
-      UserError: a problem is longer even so; the message names its `split`.
+      UserError: a problem is longer even so, or there is none; the message names its `split`.
     """
+    if not examples:
+        raise UserError(f"split {split} has no examples; give the task some")
     # Prompt and answer apart, as decoding meets them.
     answers = tokenizer.encode_answers([e.answer for e in examples], answers_begin)
     rooms = [row_length - len(answer) - 1 for answer in answers]
@@ -122,30 +125,34 @@ def load_or_tokenize(
     row_length: int,
     answers_begin: bool = False,
 ) -> Problems:
-    """`tokenize` of a whole split, kept in the file `path` (.npz) for the next start.
+    """`tokenize` of a whole split, kept in the file `path` (.npz, gs:// works) for the next start.
 
     The task is always asked for its examples: files and code behind it may have changed, and what
     takes long is to make tokens of them.
     """
     examples = task.examples(split)
     key = _key(examples, tokenizer, row_length, answers_begin)
+    file = epath.Path(path)
     try:
-        with np.load(path) as saved:
+        with file.open("rb") as opened, np.load(opened) as saved:
             if str(saved["key"]) == key:
                 return Problems(saved["tokens"], saved["prompt_length"], saved["length"])
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         pass  # absent or cut short: made anew below
     problems = tokenize(examples, split, tokenizer, row_length, answers_begin)
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    partial = path + ".partial.npz"
-    np.savez(
-        partial,
-        tokens=problems.tokens.astype(np.uint16 if tokenizer.vocab_size <= 65536 else np.int32),
-        prompt_length=problems.prompt_length,
-        length=problems.length,
-        key=key,
-    )
-    os.replace(partial, path)
+    if not hosts.is_first():
+        return problems
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_name(f"{file.name}.partial")
+    with partial.open("wb") as opened:
+        np.savez(
+            opened,
+            tokens=problems.tokens.astype(np.uint16 if tokenizer.vocab_size <= 65536 else np.int32),
+            prompt_length=problems.prompt_length,
+            length=problems.length,
+            key=key,
+        )
+    partial.replace(file)
     return problems
 
 

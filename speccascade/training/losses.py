@@ -14,6 +14,17 @@ def cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
     return jax.nn.logsumexp(logits, -1) - chosen
 
 
+# What padding scores. Finite: its products with a probability of 0, and their gradients, are 0.
+_NEVER = -1e30
+
+
+def of_known(logits: jax.Array, known: int) -> jax.Array:
+    """Returns logits [..., V] by which no token id from `known` on has any probability."""
+    if logits.shape[-1] == known:
+        return logits
+    return jnp.where(jnp.arange(logits.shape[-1]) < known, logits, _NEVER)
+
+
 # Distances of a student's log-probabilities from its teacher's, `[..., K]` each. Where K is part of
 # the vocabulary, the student gives no other token any mass; what the teacher gives them is a
 # constant.
@@ -63,5 +74,12 @@ def token_weights(
     return jnp.where(inside, jnp.where(answer, 1.0, prompt_weight), 0.0)
 
 
-def weighted_mean(values: jax.Array, weights: jax.Array) -> jax.Array:
-    return jnp.sum(values * weights) / jnp.maximum(jnp.sum(weights), 1e-6)
+def mean_part(values: jax.Array, weights: jax.Array, total: jax.Array) -> jax.Array:
+    """Returns what a part of a batch adds to a weighted mean, [].
+
+    Args:
+      values: [...], of the part.
+      weights: [...], of the part.
+      total: [], the sum of the weights of the whole batch.
+    """
+    return jnp.sum(values * weights) / jnp.maximum(total, 1e-6)

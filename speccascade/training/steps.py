@@ -11,11 +11,15 @@ import tqdm
 
 from speccascade.errors import UserError
 from speccascade.inputs import values
+from speccascade.sharding import hosts
 from speccascade.workdir import checkpoints
 from speccascade.workdir.training_metrics import MetricsWriter
 
 _COUNTS = ("num_steps", "batch_size", "log_every", "eval_every", "checkpoint_every")
 _RATES = ("learning_rate", "weight_decay", "clip_norm")
+
+MAY_CHANGE = ("train.accumulate", "train.remat")
+"""What a training may go on without: it says how a step is computed, and not what."""
 
 
 def check(c: Any, more: Sequence[str] = (), example: str = "") -> None:
@@ -32,6 +36,8 @@ def check(c: Any, more: Sequence[str] = (), example: str = "") -> None:
     values.whole("train.warmup_steps", c["warmup_steps"], 0)
     for name in counts:
         values.whole(f"train.{name}", c[name], 1)
+    values.whole("train.accumulate", c.get("accumulate", 1), 1)
+    values.boolean("train.remat", c.get("remat", False))
     for name in _RATES:
         if values.number(f"train.{name}", c[name]) < 0:
             raise UserError(f"train.{name}={c[name]} must be at least 0")
@@ -50,6 +56,7 @@ def run(
     advance: Callable[[Any, Any, int], tuple[Any, Any, dict[str, jax.Array]]],
     evaluate: Callable[[Any], dict[str, float]],
     shown: str,
+    claimed: Callable[[], None] | None = None,
 ) -> dict[str, float]:
     """Trains, or goes on from the newest checkpoint.
 
@@ -62,17 +69,29 @@ def run(
         what is logged of it, `loss` among it. A step depends on nothing else.
       evaluate: maps parameters to figures.
       shown: the figure that the progress bar shows.
+      claimed: from `claim`, on the process that writes for all; called before anything is written.
 
     Returns:
       The last figures.
+
+    Raises:
+      UserError: something could not be written, or another process has taken the workdir over.
     """
     params, state = start
     step = 0
     if saved.latest_step() is not None:
         step, params, state = checkpoints.restore(saved, params, state)
-    metrics = MetricsWriter(workdir, step)
+    with hosts.agreed():
+        metrics = MetricsWriter(workdir, step, claimed) if hosts.is_first() else None
+
+    def log(values):
+        with hosts.agreed():
+            if metrics is not None:
+                metrics.write(step, values)
+
     figures = evaluate(params)
-    bar = tqdm.tqdm(total=c["num_steps"], initial=step, unit="step", smoothing=0.05, mininterval=5)
+    shape = {"total": c["num_steps"], "initial": step, "unit": "step", "smoothing": 0.05}
+    bar = tqdm.tqdm(**shape, mininterval=5, disable=not hosts.is_first())
     pending: list[dict] = []
     started = time.monotonic()
     while step < c["num_steps"]:
@@ -86,16 +105,20 @@ def run(
         if step % c["log_every"] == 0 or last:
             means = {k: float(np.mean([p[k] for p in pending])) for k in pending[0]}
             seconds = (time.monotonic() - started) / len(pending)
-            metrics.write(step, {**means, "seconds_per_step": seconds})
+            log({**means, "seconds_per_step": seconds})
             bar.set_postfix({"loss": f"{means['loss']:.4f}", shown: f"{figures[shown]:.4f}"})
             pending = []
         if step % c["eval_every"] == 0 or last:
             figures = evaluate(params)
-            metrics.write(step, figures)
+            log(figures)
         if step % c["checkpoint_every"] == 0 or last:
+            with hosts.agreed():
+                if metrics is not None:
+                    metrics.keep()
             checkpoints.save(saved, step, params, state)
         if not pending:
             started = time.monotonic()
     bar.close()
-    metrics.close()
+    if metrics is not None:
+        metrics.close()
     return figures

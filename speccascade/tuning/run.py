@@ -94,7 +94,7 @@ def tune(
 
 def describe(config: ml_collections.ConfigDict, workdir: str, temperature: float | None) -> str:
     """Returns what `tune` would measure on the validation split, and what that would cost."""
-    sweep = run.prepare(config)
+    sweep = run.prepare(config, weights=False)
     temperature = _temperature(sweep, temperature)
     _check(sweep, temperature)
     part = _part(sweep, VALIDATION, temperature)

@@ -86,7 +86,9 @@ def claim(workdir: str) -> Iterator[Callable[[], None]]:
         folder.exists()
     lock = (_Numbered if _creates(folder) else _Settled)(folder, own)
     _wait_until_free(lock, workdir)
-    if not lock.take():
+    with _told(folder):
+        taken = lock.take()
+    if not taken:
         raise _busy(workdir)
     ended, lost = threading.Event(), threading.Event()
     renewing = threading.Thread(target=_renew, args=(lock, ended, lost), daemon=True)

@@ -28,6 +28,7 @@ from speccascade.text import Tokenizer
 from speccascade.workdir import checksums, sharing
 from speccascade.workdir.files import read_json
 from speccascade.workdir.parameter_files import flat
+from speccascade.workdir.storage import storage
 
 # Orbax reports every save at INFO, which would tear the progress bar apart.
 logging.getLogger("absl").setLevel(logging.WARNING)
@@ -40,12 +41,16 @@ def manager(workdir: str, read_only: bool = False) -> ocp.CheckpointManager:
 
     A manager that may write removes unfinished checkpoints, so a mere reader beside a running
     training must be `read_only`.
+
+    Raises:
+      UserError: the workdir is in a bucket whose client package is not installed.
     """
     if read_only:
         options = ocp.CheckpointManagerOptions(read_only=True, create=False, save_interval_steps=0)
     else:
         options = ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=False)
-    return ocp.CheckpointManager(_directory(workdir), options=options)
+    with storage(workdir):
+        return ocp.CheckpointManager(_directory(workdir), options=options)
 
 
 def _directory(workdir: str) -> epath.Path:
@@ -55,13 +60,24 @@ def _directory(workdir: str) -> epath.Path:
 
 
 def save(checkpoints: ocp.CheckpointManager, step: int, params: Params, rest: Any) -> None:
-    """Stores `params` and `rest` (optimiser state) as the state after `step` steps."""
+    """Stores `params` and `rest` (optimiser state) as the state after `step` steps.
+
+    Raises:
+      UserError: it could not be written; those before it are intact.
+    """
     items = ocp.args.Composite(
         params=ocp.args.StandardSave(params),
         rest=ocp.args.StandardSave(rest),
         checksums=ocp.args.JsonSave(checksums.of(flat(params))),
     )
-    checkpoints.save(step, args=items)
+    try:
+        checkpoints.save(step, args=items)
+    except Exception as error:  # Orbax and TensorStore raise many kinds
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"checkpoint {checkpoints.directory}/{step} cannot be written ({type(error).__name__}: "
+            f"{reason}); those before it are kept, see to it and start again"
+        ) from error
 
 
 def save_params(workdir: str, params: Params) -> None:
@@ -166,7 +182,7 @@ def load(
     with manager(workdir, read_only=True) as checkpoints:
         if checkpoints.latest_step() is None:
             raise UserError(f"{workdir} has no complete checkpoint; train there first")
-        shapes = jax.eval_shape(model.init, jax.random.key(0))
+        shapes = models.shapes(model)
         shapes = {key: value for key, value in shapes.items() if key not in shared}
         step, params, _ = restore(checkpoints, jax.tree_util.tree_map_with_path(like, shapes))
         known = _checksums(checkpoints, step)

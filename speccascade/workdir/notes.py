@@ -3,6 +3,8 @@
 import os
 from typing import Any
 
+from etils import epath
+
 from speccascade.workdir import files
 from speccascade.workdir import training_metrics as metrics
 
@@ -12,7 +14,8 @@ def read(workdir: str) -> dict[str, Any]:
 
     An imported model's directory tells nothing of its training.
     """
-    if not os.path.exists(os.path.join(workdir, "metrics.jsonl")):
+    logged = os.path.join(workdir, metrics.FILE)
+    if not epath.Path(logged).exists():
         return {}
     config = files.read_json(os.path.join(workdir, "config.json"))
     for name in ("init_from", "distill_from"):
@@ -20,7 +23,7 @@ def read(workdir: str) -> dict[str, Any]:
         if source and not source.startswith("shipped:"):  # where it lay is nobody else's affair
             config["train"][name] = os.path.basename(os.path.normpath(source))
     step, seconds = 0, 0.0
-    for row in metrics.read_metrics(os.path.join(workdir, "metrics.jsonl")):
+    for row in metrics.read_metrics(logged):
         if "seconds_per_step" in row:
             seconds += (row["step"] - step) * row["seconds_per_step"]
             step = row["step"]

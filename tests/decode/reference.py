@@ -196,6 +196,8 @@ def check(output: Output, expected: Decoded, stats: tuple[str, ...] = STATS) -> 
     assert counts.tolist() == [len(t) for t in expected.tokens]
     for b, n in enumerate(counts):
         assert output.tokens[b, :n].tolist() == expected.tokens[b], f"row {b}"
+        added = [block.emitted[b] for block in expected.blocks if block.active[b]]
+        assert np.trim_zeros(output.blocks[b]).tolist() == added, f"row {b}"
         for name in ("logprob", "expert_logprob"):
             np.testing.assert_allclose(
                 getattr(output, name)[b, :n], getattr(expected, name)[b], atol=2e-4, err_msg=name

@@ -13,6 +13,7 @@ from speccascade import importing, pairs
 from speccascade.distillation import texts, training
 from speccascade.errors import UserError
 from speccascade.inference.api import generate_text
+from speccascade.training.step import Step
 from speccascade.workdir.parameter_files import flat
 from speccascade.workdir.training_metrics import read_metrics
 from tests.distillation import tiny
@@ -108,21 +109,34 @@ def test_it_decodes_with_no_other_expert(source, workdir, tmp_path):
 
 @pytest.mark.slow
 def test_an_interrupted_run_goes_on_to_the_same_losses(source, workdir, tmp_path, monkeypatch):
-    config, step = tiny.get_config(source), training._train_step
+    config, step = tiny.get_config(source), Step.__call__
     taken = []
 
-    def interrupted(*args, **how):
+    def interrupted(self, *args):
         taken.append(1)
         if len(taken) == 7:
             raise KeyboardInterrupt
-        return step(*args, **how)
+        return step(self, *args)
 
-    monkeypatch.setattr(training, "_train_step", interrupted)
+    monkeypatch.setattr(Step, "__call__", interrupted)
     with pytest.raises(KeyboardInterrupt):
         training.distill(config, str(tmp_path))
     monkeypatch.undo()
     training.distill(config, str(tmp_path))
     assert logged(str(tmp_path)) == logged(workdir)
+
+
+@pytest.mark.slow
+def test_expert_and_drafter_may_lie_on_a_mesh(source, workdir, tmp_path):
+    config = tiny.get_config(source)
+    config.mesh = {"data": 2, "fsdp": 2, "model": 2}
+    training.distill(config, str(tmp_path))
+    one, other = (texts.load(epath.Path(w) / "texts", 20) for w in (workdir, tmp_path))
+    np.testing.assert_array_equal(one.tokens, other.tokens)
+    for expected, found in zip(logged(workdir), logged(str(tmp_path)), strict=True):
+        assert expected.keys() == found.keys()
+        for name, value in expected.items():  # features are kept in bfloat16
+            np.testing.assert_allclose(found[name], value, rtol=1e-3, atol=1e-4, err_msg=name)
 
 
 @pytest.mark.slow

@@ -36,8 +36,8 @@ def config(name):
 @pytest.mark.parametrize(
     ("name", "arg"),
     [(name, None) for name in LOCAL]
-    + [(name, "wmt14") for name in ("gemma2_2b_9b", "gemma2_2b_27b", "t5_small_large")]
-    + [("t5_small_xl", "wmt14")],
+    + [(f"paper/{name}", "wmt14") for name in ("gemma2_2b_9b", "gemma2_2b_27b")]
+    + [(f"paper/{name}", "wmt14") for name in ("t5_small_large", "t5_small_xl")],
 )
 def test_every_experiment_has_its_sweep_in_its_file(name, arg):
     found = module(name)

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from configs import paper
+from configs.paper import common as paper
 from speccascade import rules
 from speccascade.evaluate import run
 from speccascade.evaluate.jobs import QUALITY, TEACHER_FORCED, TIMING
@@ -46,7 +46,7 @@ def config(made, tmp_path):
     def config(name, task):
         if task == "mbpp" and sandbox._trouble() is not None:
             pytest.skip(f"no isolation here: {sandbox._trouble()}")
-        found = runpy.run_path(str(ROOT / f"configs/{name}.py"))["get_config"](task)
+        found = runpy.run_path(str(ROOT / f"configs/paper/{name}.py"))["get_config"](task)
         found.mesh = None
         found.pair = made[FORMS[name]]
         found.task.path = paper_pairs.rows(tmp_path / task, task)
@@ -124,7 +124,7 @@ def test_scripts(name, task, config, made, tmp_path):
     pair = made[FORMS[name]]
     command = [
         "scripts/evaluate.py",
-        f"--config=configs/{name}.py:{task}",
+        f"--config=configs/paper/{name}.py:{task}",
         f"--config.pair.drafter={pair['drafter']}",
         f"--config.pair.expert={pair['expert']}",
         f"--config.task.path={path}",

@@ -70,7 +70,7 @@ def test_rows_have_what_they_promise(swept):
             assert row["ms_per_token"] > 0 and row["speedup"] > 0
             assert row["speedup_ci"][0] <= row["speedup"] <= row["speedup_ci"][1]
             assert (row["answers_compared"], row["answers_differing"]) == (2, 0)  # in float32
-            assert len(row["answer_digests"]) == 2
+            assert len(row["answer_digests"]) == len(row["first_ms"]) == 2
             continue
         assert row["prompts_cut"] == 0 <= row["answers_cut"] <= row["num_examples"]
         if row["kind"] == TEACHER_FORCED:
@@ -86,6 +86,10 @@ def test_rows_have_what_they_promise(swept):
             assert 1 <= row["tokens_per_expert_call"] <= 3
             assert 0 <= row["rejection_rate"] <= 1
             assert row["drafter_calls"] >= 2 * row["expert_calls"]
+            first, second = row["acceptance_by_position"]
+            assert 1 >= first >= second >= 0
+            # Every block adds what it kept and a token, but one may end within its draft.
+            assert row["tokens_per_expert_call"] <= 1 + first + second
         assert (row["expert_calls"] == 0) == (row["method"] == "autoregressive_drafter")
         assert row["tokens"] <= 6 * row["num_examples"]
         assert row["multiply_adds_per_token"] > 0

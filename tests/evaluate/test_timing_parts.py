@@ -46,7 +46,8 @@ def count_answers(monkeypatch, until=None):
 
 def test_timed_examples_outlive_the_process(config, tmp_path, monkeypatch):
     workdir = str(tmp_path / "w")
-    one = 3 * 2  # answers of an example: the expert beside both settings, two trials
+    # Answers of an example: the expert beside both settings, two trials, whole and to one token.
+    one = 3 * 2 * 2
     with monkeypatch.context() as patch:
         count_answers(
             patch, until=3 + 2 * one + 1
@@ -97,24 +98,26 @@ def test_a_group_whose_settings_fail_again_takes_nothing_from_another(
         return ms, tokens, invalid or (setting.rule == "spec" and setting.temperature == 0)
 
     monkeypatch.setattr(timing, "_answer", answer)
-    # The first group: three that compile and three examples of three; the second: the same, cut.
-    state = {"until": 3 + 9 + 3 + 2 * 3 + 1}
+    # The first group: three that compile and three examples of three, twice; the second: the same,
+    # cut.
+    state = {"until": 3 + 2 * 9 + 3 + 2 * 2 * 3 + 1}
     with pytest.raises(Killed):
         run.evaluate(config, workdir)
     seen.clear()
     state["until"] = None
     assert len(run.evaluate(config, workdir).failed) == 1
     # What failed is timed again, three examples beside the expert; of the second group one is left.
-    assert seen.count(0.0) == 2 + 3 * 2 and seen.count(1.0) == 3 + 3
+    assert seen.count(0.0) == 2 + 2 * 3 * 2 and seen.count(1.0) == 3 + 2 * 3
     assert not os.path.exists(os.path.join(workdir, timing_parts.FILE))
 
 
 def test_parts_serve_a_group_whose_settings_are_all_among_theirs(tmp_path):
     store = results.Results(tmp_path, file=timing_parts.FILE)
     whole = timing_parts.Parts(store, ["a", "b"], str)
-    whole.keep(4, timing_parts.Part([[1.0], [2.0], [3.0]], [5, 6, 7], list("xyz"), [0, 0, 1]))
+    columns = [[1.0], [2.0], [3.0]], [5, 6, 7], list("xyz"), [0, 0, 1], [[0.1], [0.2], [0.3]]
+    whole.keep(4, timing_parts.Part(*columns))
     own = timing_parts.Parts(store, ["b"], str)
-    assert own.known == {4: timing_parts.Part([[1.0], [3.0]], [5, 7], ["x", "z"], [0, 1])}
+    assert own.known == {4: timing_parts.Part(*([c[0], c[2]] for c in columns))}
     assert timing_parts.Parts(store, ["b", "c"], str).known == {}
     own.clear()
     assert timing_parts.Parts(store, ["b"], str).known == {}

@@ -87,6 +87,7 @@ COUNTS = {
     "rejected": 2.0,
     "tv_sum": 3.0,
     "deferral_sum": 5.0,
+    **{f"kept_{i}": count for i, count in enumerate((1.0, 0.0, 1.0, 2.0, 0.0, 0.0))},
 }
 
 
@@ -99,6 +100,8 @@ def test_rates_of_the_token_verifier():
         "rejection_rate": 0.2,
         "tv_mean": 0.3,
         "deferral_rate": 5 / 12,
+        "acceptance_of_drafted": 0.4,
+        "acceptance_by_position": [0.75, 0.75, 0.5, 0.0, 0.0],
         "drafter_calls": 24,
         "middle_calls": 6,
         "expert_calls": 4,
@@ -116,4 +119,8 @@ def test_what_a_method_lacks_is_null():
     alone = {**dict.fromkeys(COUNTS, 0.0), "emitted": 9.0, "deferral_sum": math.nan}
     drafter = metrics.rates(alone, Setting(DRAFTER))
     assert drafter["tokens_per_expert_call"] is None and drafter["deferral_rate"] is None
-    assert "NaN" not in json.dumps([block, cascade, drafter])
+    older = {name: math.nan if "kept" in name else count for name, count in COUNTS.items()}
+    without = {name: count for name, count in COUNTS.items() if "kept" not in name}
+    found = [metrics.rates(counts, TOKEN) for counts in (older, without)]
+    assert [rates["acceptance_by_position"] for rates in found] == [None, None]
+    assert "NaN" not in json.dumps([block, cascade, drafter, *found])

@@ -7,7 +7,7 @@ from speccascade.errors import UserError
 from speccascade.inference.drafting.lookup import ByLookup
 from speccascade.inference.methods import METHODS
 from speccascade.inference.reading import expand, from_fields, setting
-from speccascade.inference.setting import Setting, digest
+from speccascade.inference.setting import ByModel, Setting, digest
 from speccascade.inference.sweep import product
 
 SPECULATIVE = {"rule": "token_v3", "alpha": 0.3, "draft_length": 5}
@@ -160,6 +160,37 @@ def test_rows_of_a_drafting_model_are_those_of_before():
 def test_a_bad_drafter_is_one_clear_line(entry, message):
     with pytest.raises(UserError, match=message):
         setting(entry)
+
+
+def test_a_cascade_may_be_of_other_models():
+    chosen = setting({**THREE, "drafter": "small", "middle": "large"})
+    assert chosen.drafting.models == ("small", "large")
+    assert chosen.label == "token_v3 over token_v3 of small and large"
+    assert from_fields(json.loads(json.dumps(chosen.fields()))) == chosen
+    assert setting({**THREE, "drafter": "drafter", "middle": None}) == setting(THREE)
+    assert not {"drafter", "middle"} & set(setting(THREE).fields())
+    with pytest.raises(UserError, match="middle=3 must be the name of a model"):
+        setting({**THREE, "middle": 3})
+    with pytest.raises(UserError, match="middle unknown here"):
+        setting({**SPECULATIVE, "middle": "large"})
+
+
+NAMED = {
+    "ngrams": {"drafter": "lookup", "max_ngram": 5},
+    "deep": {"drafter": "small", "middle_rule": "spec", **N},
+}
+
+
+def test_a_drafter_that_the_pair_names_is_the_fields_that_it_stands_for():
+    for name, own in NAMED.items():
+        assert setting({**SPECULATIVE, "drafter": name}, NAMED) == setting({**SPECULATIVE, **own})
+    both = [{**SPECULATIVE, "drafter": name} for name in (*NAMED, "ngrams", "lookup", "small")]
+    found = [s.drafting for s in expand(both, NAMED)]
+    assert found[0] == ByLookup(5) and found[2:] == [ByLookup(), ByModel("small")]
+    with pytest.raises(UserError, match="drafter=ngrams.*drafter ngrams has a max_ngram already"):
+        setting({**SPECULATIVE, "drafter": "ngrams", "max_ngram": 2}, NAMED)
+    with pytest.raises(UserError, match="rule chow needs the drafter's distribution"):
+        setting({**SPECULATIVE, "rule": "chow", "drafter": "ngrams"}, NAMED)
 
 
 def test_two_models_leave_the_middle_out_of_their_fields():

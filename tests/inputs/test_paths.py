@@ -12,7 +12,6 @@ from etils import epath
 
 from speccascade import head as heads
 from speccascade import importing, pairs, tasks, text
-from speccascade.distillation.training import distill
 from speccascade.errors import UserError
 from speccascade.evaluate import run
 from speccascade.inputs import paths
@@ -24,7 +23,6 @@ from speccascade.training import loop
 from speccascade.tuning.run import tune
 from speccascade.workdir import checkpoints, results
 from tests import tiny_pair, toy_head
-from tests.distillation import tiny as tiny_distillation
 from tests.importing import tiny_checkpoint
 from tests.training import tiny
 
@@ -157,8 +155,6 @@ def test_what_cannot_write_to_a_bucket_says_so_and_makes_nothing(home, kind):
     there = kind("gs://bucket/w")
     sweep = tiny_pair.get_config()
     for use in (
-        lambda: loop.train(tiny.get_config(), there),
-        lambda: distill(tiny_distillation.get_config("nowhere"), there),
         lambda: learning.learn(sweep, there, 20, 0),
         lambda: pairs.export(tiny_pair.make(), there, {}),
         lambda: run.evaluate(sweep, there, profile=True),

@@ -53,7 +53,8 @@ def test_a_mesh_may_split_the_axes_of_a_slice(name):
 
 @pytest.mark.skipif(LIBTPU, reason="libtpu is installed")
 def test_the_script_says_in_one_line_that_libtpu_is_missing():
-    command = ["scripts/tpu_plan.py", "--config=configs/t5_small_large.py", "--topology=v5e:2x2"]
+    config = "configs/paper/t5_small_large.py"
+    command = ["scripts/tpu_plan.py", f"--config={config}", "--topology=v5e:2x2"]
     done = subprocess.run(
         [sys.executable, *command], cwd=ROOT, capture_output=True, text=True, check=False
     )

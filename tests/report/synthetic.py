@@ -48,7 +48,7 @@ def quality(
 
 
 def timing(entry: dict, split: str, ms: list[float], expert_ms: list[float], **provenance) -> dict:
-    """A timing row of answers of ten tokens each."""
+    """A timing row of answers of ten tokens each, as older versions wrote it."""
     chosen = setting(entry)
     job = Job(TIMING, chosen, split, len(ms), trials=3)
     speedup = sum(expert_ms) / sum(ms)

@@ -264,3 +264,38 @@ def test_other_workdirs_are_refused(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(UserError, match="belongs to a training"):
         report(str(tmp_path))
+
+
+NAMES = (
+    "acceptance_length",
+    "acceptance_of_tested",
+    "acceptance_of_drafted",
+    "acceptance_by_position",
+    "time_to_first_token",
+    "time_per_output_token",
+)
+
+
+def test_names_that_others_use_are_there_for_the_asking(tmp_path):
+    rows, config = sweep(*POINTS)
+    measured = {"acceptance_of_drafted": 0.4, "acceptance_by_position": [0.75, 0.5, 0.25]}
+    for row in rows:
+        if row["method"] == "speculative" and row["rule"] == "spec":
+            row |= measured if row["kind"] == "quality" else {"first_ms": [2.0, 3.0]}
+    write(tmp_path, rows, config)
+    plain, _ = report(str(tmp_path))
+    assert "TTFT" not in plain and "acceptance" not in plain
+    text, _ = report(str(tmp_path), asked=NAMES)
+    line = next(line for line in text.splitlines() if line.startswith("| spec |"))
+    # Two answers of ten tokens in 8 ms each: 6 ms and 5 ms for nine tokens behind the first.
+    assert line.endswith("| 2.50 | 0.800 | 0.400 | 0.75 0.50 0.25 | 2.5 | 0.61 |")
+    # What older rows lack, and what a method has not.
+    line = next(line for line in text.splitlines() if line.startswith("| token_v3 |"))
+    assert line.endswith("| 2.50 | 0.800 | – | – | – | – |")
+    line = next(line for line in text.splitlines() if line.startswith("| autoregressive_expert |"))
+    assert line.endswith("| – | – | – | – | – | – |")
+    records = list(csv.DictReader(io.StringIO((tmp_path / "report/settings.csv").read_text())))
+    spec = next(r for r in records if r["method"] == "spec")
+    assert (spec["acceptance_by_position_3"], spec["time_to_first_token"]) == ("0.25", "2.5")
+    with pytest.raises(UserError, match="column 'ttft' is unknown; choose one of: quality, sp"):
+        report(str(tmp_path), asked=["ttft"])

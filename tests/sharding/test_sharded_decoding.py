@@ -12,6 +12,7 @@ import pytest
 
 from speccascade import rules as rules_lib
 from speccascade.decode import (
+    CascadeDrafter,
     LookupDrafter,
     ModelDrafter,
     autoregressive,
@@ -80,6 +81,24 @@ def test_lookups_decode_as_on_one_device():
     rows, params = toys.mixed_rows(rule_index=0), {"drafter": (), "expert": pair.params["expert"]}
     expected = generate(decoder, params, made, rows)
     sharded, params = on(decoder, layout(2, 2), params)
+    check_same(generate(sharded, params, made, rows), expected)
+
+
+def test_three_models_decode_as_on_one_device():
+    pair, made = toys.PAIRS["decoder_only"], (rules_lib.make("token_v3", alpha=0.3),)
+    # Its three heads lie whole where the others' four lie on two devices each.
+    small = toys.transformer(1, num_heads=3, num_kv_heads=3)
+    drafter = CascadeDrafter(small, pair.drafter, 2)
+    decoder = Decoder(pair.expert, drafter, toys.SIZE, toys.ROOM, "token", logprobs=True)
+    middle = rules_lib.make("lossy", alpha=np.linspace(0.0, 0.9, toys.BATCH, dtype=np.float32))
+    rows = toys.mixed_rows(rule_index=0)._replace(drafting=middle)
+    both = {"drafter": toys.peaked(small, 5, 3.0), "middle": pair.params["drafter"]}
+    params = {"drafter": both, "expert": pair.params["expert"]}
+    expected = generate(decoder, params, made, rows)
+    sharded, params = on(decoder, layout(2, 2), params)
+    heads = params["drafter"]["middle"]["attention_0"]["query"]["weight"].sharding.spec
+    assert heads[0] == "model"
+    assert params["drafter"]["drafter"]["attention_0"]["query"]["weight"].is_fully_replicated
     check_same(generate(sharded, params, made, rows), expected)
 
 

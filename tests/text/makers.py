@@ -3,6 +3,7 @@
 import io
 import json
 import pathlib
+from collections.abc import Sequence
 
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
@@ -158,7 +159,9 @@ def add(directory: pathlib.Path) -> pathlib.Path:
     return directory
 
 
-def unigram(directory: pathlib.Path, **config) -> pathlib.Path:
+def unigram(
+    directory: pathlib.Path, texts: Sequence[str] = TEXTS, vocab_size: int = 120, **config
+) -> pathlib.Path:
     """As T5: Unigram with special tokens inside its vocabulary, EOS behind a prompt."""
     sentinels = [f"<extra_id_{n}>" for n in range(3)]
     special = ["<pad>", "</s>", "<unk>", *sentinels]
@@ -167,9 +170,9 @@ def unigram(directory: pathlib.Path, **config) -> pathlib.Path:
     inner.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always", split=True)
     inner.decoder = decoders.Metaspace(prepend_scheme="always")
     trainer = trainers.UnigramTrainer(
-        vocab_size=120, special_tokens=special, unk_token="<unk>", show_progress=False
+        vocab_size=vocab_size, special_tokens=special, unk_token="<unk>", show_progress=False
     )
-    inner.train_from_iterator(TEXTS, trainer)
+    inner.train_from_iterator(texts, trainer)
     inner.post_processor = processors.TemplateProcessing(
         single="$A </s>", special_tokens=[("</s>", special.index("</s>"))]
     )

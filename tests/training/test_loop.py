@@ -1,4 +1,3 @@
-import functools
 import glob
 import json
 import os
@@ -16,6 +15,8 @@ import pytest
 from speccascade import models, tasks
 from speccascade.errors import UserError
 from speccascade.training import data, loop
+from speccascade.training.objective import Objective, evaluate
+from speccascade.training.optimizer import make_optimizer
 from speccascade.workdir import checkpoints
 from speccascade.workdir.training_metrics import read_metrics
 from tests.training import tiny
@@ -125,7 +126,7 @@ def test_validation_counts_answers_that_are_all_argmax(trained):
         tokens[:, t] = np.argmax(forward(params, tokens, np.full(7, 5))[:, t - 1], -1)
     tokens[0, -1] = (tokens[0, -1] + 1) % 320
     problems = data.Problems(tokens, np.full(7, 5), np.full(7, 12))
-    figures = loop.evaluate(model, params, problems, batch_size=4)
+    figures = evaluate(model, params, problems, batch_size=4)
     assert figures["validation_whole_answer"] == pytest.approx(6 / 7)
     assert figures["validation_token_accuracy"] == pytest.approx(48 / 49)
 
@@ -136,13 +137,17 @@ def test_answers_alone_give_the_loss_of_whole_texts_without_their_prompts(traine
     problems = data.Problems(
         rng.integers(2, 320, (3, 12)).astype(np.int32), np.array([5, 1, 9]), np.array([12, 4, 11])
     )
-    config = tiny.get_config().train
-    config.update(prompt_weight=0.0, distill_weight=0.3)
-    how = {"model": model, "teacher_model": model, "config": config}
+    how = {"teacher": model, "distance": "forward_kl", "distill_weight": 0.3}
+    answers_alone = Objective(model, 320, **how)
+    # A weight of prompts that is nearly none.
+    whole_texts = Objective(model, 320, prompt_weight=1e-9, **how)
     other = jax.tree.map(lambda x: 1.1 * x, params)
-    rows = np.arange(3)
-    whole, logged = loop._whole_loss(params, problems.batch(rows), other, **how)
-    answers, logged_too = loop._answer_loss(params, problems.answers(rows), other, **how)
+
+    def mean(objective):
+        batch = objective.batch(problems, np.arange(3))
+        return objective(params, batch, objective.totals(batch), other, None)
+
+    (whole, logged), (answers, logged_too) = mean(whole_texts), mean(answers_alone)
     assert logged["distill"] > 1e-3 and logged["answer_nll"] > 1
     np.testing.assert_allclose(answers, whole, rtol=1e-5)
     for name, value in logged.items():
@@ -228,13 +233,11 @@ def test_dropout_leaves_units_out_in_training_alone(trained, tmp_path):
     model = models.build({**config.model, "vocab_size": tokenizer.vocab_size})
     params = model.init(jax.random.key(0))
     batch = problems.answers(np.arange(8))
-    how = {"model": model, "teacher_model": None}
 
     def loss_at(rate):
-        config.train.dropout = rate
-        train = ml_collections.FrozenConfigDict(config.train)
-        whole = functools.partial(loop._answer_loss, teacher_params=None, config=train, **how)
-        return jax.jit(lambda key: whole(params, batch, key=key)[0])
+        objective = Objective(model, 320, dropout=rate)
+        totals = objective.totals(batch)
+        return jax.jit(lambda key: objective(params, batch, totals, None, key)[0])
 
     thinned, whole = loss_at(0.3), loss_at(0.0)
     one, two = jax.random.split(jax.random.key(1))
@@ -280,7 +283,7 @@ def test_both_optimizers_decay_matrices_alone():
     for name in ("adamw", "muon"):
         train = tiny.get_config(name).train
         train.update(weight_decay=0.5, warmup_steps=1)
-        optimizer = loop.make_optimizer(ml_collections.FrozenConfigDict(train))
+        optimizer = make_optimizer(ml_collections.FrozenConfigDict(train))
         update = jax.jit(optimizer.update)
         state = optimizer.init(params)
         zeros = jax.tree.map(np.zeros_like, params)
@@ -298,7 +301,7 @@ def test_embeddings_may_learn_at_a_rate_of_their_own():
         train.warmup_steps = 1
         if factor:
             train.embedding_rate = factor
-        optimizer = loop.make_optimizer(ml_collections.FrozenConfigDict(train))
+        optimizer = make_optimizer(ml_collections.FrozenConfigDict(train))
         state = optimizer.init(params)
         for _ in range(2):
             found[factor], state = optimizer.update(params, state, params)

@@ -55,6 +55,16 @@ def test_weights_cover_prompt_answer_and_eos_but_no_padding():
     np.testing.assert_allclose(got, [[0.2, 1, 1, 0, 0], [1, 1, 1, 1, 1]])
 
 
-def test_weighted_mean_of_nothing_is_zero():
-    assert losses.weighted_mean(jnp.ones(3), jnp.zeros(3)) == 0
-    assert losses.weighted_mean(jnp.array([1.0, 5.0]), jnp.array([3.0, 1.0])) == 2.0
+def test_parts_add_up_to_the_mean_over_all():
+    assert losses.mean_part(jnp.ones(3), jnp.zeros(3), 0.0) == 0
+    values, weights = jnp.array([1.0, 5.0, 4.0]), jnp.array([3.0, 1.0, 0.5])
+    parts = [losses.mean_part(values[at], weights[at], 4.5) for at in (slice(1), slice(1, 3))]
+    np.testing.assert_allclose(sum(parts), 10 / 4.5, rtol=1e-6)
+
+
+def test_padding_is_never_likely():
+    logits = jnp.array([[0.0, 1.0, 9.0]])
+    assert losses.of_known(logits, 3) is logits
+    p = jax.nn.softmax(losses.of_known(logits, 2))
+    np.testing.assert_allclose(p, [[*jax.nn.softmax(logits[0, :2]), 0.0]], rtol=1e-6)
+    assert p[0, 2] == 0

@@ -1,3 +1,4 @@
+import functools
 import os
 import threading
 import time
@@ -8,8 +9,10 @@ from speccascade import pairs
 from speccascade.errors import UserError
 from speccascade.evaluate import run
 from speccascade.report import report
+from speccascade.training import loop
 from speccascade.workdir import bucket, claim, results
 from tests import tiny_pair
+from tests.training import tiny as training
 from tests.workdir.bucket import install
 
 WORKDIR = "gs://bucket/runs/w"
@@ -193,7 +196,8 @@ def test_without_a_client_package_one_line_says_so(monkeypatch):
     from etils.epath import backend
 
     monkeypatch.setattr(backend._FileSystemSpecBackend, "_get_filesystem", missing)
-    for use in (results.read, lambda w: claim.claim(w).__enter__(), report):
+    trains = functools.partial(loop.train, training.get_config())
+    for use in (results.read, lambda w: claim.claim(w).__enter__(), report, trains):
         with pytest.raises(UserError, match="gs://bucket/runs/w needs a package .*gcsfs"):
             use(WORKDIR)
 

@@ -120,3 +120,20 @@ def test_without_a_cache_hashes_are_made_each_time(imported, made, monkeypatch):
     source = dict.fromkeys(pairs.ROLES, str(imported / "out"))
     assert pairs.load(source).hash == pairs.load(source).hash and len(made) == 2
     kept_hashes.forget()
+
+
+@pytest.mark.parametrize("options", [{}, {"dtype": "bfloat16"}, {"weights": "int8"}])
+def test_the_weights_of_a_known_pair_may_be_left_unread(imported, made, options):
+    kept_hashes.forget()
+    source = dict.fromkeys(pairs.ROLES, str(imported / "source")) | options
+    whole = pairs.load(source, read=False)  # nobody knows its hash
+    assert not any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(whole.params))
+    known = whole.hash
+    unread = pairs.load(source, read=False)
+    leaves = jax.tree.leaves(unread.params)
+    assert all(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in leaves)
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), unread.params) == jax.tree.map(
+        lambda x: (x.shape, x.dtype), whole.params
+    )
+    assert unread.hash == known == pairs.load(source).hash and made == [whole]
+    assert (unread.models, unread.tokenizer) == (whole.models, whole.tokenizer)

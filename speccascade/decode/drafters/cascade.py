@@ -33,7 +33,7 @@ from speccascade.errors import UserError
 from speccascade.models.interface import Model
 from speccascade.rules import Distributions, Rule
 from speccascade.sampling import Truncation, confidence, distribution
-from speccascade.sharding.active import over_vocabulary, pad_vocabulary
+from speccascade.sharding.active import over_vocabulary, pad_vocabulary, use_for
 from speccascade.verify import Uniforms, verify
 from speccascade.vocab import Vocab
 
@@ -126,16 +126,24 @@ class CascadeDrafter:
         check_vocabulary(self.drafter, expert)
 
     def placement(self, layout):
-        """Refuses a mesh."""
-        raise UserError("a cascade of three models decodes on one device; leave out the mesh")
+        """Returns how the middle model lies on a mesh; the other one lies by the same rules."""
+        return layout.of("drafter", self.middle)
 
     def param_shardings(self, placement):
-        """Has none: there is no placement."""
-        raise NotImplementedError
+        """Returns those of both models' parameters."""
+        return {
+            "drafter": placement.for_model(self.drafter).params(self.drafter),
+            "middle": placement.params(self.middle),
+        }
 
-    def state_axes(self, state):
-        """Has none: there is no placement."""
-        raise NotImplementedError
+    def state_shardings(self, placement, state):
+        """Returns those of both models' caches."""
+        return Caches(
+            ModelDrafter(self.drafter).state_shardings(
+                placement.for_model(self.drafter), state.drafter
+            ),
+            ModelDrafter(self.middle).state_shardings(placement, state.middle),
+        )
 
     def uniforms(self, size):
         """Takes, for every offset at which a round may begin, 2 n + 1."""
@@ -145,9 +153,10 @@ class CascadeDrafter:
         """Returns both models' caches after the prompts."""
         # A round may run so far past the end of a block.
         room = slots + self.draft_length, overhang + self.draft_length
+        with use_for(self.drafter):
+            small = ModelDrafter(self.drafter).prefill(params["drafter"], prompt, length, *room)
         return Caches(
-            ModelDrafter(self.drafter).prefill(params["drafter"], prompt, length, *room),
-            ModelDrafter(self.middle).prefill(params["middle"], prompt, length, *room),
+            small, ModelDrafter(self.middle).prefill(params["middle"], prompt, length, *room)
         )
 
     def draft(self, params, state, request, ends_draft, bonus):
@@ -230,9 +239,10 @@ class CascadeDrafter:
         ends = None
         if rules_lib.can_end_draft(rule):
             ends = EndsDraft((rule,), jnp.zeros_like(block.count))
-        draft, drafter_cache = ModelDrafter(self.drafter, rereads).draft(
-            params["drafter"], block.caches.drafter, own, ends, rules_lib.uses_q(rule)
-        )
+        with use_for(self.drafter):
+            draft, drafter_cache = ModelDrafter(self.drafter, rereads).draft(
+                params["drafter"], block.caches.drafter, own, ends, rules_lib.uses_q(rule)
+            )
 
         # Score.
         logits, middle_cache = self._score(

@@ -238,8 +238,8 @@ class Drafter(Protocol):
         """Returns the shardings of its parameters."""
         ...
 
-    def state_axes(self, state: Any) -> Any:
-        """Returns the logical axes of its state, or a prefix of them."""
+    def state_shardings(self, placement: Placement, state: Any) -> Any:
+        """Returns the shardings of its state, or of the state's shapes."""
         ...
 
 
@@ -264,9 +264,9 @@ class WithoutModel:
         """Has no parameters."""
         return ()
 
-    def state_axes(self, state):
+    def state_shardings(self, placement, state):
         """Has no state."""
-        return P()
+        return ()
 
 
 # ---- what drafters check ----

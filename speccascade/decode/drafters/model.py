@@ -48,9 +48,9 @@ class ModelDrafter:
         """Returns those of the model's parameters."""
         return placement.params(self.model)
 
-    def state_axes(self, state):
+    def state_shardings(self, placement, state):
         """Returns those of the model's cache."""
-        return self.model.cache_axes(state)
+        return placement.shardings(self.model.cache_axes(state), state)
 
     def uniforms(self, size):
         """Takes one per token."""

@@ -1,4 +1,4 @@
-"""Drafted by a cascade of the pair's drafter and its middle model: three models in all."""
+"""Drafted by a cascade of two models of the pair: with the expert three models in all."""
 
 import dataclasses
 
@@ -19,14 +19,15 @@ class ByCascade(Drafting):
       knobs: its knobs.
       draft_length: tokens that the drafter writes between two passes of the middle model; None
         where only the law of answers is meant.
+      models: the pair's names of the drafter and the middle model.
     """
 
     rule: str
     knobs: Pairs
     draft_length: int | None
+    models: tuple[str, ...] = decode.CascadeDrafter.roles
 
     name = "cascade"
-    _ROLES = decode.CascadeDrafter.roles
     has_q = False  # its distribution comes of whole rounds
 
     @classmethod
@@ -39,8 +40,9 @@ class ByCascade(Drafting):
                 )
             return None, {"middle_rule", "middle_draft_length"}
         name, knobs, known = entry.rule(given, "middle_")
-        made = cls(name, knobs, entry.length(given, "middle_draft_length"))
-        return made, {*known, "middle_draft_length"}
+        length = entry.length(given, "middle_draft_length")
+        models = tuple(entry.name(given, role, role) for role in decode.CascadeDrafter.roles)
+        return cls(name, knobs, length, models), {*known, "middle_draft_length", *cls.models}
 
     @classmethod
     def of_row(cls, row):
@@ -48,17 +50,22 @@ class ByCascade(Drafting):
         if row.get("middle_rule") is None:
             return None
         rule, knobs, length = (row[name] for name in _FIELDS)
-        return cls(rule, pairs_of(knobs), length)
+        return cls(rule, pairs_of(knobs), length, tuple(row.get(role, role) for role in cls.models))
 
     def fields(self):
-        """Returns the middle rule, its knobs, and the tokens of a round."""
+        """Returns the middle rule, its knobs, the tokens of a round, and models of other names."""
         values = self.rule, dict(self.knobs), self.draft_length
-        return dict(zip(_FIELDS, values, strict=True))
+        return dict(zip(_FIELDS, values, strict=True)) | dict(self._named)
+
+    @property
+    def _named(self):
+        both = zip(decode.CascadeDrafter.roles, self.models, strict=True)
+        return [(role, name) for role, name in both if role != name]
 
     @property
     def over(self):
-        """The middle rule's name."""
-        return self.rule
+        """The middle rule's name, and the models where they are others than usual."""
+        return f"{self.rule} of {' and '.join(self.models)}" if self._named else self.rule
 
     @property
     def choices(self):
@@ -73,10 +80,10 @@ class ByCascade(Drafting):
 
     @property
     def program(self):
-        """The rule with its static knobs, and the tokens of a round."""
+        """The rule with its static knobs, the tokens of a round, and the models."""
         known = rules.spec(self.rule).knobs
         static = tuple((k, v) for k, v in self.knobs if known[k].static)
-        return self.rule, static, self.draft_length
+        return self.rule, static, self.draft_length, self.models
 
     @property
     def law(self):
@@ -84,14 +91,12 @@ class ByCascade(Drafting):
         return dataclasses.replace(self, draft_length=None)
 
     def trouble(self, pair):
-        """Returns what a pair without a middle model, or on a mesh, lacks."""
-        if missing := [role for role in self._ROLES if role not in pair.models]:
+        """Returns what a pair without one of the models lacks."""
+        if missing := [name for name in self.models if name not in pair.models]:
             return (
                 f"names a middle_rule and pair {pair.name} has no {missing[0]} model; give the "
                 "pair one, {drafter: ..., middle: ..., expert: ...}"
             )
-        if pair.layout is not None:
-            return "drafts with three models, which decode on one device; leave out the mesh"
         return None
 
     def longest(self):
@@ -100,9 +105,9 @@ class ByCascade(Drafting):
 
     def drafter(self, pair):
         """Returns the drafter, and both models' parameters."""
-        models = (pair.models[role] for role in self._ROLES)
-        made = decode.CascadeDrafter(*models, self.draft_length)
-        return made, {role: pair.params[role] for role in self._ROLES}
+        made = decode.CascadeDrafter(*map(pair.models.get, self.models), self.draft_length)
+        of_roles = zip(made.roles, self.models, strict=True)
+        return made, {role: pair.params[name] for role, name in of_roles}
 
     def rows(self, settings):
         """Returns the middle rule, its knobs [B]."""
@@ -115,7 +120,8 @@ class ByCascade(Drafting):
         """Returns what both models scored: the middle one whole rounds."""
         rounds = counts["middle_calls"]
         small_rereads = rereads or not rules.spec(self.rule).uses_q
+        small, middle = self.models
         return {
-            "drafter": counts["drafter_calls"] + rounds * small_rereads,
-            "middle": rounds * (self.draft_length + 1 + rereads),
+            small: counts["drafter_calls"] + rounds * small_rereads,
+            middle: rounds * (self.draft_length + 1 + rereads),
         }

@@ -12,6 +12,7 @@ class SequenceCascade(Method):
     """A cascade without speculation, answer by answer."""
 
     name = "sequence_cascade"
+    in_order = False
 
     def read(self, given):
         """Takes a threshold and limits on both models."""

@@ -1,7 +1,7 @@
-"""Gemma-2 2B drafts for 9B: one of the paper's pairs, N = 1.
+"""Gemma-2 2B drafts for 27B: one of the paper's pairs, N = 1.
 
-python scripts/tpu_plan.py --config=configs/gemma2_2b_9b.py --topology=v5e:4x4
-python scripts/evaluate.py --distributed --config=configs/gemma2_2b_9b.py:gsm8k --workdir=gs://BUCKET/runs/NAME
+python scripts/tpu_plan.py --config=configs/paper/gemma2_2b_27b.py --topology=v5e:4x4
+python scripts/evaluate.py --distributed --config=configs/paper/gemma2_2b_27b.py:gsm8k --workdir=gs://BUCKET/runs/NAME
 
 The paper, as its readers summarise it, has N = 1 and the rejection rate in place of time; its
 temperatures and numbers of examples are not known, those here are ours. `--dry_run` says what all
@@ -16,7 +16,7 @@ import runpy
 
 import ml_collections
 
-paper = runpy.run_path(str(pathlib.Path(__file__).with_name("paper.py")))
+paper = runpy.run_path(str(pathlib.Path(__file__).with_name("common.py")))
 
 
 def sweep() -> tuple[dict, ...]:
@@ -28,7 +28,7 @@ def get_config(task: str = "") -> ml_collections.ConfigDict:
     """Few-shot prompts of up to 2,048 tokens."""
     return paper["config"](
         "google/gemma-2-2b",
-        "google/gemma-2-9b",
+        "google/gemma-2-27b",
         task,
         form="few_shot",
         settings=sweep(),

@@ -1,7 +1,7 @@
 """T5 v1.1 small drafts for large: one of the paper's pairs, N = 5, fine-tuned per task there.
 
-python scripts/tpu_plan.py --config=configs/t5_small_large.py --topology=v4:2x2x1
-python scripts/evaluate.py --distributed --config=configs/t5_small_large.py:wmt14 \\
+python scripts/tpu_plan.py --config=configs/paper/t5_small_large.py --topology=v4:2x2x1
+python scripts/evaluate.py --distributed --config=configs/paper/t5_small_large.py:wmt14 \\
     --config.pair.drafter=DIR --config.pair.expert=DIR --workdir=gs://BUCKET/runs/NAME
 
 DIR: models fine-tuned on the task. The hub's v1.1, which stand here, have been taught no task, and
@@ -20,7 +20,7 @@ import runpy
 
 import ml_collections
 
-paper = runpy.run_path(str(pathlib.Path(__file__).with_name("paper.py")))
+paper = runpy.run_path(str(pathlib.Path(__file__).with_name("common.py")))
 
 
 def sweep() -> tuple[dict, ...]:

@@ -72,6 +72,9 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
 }
 
 
+# What stands in for T5's tasks where no such data is at hand: texts of Debian's packages.
+LOCAL = ("debian_en_de", "debian_summaries")
+
 TASKS = {
     "few_shot": (
         "wmt14 cnn_dailymail gsm8k mbpp squad web_questions natural_questions trivia_qa".split()
@@ -90,6 +93,8 @@ _EXAMPLES = {
         "wmt14": {"validation": 3_000, "test": 3_000},
         "xsum": {"validation": 11_305, "test": 3_000},
         "cnn_dailymail": {"validation": 13_368, "test": 3_000},
+        "debian_en_de": {"validation": 96, "test": 96},
+        "debian_summaries": {"validation": 240, "test": 240},
     },
 }
 
@@ -103,7 +108,7 @@ def examples(task: str, form: str) -> dict[str, int]:
     reported.
 
     Args:
-      task: one of `TASKS[form]`.
+      task: one of `TASKS[form]`, or of `LOCAL`.
       form: "few_shot" or "t5".
     """
     return dict(_EXAMPLES[form].get(task, {"validation": 500, "test": 500}))
@@ -128,7 +133,8 @@ def config(
     Args:
       drafter: its hub id.
       expert: its hub id.
-      task: one of `TASKS[form]` to measure the pair on; empty to plan it only.
+      task: one of `TASKS[form]` to measure the pair on, or of `LOCAL` for T5, with ",quick" behind
+        it for `quick` settings; empty to plan it only.
       form: how prompts are made, "few_shot" or "t5".
       settings: what is measured, of `sweep`.
       mesh: devices along each axis.
@@ -141,8 +147,12 @@ def config(
     Raises:
       UserError: the task is none of the paper's for such a pair.
     """
-    if task and task not in TASKS[form]:
-        raise UserError(f"unknown task {task!r}; choose one of: {', '.join(TASKS[form])}")
+    task, comma, grid = task.partition(",")
+    known = (*TASKS[form], *(LOCAL if form == "t5" else ()))
+    if task and task not in known:
+        raise UserError(f"unknown task {task!r}; choose one of: {', '.join(known)}")
+    if comma and grid != "quick":
+        raise UserError(f"unknown grid {grid!r}; choose quick, or leave it out for the whole one")
     hub = {"drafter": drafter, "expert": expert}
     kinds = {"dtype": dtype, "param_dtype": dtype}
     made = ml_collections.ConfigDict(
@@ -160,15 +170,77 @@ def config(
     )
     if task:
         # The path is for `--config.task.path=DIR`; none reads the hub.
-        made.task = {"name": task, "format": form, "path": config_dict.placeholder(str)}
+        path = "runs/debian" if task in LOCAL else config_dict.placeholder(str)
+        made.task = {"name": task, "format": form, "path": path}
         made.evaluate = {
-            "settings": settings,
+            "settings": quick(draft_length) if grid else settings,
             "splits": examples(task, form),
             "max_new_tokens": max_new_tokens,
             "batch_size": 8,
             "timing": {"num_examples": timed, "trials": 3},
         }
+        if grid:
+            made.evaluate.splits = {k: min(n, 500) for k, n in made.evaluate.splits.items()}
+            made.evaluate.timing.num_examples = min(timed, 20)
+        if form == "t5":
+            made.fine_tuning = {role: fine_tuning(prompt_length, max_new_tokens) for role in hub}
     return made
+
+
+def fine_tuning(prompt_length: int, max_new_tokens: int) -> dict[str, Any]:
+    """Returns how a T5 is fine-tuned, for `scripts/paper.py`.
+
+    Adafactor at a constant 1e-3 relative to each parameter, with dropout 0.1 and batches of 128
+    rows, is how T5 is (Raffel et al. 2020); how long the paper does is not known.
+    """
+    return {
+        "model": {"dtype": "bfloat16"},  # its form is that of the published one
+        # Large models are cut, with data 1 and fsdp -1.
+        "mesh": {"data": -1, "fsdp": 1, "model": 1},
+        "train": {
+            "seed": 0,
+            "num_steps": 20_000,
+            "batch_size": 128,
+            "accumulate": 1,
+            "remat": True,
+            "row_length": prompt_length + max_new_tokens,
+            "sort_by_length": True,
+            "optimizer": "adafactor",
+            "schedule": "constant",
+            "learning_rate": 1e-3,
+            "warmup_steps": 0,
+            "weight_decay": 0.0,
+            "clip_norm": 1.0,
+            "prompt_weight": 0.0,
+            "dropout": 0.1,
+            "log_every": 100,
+            "eval_every": 5_000,
+            "checkpoint_every": 1_000,
+            "init_from": "",
+            "distill_from": "",
+            "distill_loss": "forward_kl",
+            "distill_weight": 0.5,
+        },
+    }
+
+
+def quick(draft_length: int) -> tuple[dict[str, Any], ...]:
+    """Returns the settings that answer the main question in less than a tenth of the time.
+
+    Does a cascade at the expert's quality ask it less often than lossless decoding, and than the
+    strongest rivals: lossy decoding, and lossless decoding of a truncated expert?
+    """
+    both = {"draft_length": draft_length, "temperature": (0.0, 1.0)}
+    sampled = {"draft_length": draft_length, "temperature": 1.0}
+    alone = ("autoregressive_expert", "autoregressive_drafter")
+    return (
+        product(method=alone, temperature=(0.0, 1.0))
+        + product(rule="spec", **both)
+        + product(rule="token_v3", alpha=(0.3, 0.7), **both)
+        + product(rule="opt", alpha=0.0, **both)
+        + product(rule="lossy", alpha=(0.3, 0.7), **sampled)
+        + product(rule="spec", expert_top_p=0.5, **sampled)
+    )
 
 
 def sweep(
