@@ -43,6 +43,8 @@ ALLOWED = {
     "tuning": (*_ANSWERS, "evaluate", "report"),
     "spec_bench": (*_ANSWERS, "evaluate", "report"),
     "lm_eval": (*_ANSWERS, "evaluate", "runtime"),
+    "certify": (*_ANSWERS, "evaluate", "report", "tuning"),
+    "conformance": _METHOD,
     "distillation": (*_ANSWERS, "training"),
     "experiment": (*_ANSWERS, "training", "evaluate", "report"),
     "runtime": (*_FILES,),

@@ -83,9 +83,18 @@ def read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     if data.startswith(_PARQUET):
         yield from _parquet_rows(data, path)
         return
-    for number, line in enumerate(lines(_text(data, f"{path}")), 1):
-        if line.strip():
-            yield number, _row(line, f"{path} line {number}")
+    text = _text(data, f"{path}")
+    found = lines(text)
+    for number, line in enumerate(found, 1):
+        if not line.strip():
+            continue
+        try:
+            row = _row(line, f"{path} line {number}")
+        except UserError as error:
+            if number < len(found) or text.endswith("\n"):
+                raise
+            raise UserError(f"{error}; the file ends in it: was it cut short?") from None
+        yield number, row
 
 
 def read_journal(path: Path) -> tuple[list[dict[str, Any]], bytes]:

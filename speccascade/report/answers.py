@@ -44,7 +44,7 @@ def differing(
     }
     if not rows:
         raise UserError(f"{workdir} keeps no answers of split {split}; run scripts/evaluate.py")
-    chosen = [_find(text, list(rows)) for text in (left, right)]
+    chosen = [find(text, list(rows)) for text in (left, right)]
     own = [rows[setting] for setting in chosen]
     count = min(row["num_examples"] for row in own)
     task = tasks.make(ml_collections.ConfigDict(config["task"]), pairs.chats(config["pair"]))
@@ -71,7 +71,12 @@ def differing(
     return "\n".join(lines)
 
 
-def _find(text: str, settings: Sequence[Setting]) -> Setting:
+def find(text: str, settings: Sequence[Setting]) -> Setting:
+    """Returns the setting that a text names, or of whose name it has words enough.
+
+    Raises:
+      UserError: it is none of them, or several.
+    """
     words = set(text.split())
     exact = [s for s in settings if str(s) == text]
     found = exact or [s for s in settings if words <= set(str(s).split())]

@@ -37,9 +37,21 @@ def bleu(statistics: np.ndarray) -> np.ndarray:
     return np.where((correct > 0).any(-1) & (found > 0).all(-1), score, 0.0)
 
 
-_AGGREGATES = {"mean": mean, "bleu": bleu}
+def without_matches(statistics: np.ndarray) -> np.ndarray:
+    """Returns the statistics of answers as long as these that have no word right, for `bleu`."""
+    found = np.array(statistics)
+    found[..., 2 : 2 + MAX_ORDER] = 0
+    return found
+
+
+_AGGREGATES = {"mean": (mean, np.zeros_like), "bleu": (bleu, without_matches)}
 
 
 def statistic(name: str) -> Callable[[np.ndarray], np.ndarray]:
     """Returns the function that a task, or a row of results, names."""
-    return _AGGREGATES[name]
+    return _AGGREGATES[name][0]
+
+
+def worthless(name: str) -> Callable[[np.ndarray], np.ndarray]:
+    """Returns the function from examples' scores to those of answers that are worth nothing."""
+    return _AGGREGATES[name][1]

@@ -5,16 +5,15 @@ of the task; every test is paired, a setting's examples with the expert's own an
 """
 
 import math
-from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
-from jax.scipy.special import betainc
+from scipy.special import stdtr, stdtrit
 
 from speccascade.inference import metrics
 from speccascade.tasks import aggregate
 
-RESAMPLES = 9_999
+_UNSEEN = 3  # examples of what was never met
 
 # Shares of the most that can be bet, dense at both ends (the arcsine law of universal portfolios).
 _BETS = np.sin(np.pi * (np.arange(64) + 0.5) / 128) ** 2
@@ -86,40 +85,55 @@ class MeanLoss:
         return _boundary(self.p_value, level, strict=-edge, lax=edge)
 
 
-class ResampledLoss:
-    """The expert's corpus score less a setting's, by the percentile bootstrap: approximate."""
+class CorpusLoss:
+    """The expert's corpus score less a setting's: a t-test, jackknifed. Approximate.
 
-    def __init__(
-        self,
-        scores: np.ndarray,
-        expert_scores: np.ndarray,
-        statistic: Callable[[np.ndarray], np.ndarray],
-    ):
-        """Pairs statistics float64 [n, k] with the expert's; `statistic` depends on sums alone."""
-        size, rng, resampled = len(scores), np.random.default_rng(0), []
+    What differs in few examples may not show in these: answers that are rarely lost, and then
+    wholly. What was met in none of n has a share of up to 3 / n, at 95 %; so the test sees three
+    more examples in which the setting's answer is worth nothing. Without them a promise that one
+    answer in a hundred breaks passed in 39 % of simulated tables of 120 examples; no resampling of
+    a table shows what is not in it.
+    """
 
-        def loss(weights):
-            return statistic((weights @ expert_scores)[..., None, :]) - statistic(
-                (weights @ scores)[..., None, :]
-            )
+    def __init__(self, scores: np.ndarray, expert_scores: np.ndarray, name: str):
+        """Pairs statistics float64 [n, k] with the expert's.
 
-        for start in range(0, RESAMPLES, 1000):  # in parts, for memory's sake
-            count = min(1000, RESAMPLES - start)
-            resampled.append(loss(rng.multinomial(size, np.full(size, 1 / size), size=count)))
-        self._resampled = np.sort(np.concatenate(resampled))
-        self.estimate = float(loss(np.ones((1, size)))[0])
-        self.examples = size
+        Args:
+          scores: of the setting.
+          expert_scores: of the expert.
+          name: of the aggregate, which depends on the statistics' sums alone.
+        """
+        self._both = np.stack([expert_scores, scores])
+        unseen = self._both.mean(1)
+        unseen[1] = aggregate.worthless(name)(unseen[1])
+        self._unseen = unseen[:, None]
+        self._statistic = aggregate.statistic(name)
+        self.estimate = float(self._loss(self._both.sum(1, keepdims=True))[0])
+        self.examples = len(scores)
+
+    def _loss(self, sums: np.ndarray) -> np.ndarray:
+        """Returns the loss [m] of sums [2, m, k] of the expert and the setting."""
+        expert, own = self._statistic(sums[..., None, :])
+        return expert - own
+
+    def _tested(self, times: float) -> tuple[float, float, float]:
+        """Returns the loss, its standard error and the number of examples, unseen ones included."""
+        total = times * self._both.sum(1, keepdims=True) + _UNSEEN * self._unseen
+        estimate = float(self._loss(total)[0])
+        moved = self._loss(total - np.concatenate([self._both, self._unseen], 1)) - estimate
+        weight = np.append(np.full(self.examples, times), _UNSEEN)
+        size = weight.sum()
+        spread = weight @ (moved - weight @ moved / size) ** 2
+        return estimate, float(np.sqrt((size - 1) / size * spread)), size
 
     def p_value(self, promised: float, times: float = 1.0) -> float:
-        promised = self.estimate + (promised - self.estimate) * times**0.5
-        beyond = len(self._resampled) - np.searchsorted(self._resampled, promised, side="left")
-        return (1 + int(beyond)) / (1 + RESAMPLES)
+        estimate, error, size = self._tested(times)
+        return _t_test(promised - estimate, error, size)
 
     def bound(self, level: float) -> float:
-        beyond = int(level * (1 + RESAMPLES)) - 1  # resamples that may lie at or above the promise
-        if beyond < 0:
-            return float("inf")
-        return float(np.nextafter(self._resampled[RESAMPLES - 1 - beyond], np.inf))
+        estimate, error, size = self._tested(1.0)
+        beyond = -stdtrit(size - 1, level) * error
+        return float(np.nextafter(estimate + beyond * (1 + 1e-9), np.inf))
 
 
 class SpeedUp:
@@ -132,19 +146,14 @@ class SpeedUp:
     def __init__(self, ms, tokens, expert_ms, expert_tokens):
         """Pairs columns float64 [n], n at least 2; see `metrics.speedup`."""
         columns = [np.asarray(x, np.float64) for x in (ms, tokens, expert_ms, expert_tokens)]
-        size = len(columns[0])
-        rest = ~np.eye(size, dtype=bool)
-        others = [np.broadcast_to(x, (size, size))[rest].reshape(size, -1) for x in columns]
-        each = np.log(metrics.speedup(*others))
-        self._error = float(np.sqrt((size - 1) * each.var()))
+        others = [(x.sum() - x)[:, None] for x in columns]  # the sums without one example each
+        self.examples = len(columns[0])
+        self._error = float(np.sqrt((self.examples - 1) * np.log(metrics.speedup(*others)).var()))
         self.estimate = float(metrics.speedup(*columns))
-        self.examples = size
 
     def p_value(self, promised: float, times: float = 1.0) -> float:
         above = np.log(self.estimate) - np.log(promised)
-        if self._error == 0:
-            return 0.0 if above > 0 else 1.0
-        return _t_tail(above / self._error * times**0.5, times * self.examples - 1)
+        return _t_test(above, self._error / times**0.5, times * self.examples)
 
     def bound(self, level: float) -> float:
         return _boundary(self.p_value, level, strict=self.estimate * 1e3, lax=self.estimate * 1e-3)
@@ -156,7 +165,7 @@ def quality_loss(
     """Returns the evidence on the loss of a quality that `tasks.aggregate` calls `name`."""
     if name == "mean":
         return MeanLoss(scores, expert_scores, full_score)
-    return ResampledLoss(scores, expert_scores, aggregate.statistic(name))
+    return CorpusLoss(scores, expert_scores, name)
 
 
 def wanted(evidence: Evidence, promised: float, level: float) -> int | None:
@@ -169,10 +178,11 @@ def wanted(evidence: Evidence, promised: float, level: float) -> int | None:
     return math.ceil(times * evidence.examples)
 
 
-def _t_tail(t: float, freedom: float) -> float:
-    """Returns P(T > t) of Student's t."""
-    tail = 0.5 * float(betainc(freedom / 2, 0.5, freedom / (freedom + t * t)))
-    return tail if t > 0 else 1 - tail
+def _t_test(above: float, error: float, examples: float) -> float:
+    """Returns the p-value of a figure that is so far above what is promised."""
+    if error == 0:
+        return 0.0 if above > 0 else 1.0
+    return float(stdtr(examples - 1, -above / error))
 
 
 def _boundary(p_value, level: float, strict: float, lax: float) -> float:

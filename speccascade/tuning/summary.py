@@ -206,9 +206,9 @@ def _notes(decision: Decision) -> list[str]:
     if isinstance(decision.promise, MaxQualityLoss):
         notes.append(
             "- Rows whose answers have one law, whatever their N and verifier, are one hypothesis. "
-            "Means are tested exactly at any number of examples; corpus scores (BLEU) by the "
-            "bootstrap, which is approximate. The speed that decided among the certified is a "
-            "measurement, not a promise."
+            "Means are tested exactly at any number of examples; corpus scores (BLEU) by a "
+            "jackknifed t-test, which is approximate. The speed that decided among the certified "
+            "is a measurement, not a promise."
         )
     else:
         notes.append(

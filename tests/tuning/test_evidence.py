@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 
 from speccascade.tasks import aggregate
-from speccascade.tuning import evidence
 from speccascade.tuning.evidence import (
+    CorpusLoss,
     MeanLoss,
-    ResampledLoss,
     SpeedUp,
     bounded_mean_p_value,
     quality_loss,
@@ -103,8 +102,8 @@ def bleu_like(rng, size, matches):
 
 EVIDENCE = {
     "mean": lambda rng: MeanLoss(*rng.binomial(1, [[0.7], [0.75]], size=(2, 60)), 1.0),
-    "bleu": lambda rng: ResampledLoss(
-        bleu_like(rng, 60, 0.6), bleu_like(rng, 60, 0.6), aggregate.bleu
+    "bleu": lambda rng: CorpusLoss(
+        bleu_like(rng, 60, 0.6), bleu_like(rng, 60, 0.6), "bleu"
     ),
     "speed": lambda rng: SpeedUp(
         rng.uniform(1, 2, 8), rng.integers(5, 9, 8), rng.uniform(2, 4, 8), rng.integers(5, 9, 8)
@@ -132,7 +131,7 @@ def test_more_examples_like_these_are_like_the_examples_again(repeat, allowed):
     times = rng.uniform(2, 4, 12), np.full(12, 8), rng.uniform(4, 6, 12), np.full(12, 8)
     make, columns, beyond = {
         "mean": (lambda *x: MeanLoss(*x, 1.0), (scores, expert), 0.05),
-        "bleu": (lambda *x: ResampledLoss(*x, aggregate.bleu), statistics, 1.5),
+        "bleu": (lambda *x: CorpusLoss(*x, "bleu"), statistics, 1.5),
         "speed": (SpeedUp, times, -0.15),
     }[repeat]
     limit = make(*columns).estimate + beyond
@@ -149,36 +148,47 @@ def test_no_number_of_examples_certifies_what_breaks_the_promise():
     assert wanted(losing, 0.5, 0.05) is None
 
 
-def test_a_bootstrap_too_small_for_the_level_promises_nothing():
-    found = EVIDENCE["bleu"](np.random.default_rng(3))
-    assert found.bound(1e-5) == math.inf and found.p_value(1e9) == pytest.approx(1e-4)
-
-
-def test_corpus_scores_are_resampled_whole():
+def test_corpus_scores_vary_as_whole_examples_drawn_anew_do():
     rng = np.random.default_rng(4)
     expert, scores = bleu_like(rng, 300, 0.62), bleu_like(rng, 300, 0.6)
     found = quality_loss(scores, expert, 100.0, "bleu")
     assert found.estimate == pytest.approx(aggregate.bleu(expert) - aggregate.bleu(scores))
-    # Against resampling whole examples, the plain way.
-    index = rng.integers(300, size=(2000, 300))
+    # Against the bootstrap over whole examples, the plain way, three unseen ones among them.
+    worst = scores.mean(0)
+    worst[2:6] = 0
+    scores = np.concatenate([scores, np.tile(worst, (3, 1))])
+    expert = np.concatenate([expert, np.tile(expert.mean(0), (3, 1))])
+    index = rng.integers(303, size=(2000, 303))
     losses = aggregate.bleu(expert[index]) - aggregate.bleu(scores[index])
     for promised in np.quantile(losses, [0.2, 0.5, 0.9]):
         assert found.p_value(promised) == pytest.approx(np.mean(losses >= promised), abs=0.04)
 
 
-def test_a_corpus_score_that_is_only_just_kept_passes_as_often_as_allowed(monkeypatch):
-    monkeypatch.setattr(evidence, "RESAMPLES", 399)
+def test_a_corpus_score_that_is_only_just_kept_passes_as_often_as_allowed():
     rng = np.random.default_rng(6)
     many = (aggregate.bleu(bleu_like(rng, 200_000, matches)) for matches in (0.62, 0.6))
     promised = next(many) - next(many)  # what is lost in truth
-    passed = sum(
-        ResampledLoss(bleu_like(rng, 120, 0.6), bleu_like(rng, 120, 0.62), aggregate.bleu).p_value(
-            promised
-        )
-        <= 0.1
-        for _ in range(400)
-    )
-    assert 0.05 < passed / 400 < 0.16
+    passed = np.zeros(2)
+    for _ in range(1000):
+        found = CorpusLoss(bleu_like(rng, 400, 0.6), bleu_like(rng, 400, 0.62), "bleu")
+        passed += [found.p_value(promised) <= 0.1, found.p_value(promised + 2) <= 0.1]
+    broken, kept = passed / 1000
+    assert broken < 0.12 and kept > 0.8
+
+
+def test_answers_that_are_rarely_lost_break_no_promise():
+    """Where most samples of examples show no loss at all, as would any resampling of them."""
+    rng = np.random.default_rng(7)
+    many = bleu_like(rng, 200_000, 0.6)
+    promised = 0.02 * aggregate.bleu(many)  # lost where a fiftieth of the answers is worth nothing
+    passed = 0
+    for _ in range(500):
+        expert = bleu_like(rng, 100, 0.6)
+        lost = rng.uniform(size=100) < 0.02
+        scores = np.where(lost[:, None], aggregate.without_matches(expert), expert)
+        passed += CorpusLoss(scores, expert, "bleu").p_value(0.99 * promised) <= 0.05
+    assert passed / 500 < 0.08
+    assert aggregate.worthless("bleu") is aggregate.without_matches
 
 
 @pytest.mark.parametrize("size", [6, 20])
