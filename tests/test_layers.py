@@ -48,6 +48,7 @@ ALLOWED = {
     "distillation": (*_ANSWERS, "training"),
     "experiment": (*_ANSWERS, "training", "evaluate", "report"),
     "runtime": (*_FILES,),
+    "__main__": ("runtime",),
     "__init__": ("inference",),  # lazily: the library face
     "generate": ("inference",),  # its old name
 }

@@ -8,6 +8,8 @@ import pathlib
 import runpy
 import sys
 
+from speccascade.inputs import text_files
+
 _PACKAGE = pathlib.Path(__file__).parents[1]
 
 
@@ -31,8 +33,9 @@ def main() -> None:
         return
     print("usage: speccascade COMMAND [--help] [--FLAG=VALUE ...]\n")
     for command, path in scripts.items():
-        told = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
-        print(f"  {command:18}{told.split("\n")[0].partition(': `')[0].rstrip('.:')}")
+        told = ast.get_docstring(ast.parse(text_files.read(path))) or ""
+        line = told.split("\n")[0].partition(": `")[0].rstrip(".:")
+        print(f"  {command:18}{line}")
     if name not in ("--help", "-h", "help"):
         print(f"error: there is no command {name!r}", file=sys.stderr)
         sys.exit(2)
