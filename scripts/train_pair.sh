@@ -17,6 +17,9 @@ fi
 [ $# -ge 2 ] || fail "$usage"
 config=$1 out=$2
 shift 2
+case $out in
+*://*) fail "$out: an exported pair cannot be in a bucket; give a path on this machine" ;;
+esac
 python=${PYTHON:-python}
 
 "$python" scripts/train.py --config="$config:expert" --workdir="$out/expert"

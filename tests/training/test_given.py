@@ -105,7 +105,8 @@ def test_padding_gets_neither_probability_nor_loss(source):
         assert one["head"]["weight"][:KNOWN].any()
     figures = evaluate(model, quiet, held, 3, KNOWN)
     assert evaluate(model, noisy, held, 3, KNOWN) == figures
-    assert evaluate(model, noisy, held, 3)["validation_nll"] > figures["validation_nll"] + 1
+    noise = jax.jit(model.answer_logits)(noisy, *given_)
+    assert (noise.argmax(-1) >= KNOWN).mean() > 0.5  # where it is not left out
 
 
 @pytest.mark.parametrize(
