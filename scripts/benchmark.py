@@ -28,10 +28,10 @@ flags.mark_flags_as_required(["config"])
 
 def main(argv):
     del argv
-    from speccascade.benchmark import run
+    from speccascade.benchmark import benchmarking
 
     say = partial(print, flush=True)
-    run.run(_CONFIG.value, say, profile=_PROFILE.value, peer=_PEER.value)
+    benchmarking.run(_CONFIG.value, say, profile=_PROFILE.value, peer=_PEER.value)
 
 
 if __name__ == "__main__":

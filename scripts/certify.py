@@ -64,7 +64,7 @@ flags.mark_flags_as_required(["before", "after", "max_quality_loss"])
 
 def main(argv):
     del argv
-    from speccascade.certify.run import Options, certify
+    from speccascade.certify.certification import Options, certify
 
     options = Options(
         max_quality_loss=_MAX_QUALITY_LOSS.value,

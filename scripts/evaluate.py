@@ -30,20 +30,20 @@ flags.mark_flags_as_required(["config", "workdir"])
 
 def main(argv):
     del argv
-    from speccascade.evaluate import run
+    from speccascade.evaluate import evaluation
     from speccascade.pairs import kept_hashes
     from speccascade.sharding import hosts
 
     if _READ_WEIGHTS.value:
         kept_hashes.forget()
     if _DRY_RUN.value:
-        sweep = run.prepare(_CONFIG.value, weights=_PROBE.value)
-        described = run.describe(sweep, _WORKDIR.value)
-        for line in (described, run.estimate(sweep, _WORKDIR.value, _PROBE.value)):
+        sweep = evaluation.prepare(_CONFIG.value, weights=_PROBE.value)
+        described = evaluation.describe(sweep, _WORKDIR.value)
+        for line in (described, evaluation.estimate(sweep, _WORKDIR.value, _PROBE.value)):
             if hosts.is_first():
                 print(line, flush=True)
         return
-    outcome = run.evaluate(_CONFIG.value, _WORKDIR.value, profile=_PROFILE.value)
+    outcome = evaluation.evaluate(_CONFIG.value, _WORKDIR.value, profile=_PROFILE.value)
     workdir = _WORKDIR.value
     if hosts.is_first():
         print(f"{outcome.measured} rows measured; now run scripts/report.py --workdir={workdir}")

@@ -17,9 +17,9 @@ flags.mark_flags_as_required(["config", "workdir"])
 
 def main(argv):
     del argv
-    from speccascade.spec_bench import run
+    from speccascade.spec_bench import answering
 
-    text, written = run.run(_CONFIG.value, _WORKDIR.value)
+    text, written = answering.run(_CONFIG.value, _WORKDIR.value)
     print(text)
     print("\n".join(written))
 

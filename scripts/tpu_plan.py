@@ -41,9 +41,9 @@ flags.mark_flags_as_required(["config", "topology"])
 
 def main(argv):
     del argv
-    from speccascade.plan import run
+    from speccascade.plan import planning
 
-    run.run(
+    planning.run(
         _CONFIG.value,
         print,
         slices=_TOPOLOGY.value,

@@ -45,16 +45,16 @@ def main(argv):
     del argv
     from speccascade.pairs import kept_hashes
     from speccascade.sharding import hosts
-    from speccascade.tuning import run
+    from speccascade.tuning import tuner
 
     if _READ_WEIGHTS.value:
         kept_hashes.forget()
     if _DRY_RUN.value:
-        described = run.describe(_CONFIG.value, _WORKDIR.value, _TEMPERATURE.value)
+        described = tuner.describe(_CONFIG.value, _WORKDIR.value, _TEMPERATURE.value)
         if hosts.is_first():
             print(described)
         return
-    tuned = run.tune(
+    tuned = tuner.tune(
         _CONFIG.value,
         _WORKDIR.value,
         max_quality_loss=_MAX_QUALITY_LOSS.value,

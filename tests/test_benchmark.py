@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from speccascade import decode, models, pairs, rules
-from speccascade.benchmark import clock, decoding, run, steps, synthetic
+from speccascade.benchmark import benchmarking, clock, decoding, steps, synthetic
 from speccascade.benchmark.progress import Progress
 from speccascade.benchmark.size import Size
 from speccascade.benchmark.subject import load
@@ -275,7 +275,7 @@ def tables(text):
 @pytest.mark.slow
 def test_synthetic_run_and_its_trace(tmp_path):
     said = []
-    run.run(synthetic_config(), said.append, profile=str(tmp_path))
+    benchmarking.run(synthetic_config(), said.append, profile=str(tmp_path))
     text = "\n".join(said)
     assert jax.__version__ in text and "float32" in text
     times, speeds, _, speeds_of_two = tables(text)
@@ -307,7 +307,7 @@ def test_run_of_a_trained_pair(tmp_path):
         "num_examples": 3,
     }
     said = []
-    run.run(config, said.append)
+    benchmarking.run(config, said.append)
     rows = [row[0] for row in tables("\n".join(said))[1][2:]]
     assert any(text.startswith("| chow") for text in said)  # on its own, when it was known
     lookup = "spec over lookup N=2 max_ngram=3 min_ngram=1 token"
@@ -345,7 +345,7 @@ def test_run_of_a_trained_pair(tmp_path):
 )
 def test_bad_config_is_one_line(changes, words):
     with pytest.raises(UserError) as error:
-        run.run(synthetic_config(**changes), lambda text: None)
+        benchmarking.run(synthetic_config(**changes), lambda text: None)
     assert words in str(error.value) and "\n" not in str(error.value)
 
 
@@ -353,17 +353,17 @@ def test_bad_config_is_one_line(changes, words):
 def test_the_benchmarks_that_come_with_the_project(name):
     path = pathlib.Path(__file__).parents[1] / f"configs/{name}.py"
     config = runpy.run_path(str(path))["get_config"]()
-    assert len(run.read_cases(config)) > 3
+    assert len(benchmarking.read_cases(config)) > 3
     assert config.benchmark.minutes == 10
 
 
 def test_prompts_that_were_cut_are_told():
     config = synthetic_config()
     subject = load(config, 2)
-    assert "cut" not in run._header(subject)
+    assert "cut" not in benchmarking._header(subject)
     first, *others = subject.requests
     shortened = dataclasses.replace(subject, requests=[first._replace(cut=3), *others])
-    assert "1 of 2 prompts cut" in run._header(shortened)
+    assert "1 of 2 prompts cut" in benchmarking._header(shortened)
 
 
 @pytest.mark.parametrize(
@@ -379,9 +379,9 @@ def test_a_field_of_another_kind_is_named(name, value):
     config = ml_collections.ConfigDict({**synthetic_config().to_dict()})
     config.benchmark = {**config.benchmark.to_dict(), name: value}
     with pytest.raises(UserError, match=f"^benchmark.{name}"):
-        run.run(config, lambda text: None)
+        benchmarking.run(config, lambda text: None)
 
 
 def test_config_without_a_benchmark():
     with pytest.raises(UserError, match="the config lacks benchmark; see configs/synthetic.py"):
-        run.run(ml_collections.ConfigDict(), lambda text: None)
+        benchmarking.run(ml_collections.ConfigDict(), lambda text: None)

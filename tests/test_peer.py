@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from speccascade import decode, models, pairs
-from speccascade.benchmark import comparison, decoding, peer, run, synthetic
+from speccascade.benchmark import benchmarking, comparison, decoding, peer, synthetic
 from speccascade.benchmark.as_hugging_face import config_of, tensors_of
 from speccascade.benchmark.clock import Measured
 from speccascade.benchmark.subject import case, load
@@ -167,7 +167,7 @@ def rows(said):
 
 def test_a_synthetic_pair_beside_transformers(hugging_face):
     said = []
-    run.run(synthetic_config(), said.append, peer="transformers")
+    benchmarking.run(synthetic_config(), said.append, peer="transformers")
     found = rows(said)
     assert [row[0] for row in found] == [
         "autoregressive_expert",
@@ -254,7 +254,7 @@ def test_answers_end_where_ours_do(by, hugging_face):
 )
 def test_bad_flags_are_one_line(changes, options, words):
     with pytest.raises(UserError) as error:
-        run.run(synthetic_config(**changes), lambda text: None, **options)
+        benchmarking.run(synthetic_config(**changes), lambda text: None, **options)
     assert words in str(error.value) and "\n" not in str(error.value)
 
 
@@ -265,12 +265,13 @@ def test_bad_flags_are_one_line(changes, options, words):
 def test_only_plain_greedy_decoding_is_compared(fields, words, hugging_face):
     settings = product(rule="spec", draft_length=2, agreement=1.0, **fields)
     with pytest.raises(UserError, match=words):
-        run.run(synthetic_config(settings=settings), lambda text: None, peer="transformers")
+        config = synthetic_config(settings=settings)
+        benchmarking.run(config, lambda text: None, peer="transformers")
 
 
 def test_missing_packages_are_named_with_their_command():
     if importlib.util.find_spec("torch") and importlib.util.find_spec("transformers"):
         pytest.skip("torch and transformers are there")
     with pytest.raises(UserError, match="pip install -r requirements-peers.txt") as error:
-        run.run(synthetic_config(), lambda text: None, peer="transformers")
+        benchmarking.run(synthetic_config(), lambda text: None, peer="transformers")
     assert "\n" not in str(error.value)

@@ -8,7 +8,7 @@ import pytest
 
 from speccascade import pairs, rules
 from speccascade.decode.drafters import interface
-from speccascade.evaluate import run
+from speccascade.evaluate import evaluation
 from speccascade.inference import drafting, methods
 from speccascade.inference.methods.autoregressive import EXPERT
 from speccascade.inference.setting import Drafting, Method
@@ -125,7 +125,7 @@ def test_everything_that_was_added_is_swept_and_reported(added, tmp_path):
         {"rule": "token_v3", "alpha": 0.5, "draft_length": 2, "drafter": "echo"},
     )
     workdir = str(tmp_path / "w")
-    assert run.evaluate(config, workdir).failed == []
+    assert evaluation.evaluate(config, workdir).failed == []
     rows = {
         (row["method"], row["rule"]): row
         for row in results.read(workdir)

@@ -8,7 +8,7 @@ import ml_collections
 from etils import epath
 
 from speccascade import pairs
-from speccascade.evaluate import run as evaluate
+from speccascade.evaluate import evaluation, sections
 from speccascade.experiment import stages
 from speccascade.inputs import paths
 from speccascade.models import memory, shapes
@@ -75,15 +75,15 @@ def _sweep(config: ml_collections.ConfigDict, workdir: str, place: str) -> list[
             if _step(stages.folder(workdir, role)) < config.fine_tuning[role].train.num_steps
         ]
         if left:
-            plain, settings = evaluate.read(made)
+            plain, settings = sections.read(made)
             counts = plain["evaluate"]["splits"]
             splits = ", ".join(f"{count} examples of {split}" for split, count in counts.items())
             return [
                 f"  {len(settings)} settings on {splits}; waits for the {' and the '.join(left)}",
                 "  what a slice can hold, and how fast: scripts/tpu_plan.py with this config",
             ]
-    sweep = evaluate.prepare(made, weights=False)
-    told = [*evaluate.describe(sweep, place).split("\n"), evaluate.estimate(sweep, place)]
+    sweep = evaluation.prepare(made, weights=False)
+    told = [*evaluation.describe(sweep, place).split("\n"), evaluation.estimate(sweep, place)]
     return [f"  {line}" for line in told]
 
 

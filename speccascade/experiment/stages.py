@@ -13,7 +13,7 @@ import ml_collections
 
 from speccascade import pairs, report, tasks
 from speccascade.errors import UserError
-from speccascade.evaluate import run as evaluate
+from speccascade.evaluate import evaluation, sections
 from speccascade.inputs import paths, values
 from speccascade.sharding import hosts
 from speccascade.training import loop
@@ -60,7 +60,7 @@ def run(
         if stage in TRAINED:
             loop.train(training(config, stage, workdir), place)
         elif stage == "sweep":
-            outcome = evaluate.evaluate(sweep(config, workdir), place)
+            outcome = evaluation.evaluate(sweep(config, workdir), place)
             if outcome.failed:
                 raise UserError("; ".join([f"{len(outcome.failed)} rows failed", *outcome.failed]))
         elif hosts.is_first():
@@ -94,8 +94,8 @@ def training(
 
 def sweep(config: ml_collections.ConfigDict, workdir: str) -> ml_collections.ConfigDict:
     """Returns the config by which the pair is measured: of the trained models, where there are."""
-    sections = (*evaluate.SECTIONS, *evaluate.OPTIONAL)
-    made = ml_collections.ConfigDict({key: config[key] for key in sections if key in config})
+    names = (*sections.SECTIONS, *sections.OPTIONAL)
+    made = ml_collections.ConfigDict({key: config[key] for key in names if key in config})
     made = made.copy_and_resolve_references()
     if trains(config):
         made.pair.update({role: folder(workdir, role) for role in TRAINED})
@@ -104,8 +104,8 @@ def sweep(config: ml_collections.ConfigDict, workdir: str) -> ml_collections.Con
 
 def check(config: ml_collections.ConfigDict, workdir: str) -> None:
     """Raises UserError where a stage cannot be run, as far as that is known beforehand."""
-    values.section("", config, evaluate.SECTIONS, _EXAMPLE)
-    evaluate.read(sweep(config, workdir))
+    values.section("", config, sections.SECTIONS, _EXAMPLE)
+    sections.read(sweep(config, workdir))
     task = tasks.make(config.task, pairs.chats(config.pair))
     splits = list(config.evaluate.splits)
     if trains(config):

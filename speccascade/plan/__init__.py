@@ -10,5 +10,5 @@ program.py   the decode loop, compiled for the slice
 streams.py   how often that streams vocabulary-wide arrays over memory
 fit.py       the largest batch that fits, and where none does the nearest setting that would
 report.py    all of it as text
-run.py       what scripts/tpu_plan.py calls
+planning.py  what scripts/tpu_plan.py calls
 """

@@ -2,6 +2,6 @@
 
 questions.py     its file of questions, and SPEED-Bench's
 conversation.py  a question's turns, each timed
-run.py           from a config to files of answers
+answering.py     from a config to files of answers
 speed.py         its arithmetic over them, by task
 """

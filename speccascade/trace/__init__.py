@@ -5,6 +5,6 @@ them. Behind `scripts/trace.py`.
 """
 
 from speccascade.trace.record import Block, Kind, Reason, Token
-from speccascade.trace.run import Comparison, Trace, trace_prompt
+from speccascade.trace.tracing import Comparison, Trace, trace_prompt
 
 __all__ = ["Block", "Comparison", "Kind", "Reason", "Token", "Trace", "trace_prompt"]

@@ -3,7 +3,7 @@
 import unicodedata
 
 from speccascade.trace.record import Block, Kind, Piece, Reason, Token
-from speccascade.trace.run import Comparison, Trace
+from speccascade.trace.tracing import Comparison, Trace
 
 NAMES = {
     Kind.KEPT: "kept draft",

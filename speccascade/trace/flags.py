@@ -12,7 +12,7 @@ from speccascade.inference.reading import entries_of, setting
 from speccascade.inference.setting import Setting
 from speccascade.inputs import paths, plain_text, text_files, values
 from speccascade.trace import page
-from speccascade.trace.run import Comparison, trace_prompt
+from speccascade.trace.tracing import Comparison, trace_prompt
 
 DEFAULT_RULES = ("spec", "token_v3", "opt")
 

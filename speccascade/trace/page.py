@@ -14,7 +14,7 @@ import string
 from speccascade.trace import display
 from speccascade.trace.display import NAMES, number
 from speccascade.trace.record import Block, Kind, Token
-from speccascade.trace.run import Comparison, Trace
+from speccascade.trace.tracing import Comparison, Trace
 
 
 def render(comparison: Comparison) -> str:

@@ -8,7 +8,7 @@ from typing import TextIO
 from speccascade.trace import display
 from speccascade.trace.display import NAMES, number
 from speccascade.trace.record import Block, Kind, Token
-from speccascade.trace.run import Comparison, Trace
+from speccascade.trace.tracing import Comparison, Trace
 
 # SGR codes. Okabe and Ito's colours as backgrounds with a foreground of their own: they read alike
 # on dark and light terminals. What is kept has none.

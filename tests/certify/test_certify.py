@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from speccascade import tasks
-from speccascade.certify.run import Options, certify
+from speccascade.certify.certification import Options, certify
 from speccascade.errors import UserError
 from speccascade.tasks import aggregate, overlap
 from tests.certify import files

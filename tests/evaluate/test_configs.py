@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from speccascade.evaluate import run
+from speccascade.evaluate import sections
 from speccascade.inference import methods
 from speccascade.inference.reading import expand
 from speccascade.inference.setting import Setting
@@ -49,7 +49,7 @@ def test_every_experiment_has_its_sweep_in_its_file(name, arg):
 def test_grids_are_valid_and_have_what_a_table_needs(name):
     section = config(name).evaluate
     settings = expand(section.settings)
-    run._check(section.to_dict())
+    sections.check(section.to_dict())
     assert {"validation", "test"} == set(section.splits)
     for temperature in {s.temperature for s in settings}:
         assert Setting(methods.EXPERT, temperature=temperature) in settings

@@ -8,7 +8,7 @@ import pytest
 import sacrebleu
 
 from speccascade import pairs
-from speccascade.evaluate import run
+from speccascade.evaluate import evaluation
 from speccascade.inference.reading import setting
 from speccascade.workdir import results
 from tests import tiny_pair
@@ -29,7 +29,7 @@ def config(pair, path, references):
 
 
 def decoded(made):
-    sweep = run.prepare(made)
+    sweep = evaluation.prepare(made)
     requests = sweep.prompts["test"].requests
     chosen = [setting(EXPERT)] * 8
     output = sweep.engine.prepare(chosen, requests, chosen[:1])()
@@ -42,8 +42,8 @@ def test_a_rows_quality_is_sacrebleus(tmp_path):
     pairs.export(tiny_pair.make(), directory, {})
     texts = decoded(config(directory, tmp_path, ["not yet known"] * 8))
     references = [f"{text} and {i} more words" for i, text in enumerate(texts)]
-    outcome = run.evaluate(config(directory, tmp_path, references), str(tmp_path / "w"))
-    assert outcome == run.Outcome(measured=1, failed=[])
+    outcome = evaluation.evaluate(config(directory, tmp_path, references), str(tmp_path / "w"))
+    assert outcome == evaluation.Outcome(measured=1, failed=[])
     (row,) = results.read(str(tmp_path / "w"))
     wanted = sacrebleu.corpus_bleu(texts, [references]).score
     assert 0 < wanted < 100 and row["aggregate"] == "bleu"

@@ -6,7 +6,7 @@ import math
 import pytest
 
 from speccascade import pairs
-from speccascade.evaluate import cost, probe, run, timing_parts
+from speccascade.evaluate import cost, evaluation, probe, timing_parts
 from speccascade.evaluate.cost import Speed
 from speccascade.evaluate.jobs import QUALITY, TIMING, plan
 from speccascade.evaluate.progress import Progress
@@ -112,7 +112,7 @@ def test_speeds_of_rows():
 def sweep(tmp_path_factory):
     directory = str(tmp_path_factory.mktemp("pair"))
     pairs.export(tiny_pair.make(), directory, {})
-    return run.prepare(tiny_pair.get_config(directory))
+    return evaluation.prepare(tiny_pair.get_config(directory))
 
 
 @pytest.mark.slow
@@ -133,7 +133,7 @@ def test_the_bar_is_full_when_all_is_done(sweep, tmp_path):
     parts = results.Results(tmp_path, file=timing_parts.FILE)
     left = [job for job in sweep.jobs if job.split == "test"]
     with Progress(left, SPEEDS, 8, shown=True) as progress:
-        made = run._measure(sweep, left, progress, parts, answers.Answers(str(tmp_path)))
+        made = evaluation._measure(sweep, left, progress, parts, answers.Answers(str(tmp_path)))
         assert len(list(made)) == len(left)
         assert progress._bar.total == sum(cost.estimate(left, SPEEDS, 8))
         assert progress._bar.n == pytest.approx(progress._bar.total)
@@ -175,7 +175,7 @@ def test_more_than_a_day_is_said_to_be_much_and_rows_count(sweep, tmp_path):
     # of 8; and 2 trials of 2 examples of each on 2 splits, beside the expert at 2 temperatures.
     batches = math.ceil(2 * 9 / 8) * 2 + math.ceil(4 * 9 / 8)
     timed = 2 * 2 * 2 * (8 + 2)
-    assert run.estimate(sweep, str(tmp_path)) == (
+    assert evaluation.estimate(sweep, str(tmp_path)) == (
         f"estimated cost: about {60 * (8 * batches + timed):,.1f} minutes = "
         f"{8 * batches + timed:,.1f} hours (quality {60 * 8 * batches:,.1f}, timing "
         f"{60 * timed:,.1f}, compiling 0.0), from the rows so far; for less, "

@@ -8,13 +8,13 @@ import pytest
 
 from speccascade import pairs
 from speccascade.errors import UserError
-from speccascade.evaluate import run
+from speccascade.evaluate import evaluation
 from speccascade.evaluate.jobs import QUALITY
 from speccascade.inference import api
 from speccascade.inference.reading import from_fields, setting
 from speccascade.inference.sweep import product
 from speccascade.report import report
-from speccascade.trace.run import trace_prompt
+from speccascade.trace.tracing import trace_prompt
 from speccascade.workdir import results
 from tests import tiny_pair
 
@@ -39,7 +39,7 @@ def test_a_sweep_of_an_expert_alone(tmp_path):
     config.evaluate.timing = {"num_examples": 1, "trials": 1}
     workdir = str(tmp_path / "sweep")
     # Nothing is scored on references: the rules would need a drafter's distribution.
-    assert run.evaluate(config, workdir) == run.Outcome(measured=2 * 2 * 3, failed=[])
+    assert evaluation.evaluate(config, workdir) == evaluation.Outcome(measured=2 * 2 * 3, failed=[])
     scores = {}
     for row in results.read(workdir):
         if row["kind"] == QUALITY and row["split"] == "test":
@@ -52,7 +52,7 @@ def test_a_sweep_of_an_expert_alone(tmp_path):
         assert "token_v3 over lookup" in {line["method"] for line in csv.DictReader(file)}
     config.evaluate.settings = product(rule="spec", **GREEDY)
     with pytest.raises(UserError, match="needs a model that drafts and pair tiny is an expert"):
-        run.prepare(config)
+        evaluation.prepare(config)
 
 
 @pytest.mark.parametrize("rule", [{"rule": "spec"}, {"rule": "token_v3", "alpha": 0.4}])

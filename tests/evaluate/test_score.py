@@ -7,7 +7,7 @@ import pytest
 
 from speccascade import pairs, tasks
 from speccascade.errors import UserError
-from speccascade.evaluate import origin, run, score
+from speccascade.evaluate import evaluation, origin, score
 from speccascade.evaluate.jobs import QUALITY
 from speccascade.tasks.gsm_symbolic import GsmSymbolic
 from speccascade.workdir import answers, results
@@ -29,7 +29,7 @@ def config(tmp_path_factory):
 
 @pytest.fixture
 def workdir(config, tmp_path):
-    assert run.evaluate(config, str(tmp_path)).measured == 4
+    assert evaluation.evaluate(config, str(tmp_path)).measured == 4
     return str(tmp_path)
 
 
@@ -56,7 +56,7 @@ def test_answers_are_scored_by_the_task_as_it_is_now(config, workdir, monkeypatc
         assert row["scores"] == [len(texts[e.id]) for e in examples]
         assert row["tokens"] == before[name]["tokens"] and row["key"] != before[name]["key"]
     # Evaluation takes them for its own: nothing is left to do.
-    assert run.evaluate(config, workdir).measured == 0
+    assert evaluation.evaluate(config, workdir).measured == 0
 
 
 def test_what_cannot_be_scored_is_named_and_stays(workdir):

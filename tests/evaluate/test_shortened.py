@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from speccascade import models, pairs
-from speccascade.evaluate import run
+from speccascade.evaluate import evaluation
 from speccascade.evaluate.jobs import QUALITY, TEACHER_FORCED, TIMING
 from speccascade.inference import methods
 from speccascade.inference.reading import setting
@@ -50,7 +50,7 @@ def config(tmp_path_factory):
 
 
 def test_what_is_shortened_is_counted_and_said(config, tmp_path):
-    sweep = run.prepare(config)
+    sweep = evaluation.prepare(config)
     pair, task = sweep.engine.pair, sweep.task
     whole = pair.encode_prompts([e.prompt for e in task.examples("test")])
     too_long = [len(ids) > CONTEXT - ROOM for ids in whole]
@@ -60,9 +60,9 @@ def test_what_is_shortened_is_counted_and_said(config, tmp_path):
         assert request.cut == len(ids) - len(request.prompt)
         text = pair.tokenizer.decode(request.prompt)
         assert text.startswith("Article: test ") and text.endswith("\nSummary:")
-    described = run.describe(sweep, str(tmp_path / "w"))
+    described = evaluation.describe(sweep, str(tmp_path / "w"))
     assert f"{sum(too_long)} of {COUNT} of test" in described
-    assert run.evaluate(config, str(tmp_path / "w")).failed == []
+    assert evaluation.evaluate(config, str(tmp_path / "w")).failed == []
 
     chosen = Setting(methods.EXPERT)
     batch = [*sweep.prompts["test"].requests, *sweep.prompts["test"].requests[:2]]
@@ -111,8 +111,8 @@ def test_answers_that_are_timed_otherwise_are_counted(tmp_path):
     config.evaluate.splits = {"test": COMPARED}
     config.evaluate.max_new_tokens = 40
     config.evaluate.timing.update(num_examples=COMPARED, trials=1)
-    sweep = run.prepare(config)
-    assert run.evaluate(config, str(tmp_path / "w")).failed == []
+    sweep = evaluation.prepare(config)
+    assert evaluation.evaluate(config, str(tmp_path / "w")).failed == []
     chosen = setting(config.evaluate.settings[0])
     requests = sweep.prompts["test"].requests
 
@@ -147,7 +147,7 @@ def test_answers_that_are_timed_otherwise_are_counted(tmp_path):
     path.write_bytes(answers._packed(by_place))
     left = [json.dumps(row) + "\n" for row in rows if row["kind"] != TIMING]
     (tmp_path / "w" / results.FILE).write_text("".join(left))
-    assert run.evaluate(config, str(tmp_path / "w")).measured == 1
+    assert evaluation.evaluate(config, str(tmp_path / "w")).measured == 1
     (row,) = [row for row in results.read(tmp_path / "w") if row["kind"] == TIMING]
     expected = sum(alone[i] != batched[i] for i in range(2, COMPARED)) + 2
     assert (row["answers_compared"], row["answers_differing"]) == (COMPARED, expected)

@@ -7,7 +7,7 @@ import pytest
 
 from speccascade import pairs
 from speccascade.errors import UserError
-from speccascade.evaluate import run
+from speccascade.evaluate import evaluation
 from speccascade.evaluate.jobs import QUALITY
 from speccascade.inference.reading import from_fields
 from speccascade.inference.sweep import product
@@ -38,9 +38,9 @@ def sweep_of(pair: pairs.Pair, directory: pathlib.Path):
 def test_three_models_are_measured_in_the_same_tables(tmp_path):
     pair = tiny_pair.make(roles=tiny_pair.MIDDLE)
     workdir = str(tmp_path / "sweep")
-    outcome = run.evaluate(sweep_of(pair, tmp_path / "pair"), workdir)
+    outcome = evaluation.evaluate(sweep_of(pair, tmp_path / "pair"), workdir)
     # Beside them the references: the oracle and the two rules of two models, on either split.
-    assert outcome == run.Outcome(measured=20 + 6, failed=[])
+    assert outcome == evaluation.Outcome(measured=20 + 6, failed=[])
     rows = results.read(workdir)
     for row in rows:
         if row["kind"] == QUALITY:
@@ -63,4 +63,4 @@ def test_three_models_are_measured_in_the_same_tables(tmp_path):
 def test_a_middle_rule_without_a_middle_model_is_refused_before_work(tmp_path):
     config = sweep_of(tiny_pair.make(), tmp_path / "pair")
     with pytest.raises(UserError, match="pair tiny has no middle model"):
-        run.prepare(config)
+        evaluation.prepare(config)

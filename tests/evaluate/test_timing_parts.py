@@ -5,7 +5,7 @@ import os
 import pytest
 
 from speccascade import pairs
-from speccascade.evaluate import run, timing, timing_parts
+from speccascade.evaluate import evaluation, timing, timing_parts
 from speccascade.evaluate.jobs import TIMING, Job
 from speccascade.inference.reading import setting
 from speccascade.workdir import results
@@ -53,7 +53,7 @@ def test_timed_examples_outlive_the_process(config, tmp_path, monkeypatch):
             patch, until=3 + 2 * one + 1
         )  # three that compile, two examples, and one more
         with pytest.raises(Killed):
-            run.evaluate(config, workdir)
+            evaluation.evaluate(config, workdir)
     assert not [row for row in results.read(workdir) if row["kind"] == TIMING]
     parts = results.Results(workdir, file=timing_parts.FILE)
     assert [row["example"] for row in parts.rows.values()] == [0, 1]
@@ -61,7 +61,7 @@ def test_timed_examples_outlive_the_process(config, tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch:
         seen = count_answers(patch)
-        assert run.evaluate(config, workdir).failed == []
+        assert evaluation.evaluate(config, workdir).failed == []
     assert len(seen) == 3 + one and len(set(seen[3:])) == 1
     timed = [row for row in results.read(workdir) if row["kind"] == TIMING]
     assert len(timed) == 2 and all(len(row["ms"]) == 3 for row in timed)
@@ -102,10 +102,10 @@ def test_a_group_whose_settings_fail_again_takes_nothing_from_another(
     # cut.
     state = {"until": 3 + 2 * 9 + 3 + 2 * 2 * 3 + 1}
     with pytest.raises(Killed):
-        run.evaluate(config, workdir)
+        evaluation.evaluate(config, workdir)
     seen.clear()
     state["until"] = None
-    assert len(run.evaluate(config, workdir).failed) == 1
+    assert len(evaluation.evaluate(config, workdir).failed) == 1
     # What failed is timed again, three examples beside the expert; of the second group one is left.
     assert seen.count(0.0) == 2 + 2 * 3 * 2 and seen.count(1.0) == 3 + 2 * 3
     assert not os.path.exists(os.path.join(workdir, timing_parts.FILE))

@@ -13,14 +13,14 @@ from etils import epath
 from speccascade import head as heads
 from speccascade import importing, pairs, tasks, text
 from speccascade.errors import UserError
-from speccascade.evaluate import run
+from speccascade.evaluate import evaluation
 from speccascade.inputs import paths
 from speccascade.report import report
 from speccascade.tasks import columns
 from speccascade.tasks.debian import lists
 from speccascade.training import head as learning
 from speccascade.training import loop
-from speccascade.tuning.run import tune
+from speccascade.tuning.tuner import tune
 from speccascade.workdir import checkpoints, results
 from tests import tiny_pair, toy_head
 from tests.importing import tiny_checkpoint
@@ -131,10 +131,10 @@ def test_a_sweep_below_home(home, kind):
     config.pair = kind("~/pair")
     config.evaluate.settings = ({"method": "autoregressive_expert", "temperature": np.float32(0)},)
     config.evaluate.timing = {"num_examples": 0, "trials": 1}
-    assert run.evaluate(config, kind("~/w")).measured == 2
+    assert evaluation.evaluate(config, kind("~/w")).measured == 2
     del config.pair
     config.pair = "~/pair"
-    assert run.evaluate(config, "~/w").measured == 0
+    assert evaluation.evaluate(config, "~/w").measured == 0
     assert len(results.read(kind("~/w"))) == len(results.read(home / "w")) == 2
     report(kind("~/w"))
     assert (home / "w" / "report" / "report.md").exists()
@@ -157,7 +157,7 @@ def test_what_cannot_write_to_a_bucket_says_so_and_makes_nothing(home, kind):
     for use in (
         lambda: learning.learn(sweep, there, 20, 0),
         lambda: pairs.export(tiny_pair.make(), there, {}),
-        lambda: run.evaluate(sweep, there, profile=True),
+        lambda: evaluation.evaluate(sweep, there, profile=True),
         lambda: heads.save(heads.load(toy_head.PATH), there, {}),
         lambda: lists.read(there),
     ):

@@ -6,7 +6,7 @@ import pytest
 
 from speccascade.errors import UserError
 from speccascade.models import memory
-from speccascade.plan import fit, run, subject, topology
+from speccascade.plan import fit, planning, subject, topology
 from tests.plan import tiny
 
 
@@ -127,4 +127,4 @@ def test_a_config_without_models_names_what_it_lacks():
 def test_arguments_are_checked_before_anything_is_made(options):
     common = {"slices": "v5e:2x2", "batch_size": None, "weights": "int8", "acceptance": 0.5}
     with pytest.raises(UserError, match=str(list(options.values())[0])):
-        run.run(tiny.config(), print, confirm=False, **{**common, **options})
+        planning.run(tiny.config(), print, confirm=False, **{**common, **options})

@@ -9,7 +9,7 @@ import pytest
 from configs.paper import common as paper
 from speccascade import models, tasks
 from speccascade.errors import UserError
-from speccascade.evaluate import run
+from speccascade.evaluate import sections
 from speccascade.inference.reading import expand
 from speccascade.models import memory, quantisation
 from speccascade.models.memory import leaves
@@ -145,7 +145,7 @@ def test_a_task_makes_it_a_sweep(name, form, monkeypatch):
         config = get_config(task)
         made = tasks.make(config.task)
         assert made.name == task
-        run._check(config.evaluate.to_dict())
+        sections.check(config.evaluate.to_dict())
     found = expand(config.evaluate.settings)
     temperatures, lengths = {
         "few_shot": ({0.0, 0.5, 1.0}, {1}),

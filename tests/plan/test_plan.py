@@ -5,7 +5,7 @@ import importlib.util
 
 import pytest
 
-from speccascade.plan import program, report, run, subject, topology
+from speccascade.plan import planning, program, report, subject, topology
 from speccascade.plan.chips import GIB
 from tests.plan import tiny
 
@@ -16,7 +16,7 @@ compiles = pytest.mark.skipif(
 
 
 def planned(slice_, weights="bfloat16"):
-    return run.plan(subject.load(tiny.config(), weights=weights), slice_, 0.8, confirm=False)
+    return planning.plan(subject.load(tiny.config(), weights=weights), slice_, 0.8, confirm=False)
 
 
 def uncompiled():

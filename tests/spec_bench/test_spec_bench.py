@@ -13,7 +13,7 @@ from speccascade import pairs
 from speccascade.errors import UserError
 from speccascade.inference.engine import Engine
 from speccascade.inference.reading import expand, setting
-from speccascade.spec_bench import conversation, questions, run
+from speccascade.spec_bench import answering, conversation, questions
 from speccascade.text import load as load_tokenizer
 from tests import chat_pair
 from tests.spec_bench.test_bench_questions import QA, SPEED, WRITING, write
@@ -57,7 +57,7 @@ def read(path):
 def answered(exported, tmp_path_factory):
     """A workdir with all answers, its files' paths by setting, and the tables."""
     folder = tmp_path_factory.mktemp("bench")
-    text, paths = run.run(config(exported, folder), str(folder / "w"))
+    text, paths = answering.run(config(exported, folder), str(folder / "w"))
     return folder, paths, text
 
 
@@ -149,23 +149,24 @@ def test_tables_are_spec_benchs_arithmetic(answered, exported):
 
 def test_started_again_only_what_is_missing_is_answered(answered, exported, tmp_path):
     workdir = str(tmp_path / "w")
-    _, (base, spec, *_) = run.run(config(exported, tmp_path, most_of_each=1), workdir)
+    _, (base, spec, *_) = answering.run(config(exported, tmp_path, most_of_each=1), workdir)
     whole = {path: read(path) for path in (base, spec)}
     text = open(spec).read()
     open(spec, "w").write(text[: text.rindex("tstamp") - 30])  # a kill cut the last line short
-    _, paths = run.run(config(exported, tmp_path, SPEC, {**SPEC, "temperature": 1.0}), workdir)
+    both = SPEC, {**SPEC, "temperature": 1.0}
+    _, paths = answering.run(config(exported, tmp_path, *both), workdir)
     again = read(spec)
     assert again[:-1] == whole[spec][:-1] and read(base) == whole[base]
     assert again[-1]["choices"][0]["turns"] == whole[spec][-1]["choices"][0]["turns"]
     assert [len(read(path)) for path in paths[:4]] == [4] * 4  # settings that were added
     other = config(exported, tmp_path, rows=QUESTIONS[:3])
     with pytest.raises(UserError, match="was made from another config: content.questions"):
-        run.run(other, workdir)
+        answering.run(other, workdir)
 
 
 def test_speed_benchs_questions_by_their_categories(exported, tmp_path):
     said = {**SPEED, "turns": [LONG]}
-    _, paths = run.run(config(exported, tmp_path, rows=[said]), str(tmp_path / "w"))
+    _, paths = answering.run(config(exported, tmp_path, rows=[said]), str(tmp_path / "w"))
     assert read(paths[0])[0]["question_id"] == "a1"
     assert "| setting | multilingual | overall |" in (tmp_path / "w/spec_bench.md").read_text()
 
@@ -185,7 +186,7 @@ def test_bad_configs(exported, tmp_path, fields, message):
     given = config(exported, tmp_path)
     given.spec_bench.update(fields)
     with pytest.raises(UserError, match=message):
-        run.run(given, str(tmp_path / "w"))
+        answering.run(given, str(tmp_path / "w"))
     assert not (tmp_path / "w").exists()
 
 
@@ -215,4 +216,4 @@ def test_the_config_takes_one_pair_or_two_models():
     section = made().spec_bench
     assert len(expand(section.settings)) == 4 and section.max_new_tokens == 1024
     with pytest.raises(UserError, match="spec_bench.questions is missing"):
-        run.prepare(made())
+        answering.prepare(made())

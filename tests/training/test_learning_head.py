@@ -14,7 +14,7 @@ import pytest
 from speccascade import head as heads
 from speccascade import pairs, tasks
 from speccascade.errors import UserError
-from speccascade.evaluate import run
+from speccascade.evaluate import evaluation
 from speccascade.evaluate.jobs import QUALITY
 from speccascade.training import head as learning
 from speccascade.training.head import Positions, learned_right, plugin, quality, train
@@ -147,7 +147,7 @@ def test_only_the_training_split_is_read(exported, tmp_path, monkeypatch):
         ),
     )
     config.evaluate.timing.num_examples = 0
-    assert run.evaluate(config, str(tmp_path / "w")) == run.Outcome(12, [])
+    assert evaluation.evaluate(config, str(tmp_path / "w")) == evaluation.Outcome(12, [])
     rows = [row for row in results.read(tmp_path / "w") if row["kind"] == QUALITY]
     deferral = {row["rule"]: row["deferral_rate"] for row in rows if row["rule"]}
     assert set(deferral) == {"opt", "learned"} and 0 <= deferral["learned"] <= 1

@@ -13,11 +13,11 @@ import pytest
 
 from speccascade import pairs
 from speccascade.errors import UserError
-from speccascade.evaluate import run as evaluation
+from speccascade.evaluate import evaluation
 from speccascade.inference import methods
 from speccascade.inference.reading import from_fields
 from speccascade.inference.setting import Setting
-from speccascade.tuning import run
+from speccascade.tuning import tuner
 from speccascade.workdir import results
 from tests import tiny_pair
 
@@ -41,7 +41,7 @@ def config(exported, **changes):
 @pytest.fixture(scope="module")
 def tuned(exported, tmp_path_factory):
     workdir = str(tmp_path_factory.mktemp("tuned"))
-    return workdir, run.tune(config(exported), workdir, max_quality_loss=0.95, temperature=0.0)
+    return workdir, tuner.tune(config(exported), workdir, max_quality_loss=0.95, temperature=0.0)
 
 
 def measured(workdir, split):
@@ -69,14 +69,14 @@ def test_only_what_the_promise_needs_is_measured_on_test(tuned):
 def test_started_again_nothing_is_measured_and_the_same_is_said(exported, tuned):
     workdir, outcome = tuned
     before = results.read(workdir)
-    again = run.tune(config(exported), workdir, max_quality_loss=0.95, temperature=0.0)
+    again = tuner.tune(config(exported), workdir, max_quality_loss=0.95, temperature=0.0)
     assert again == outcome and results.read(workdir) == before
 
 
 def test_rows_serve_other_promises_and_an_evaluation(exported, tuned):
     workdir, _ = tuned
     before = len(results.read(workdir))
-    text = run.tune(config(exported), workdir, min_speedup=1e4, temperature=0.0).text
+    text = tuner.tune(config(exported), workdir, min_speedup=1e4, temperature=0.0).text
     assert "Nothing was certified, nothing is promised. Chosen: `autoregressive_expert" in text
     assert len(results.read(workdir)) <= before + 2
     sweep = evaluation.prepare(config(exported))
@@ -96,9 +96,9 @@ def test_what_fails_is_no_candidate_and_is_named(exported, tmp_path, role):
     )
     if role == "expert":
         with pytest.raises(UserError, match="the expert's own decoding failed, and with it every"):
-            run.tune(made, str(tmp_path / "w"), max_quality_loss=0.5)
+            tuner.tune(made, str(tmp_path / "w"), max_quality_loss=0.5)
         return
-    outcome = run.tune(made, str(tmp_path / "w"), max_quality_loss=0.5)
+    outcome = tuner.tune(made, str(tmp_path / "w"), max_quality_loss=0.5)
     assert len(outcome.failed) == 2 and all("token_v3" in line for line in outcome.failed)
     assert "Chosen: `autoregressive_expert" in outcome.text and outcome.failed[0] in outcome.text
 
@@ -137,7 +137,7 @@ def test_bad_input_is_refused_before_any_work(exported, tmp_path, given, changes
             del part[name]
             part[name] = value
     with pytest.raises(UserError, match=message):
-        run.tune(made, str(tmp_path / "w"), **{"temperature": 0.0, **given})
+        tuner.tune(made, str(tmp_path / "w"), **{"temperature": 0.0, **given})
     assert not (tmp_path / "w").exists()
 
 

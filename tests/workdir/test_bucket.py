@@ -7,7 +7,7 @@ import pytest
 
 from speccascade import pairs
 from speccascade.errors import UserError
-from speccascade.evaluate import run
+from speccascade.evaluate import evaluation
 from speccascade.report import report
 from speccascade.training import loop
 from speccascade.workdir import bucket, claim, results
@@ -207,13 +207,13 @@ def test_a_sweep_in_a_bucket(made, tmp_path):
     config = tiny_pair.get_config(str(tmp_path / "pair"))
     config.evaluate.settings = ({"method": "autoregressive_expert"},)
     config.evaluate.timing = {"num_examples": 1, "trials": 1}
-    assert run.evaluate(config, WORKDIR).measured == 4
+    assert evaluation.evaluate(config, WORKDIR).measured == 4
     named = [row["answers"] for row in results.read(WORKDIR) if "answers" in row]
     kept = {f"answers/{name}.jsonl.gz" for name in named}
     assert names(made) == {"results.jsonl", "config.json", *kept}
-    assert run.evaluate(config, WORKDIR).measured == 0
+    assert evaluation.evaluate(config, WORKDIR).measured == 0
     local = tmp_path / "w"
-    run.evaluate(config, str(local))
+    evaluation.evaluate(config, str(local))
     assert [row["key"] for row in results.read(local)] == [r["key"] for r in results.read(WORKDIR)]
     text, paths = report(WORKDIR)
     assert "| autoregressive_expert | " in text

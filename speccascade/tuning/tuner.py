@@ -5,7 +5,7 @@ from typing import NamedTuple
 import ml_collections
 
 from speccascade.errors import UserError
-from speccascade.evaluate import run
+from speccascade.evaluate import evaluation
 from speccascade.evaluate.jobs import TEACHER_FORCED
 from speccascade.inference.methods import EXPERT
 from speccascade.inference.reading import from_fields
@@ -60,7 +60,7 @@ def tune(
     if (max_quality_loss is None) == (min_speedup is None):
         raise UserError("give one of --max_quality_loss and --min_speedup")
     with hosts.agreed():
-        sweep = run.prepare(config)
+        sweep = evaluation.prepare(config)
         if min_speedup is not None:
             promise: Promise = MinSpeedUp(min_speedup)
         else:
@@ -68,7 +68,7 @@ def tune(
         temperature = _temperature(sweep, temperature)
         _check(sweep, temperature)
     on_validation = _part(sweep, VALIDATION, temperature)
-    measured = run.measure(on_validation, workdir)
+    measured = evaluation.measure(on_validation, workdir)
     written = {}
 
     def choose() -> list:
@@ -80,11 +80,11 @@ def tune(
     wanted = [from_fields(fields) for fields in hosts.from_first(choose)]
     expert = Setting(EXPERT, temperature=temperature)
     on_test = _part(sweep, TEST, temperature, {expert, *wanted})
-    held_out = run.measure(on_test, workdir)
+    held_out = evaluation.measure(on_test, workdir)
     failed = measured.failed + held_out.failed
 
     def write() -> str:
-        points = collect(run.measured(on_test, workdir), sweep.config, "")
+        points = collect(evaluation.measured(on_test, workdir), sweep.config, "")
         text, record = summary.write(written["decision"], points, failed)
         summary.save(workdir, text, record)
         return text
@@ -94,15 +94,15 @@ def tune(
 
 def describe(config: ml_collections.ConfigDict, workdir: str, temperature: float | None) -> str:
     """Returns what `tune` would measure on the validation split, and what that would cost."""
-    sweep = run.prepare(config, weights=False)
+    sweep = evaluation.prepare(config, weights=False)
     temperature = _temperature(sweep, temperature)
     _check(sweep, temperature)
     part = _part(sweep, VALIDATION, temperature)
     then = "then, on test, the expert, lossless decoding and the chosen setting"
-    return "\n".join([run.describe(part, workdir), run.estimate(part, workdir), then])
+    return "\n".join([evaluation.describe(part, workdir), evaluation.estimate(part, workdir), then])
 
 
-def _temperature(sweep: run.Sweep, asked: float | None) -> float:
+def _temperature(sweep: evaluation.Sweep, asked: float | None) -> float:
     known = sorted({job.setting.temperature for job in sweep.jobs})
     if asked is None and len(known) == 1:
         return known[0]
@@ -112,7 +112,7 @@ def _temperature(sweep: run.Sweep, asked: float | None) -> float:
     return asked
 
 
-def _check(sweep: run.Sweep, temperature: float) -> None:
+def _check(sweep: evaluation.Sweep, temperature: float) -> None:
     section = sweep.config["evaluate"]
     for split in (VALIDATION, TEST):
         if split not in section["splits"]:
@@ -131,8 +131,8 @@ def _check(sweep: run.Sweep, temperature: float) -> None:
 
 
 def _part(
-    sweep: run.Sweep, split: str, temperature: float, wanted: set[Setting] | None = None
-) -> run.Sweep:
+    sweep: evaluation.Sweep, split: str, temperature: float, wanted: set[Setting] | None = None
+) -> evaluation.Sweep:
     """Returns the sweep's jobs of a split and a temperature, of `wanted` settings or of all."""
     jobs = [
         job
@@ -145,8 +145,8 @@ def _part(
     return sweep._replace(jobs=jobs)
 
 
-def _decide(sweep: run.Sweep, workdir: str, promise: Promise, confidence: float) -> Decision:
-    rows = run.measured(sweep, workdir)
+def _decide(sweep: evaluation.Sweep, workdir: str, promise: Promise, confidence: float) -> Decision:
+    rows = evaluation.measured(sweep, workdir)
     temperature = sweep.jobs[0].setting.temperature
     points = collect(rows, sweep.config, "") if rows else None
     if points is None or points.expert(temperature, VALIDATION) is None:

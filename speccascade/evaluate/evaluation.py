@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import jax
 import ml_collections
 
-from speccascade import head as heads
 from speccascade import pairs, sharding, tasks
 from speccascade.errors import UserError
 from speccascade.evaluate import (
@@ -18,6 +17,7 @@ from speccascade.evaluate import (
     origin,
     probe,
     quality,
+    sections,
     teacher_forced,
     timing,
     timing_parts,
@@ -26,29 +26,17 @@ from speccascade.evaluate.jobs import QUALITY, TEACHER_FORCED, TIMING, Job, plan
 from speccascade.evaluate.origin import Origin
 from speccascade.evaluate.progress import Progress
 from speccascade.inference.engine import Engine, program, rule_kind
-from speccascade.inference.reading import expand
 from speccascade.inference.setting import Setting, digest
-from speccascade.inputs import paths, values
+from speccascade.inputs import paths
 from speccascade.sharding import hosts
 from speccascade.workdir import claim, provenance, results
 from speccascade.workdir.answers import Answers
 from speccascade.workdir.answers import read as kept_answers
 from speccascade.workdir.claim import claim_workdir
 
-SECTIONS = ("task", "pair", "evaluate")
-OPTIONAL = ("mesh",)
 # What a workdir may be given more of, or other, later; rows that it has stay as good as they are.
 GROWS = tuple(f"evaluate.{k}" for k in ("settings", "splits", "timing", "batch_size"))
 DAY = 86_400  # seconds
-_NEEDED = (
-    "settings",
-    "splits",
-    "max_new_tokens",
-    "batch_size",
-    "timing.num_examples",
-    "timing.trials",
-)
-_EXAMPLE = "configs/quickstart.py"
 
 
 class Sweep(NamedTuple):
@@ -93,8 +81,8 @@ def prepare(config: ml_collections.ConfigDict, weights: bool = True) -> Sweep:
     Raises:
       UserError: a setting, the task, the pair or a prompt is not as it must be.
     """
-    plain, settings = read(config)
-    section = plain["evaluate"]
+    plain, settings = sections.read(config)
+    asked = plain["evaluate"]
     layout = sharding.from_config(plain.get("mesh"))
     if layout is None and jax.process_count() > 1:
         raise UserError(
@@ -103,7 +91,7 @@ def prepare(config: ml_collections.ConfigDict, weights: bool = True) -> Sweep:
         )
     task = tasks.make(config.task, pairs.chats(plain["pair"]))
     examples = {}
-    for split, count in section["splits"].items():
+    for split, count in asked["splits"].items():
         examples[split] = task.examples(split, count)
         if len(examples[split]) < count:
             raise UserError(
@@ -111,69 +99,18 @@ def prepare(config: ml_collections.ConfigDict, weights: bool = True) -> Sweep:
                 f"evaluate.splits.{split} (now {count}) to that"
             )
     pair = pairs.load(plain["pair"], layout, weights)
-    engine, prompts = _tokenize(pair, task, examples, section["max_new_tokens"])
+    engine, prompts = _tokenize(pair, task, examples, asked["max_new_tokens"])
     for setting in settings:
         engine.check(setting)
-        _check_heads(setting, config.task.name, section["splits"])
+        sections.check_heads(setting, config.task.name, asked["splits"])
     return Sweep(
         plain,
         engine,
         task,
         prompts,
-        plan(settings, section),
+        plan(settings, asked),
         origin.of(plain, task, engine, examples),
     )
-
-
-def read(config: ml_collections.ConfigDict) -> tuple[dict[str, Any], list[Setting]]:
-    """Returns a sweep's sections of a config, JSON-ready, and its settings; nothing is loaded.
-
-    Raises:
-      UserError: a section lacks something, or something is out of range.
-    """
-    values.section("", config, SECTIONS, _EXAMPLE)
-    plain = values.json_ready({k: config[k] for k in SECTIONS + OPTIONAL if k in config})
-    section = values.section("evaluate", plain["evaluate"], _NEEDED, _EXAMPLE)
-    values.section("evaluate.timing", section["timing"])
-    if not isinstance(section["splits"], Mapping) or not section["splits"]:
-        raise UserError(
-            f"evaluate.splits={section['splits']!r} must say how many examples of each, such as "
-            "{'test': 96}"
-        )
-    settings = expand(section["settings"], pairs.named_drafters(plain["pair"]))
-    _check(section)
-    return plain, settings
-
-
-def _check(section: Mapping[str, Any]) -> None:
-    """Raises UserError where a number of the section is out of range."""
-    wanted = {"batch_size": 1, "max_new_tokens": 1}
-    numbers = {f"evaluate.{k}": (section[k], least) for k, least in wanted.items()}
-    for k, least in {"num_examples": 0, "trials": 1}.items():
-        numbers[f"evaluate.timing.{k}"] = section["timing"][k], least
-    for split, count in section["splits"].items():
-        if split not in tasks.SPLITS:
-            raise UserError(f"unknown split {split!r}; choose from: {', '.join(tasks.SPLITS)}")
-        numbers[f"evaluate.splits.{split}"] = count, 1
-    for name, (value, least) in numbers.items():
-        values.whole(name, value, least)
-
-
-def _check_heads(setting: Setting, task: str, splits: Mapping[str, int]) -> None:
-    """Raises UserError where a head would be measured by examples that it was trained on."""
-    for value in setting.heads:
-        notes = heads.notes(value)
-        split, first = notes.get("split", "train"), notes.get("first", 0)
-        if notes.get("task") == task and splits.get(split, 0) > first:
-            change = (
-                f"lower evaluate.splits.{split} (now {splits[split]}) to that"
-                if first
-                else f"leave evaluate.splits.{split} out"
-            )
-            raise UserError(
-                f"head {value} was trained on examples of split {split} from {first} on; {change}, "
-                "or train another"
-            )
 
 
 def _tokenize(

@@ -19,7 +19,7 @@ import pytest
 
 from speccascade import head, models, pairs, tasks, text
 from speccascade.errors import UserError
-from speccascade.evaluate import origin, quality, run
+from speccascade.evaluate import evaluation, origin, quality
 from speccascade.evaluate.jobs import QUALITY, TEACHER_FORCED, TIMING
 from speccascade.inference.reading import from_fields, setting
 from speccascade.report import compare_answers, report, report_beside
@@ -44,8 +44,8 @@ def exported(tmp_path_factory):
 def swept(exported, tmp_path_factory):
     """A workdir with the whole sweep in it."""
     workdir = str(tmp_path_factory.mktemp("sweep"))
-    outcome = run.evaluate(tiny_pair.get_config(exported), workdir)
-    assert outcome == run.Outcome(measured=44, failed=[])
+    outcome = evaluation.evaluate(tiny_pair.get_config(exported), workdir)
+    assert outcome == evaluation.Outcome(measured=44, failed=[])
     return workdir
 
 
@@ -104,8 +104,8 @@ def test_started_again_only_what_is_missing_is_done(exported, swept, tmp_path):
     assert lost["kind"] == QUALITY
     # A kill cut the last row short and one more was never made.
     (workdir / results.FILE).write_text("".join(before[:3] + before[4:])[:-20])
-    outcome = run.evaluate(tiny_pair.get_config(exported), str(workdir))
-    assert outcome == run.Outcome(measured=2, failed=[])
+    outcome = evaluation.evaluate(tiny_pair.get_config(exported), str(workdir))
+    assert outcome == evaluation.Outcome(measured=2, failed=[])
     after = (workdir / results.FILE).read_text().splitlines(keepends=True)
     assert after[:-2] == before[:3] + before[4:-1]
     assert by_key(workdir).keys() == by_key(swept).keys()
@@ -116,23 +116,25 @@ def test_started_again_only_what_is_missing_is_done(exported, swept, tmp_path):
 
 def test_nothing_is_done_where_nothing_is_missing(exported, swept):
     before = (pathlib.Path(swept) / results.FILE).read_text()
-    assert run.evaluate(tiny_pair.get_config(exported), swept).measured == 0
+    assert evaluation.evaluate(tiny_pair.get_config(exported), swept).measured == 0
     assert (pathlib.Path(swept) / results.FILE).read_text() == before
 
 
 def test_another_checkpoint_task_or_edition_makes_other_rows(exported, tmp_path, monkeypatch):
-    sweep = run.prepare(tiny_pair.get_config(exported))
+    sweep = evaluation.prepare(tiny_pair.get_config(exported))
     rows = {sweep.origin.row(job)["key"]: None for job in sweep.jobs}
-    assert run.missing(sweep, rows) == []
+    assert evaluation.missing(sweep, rows) == []
     pair = pairs.load(exported)
     nudged = {**pair.params, "drafter": jax.tree.map(lambda x: x + 1, pair.params["drafter"])}
     pairs.export(dataclasses.replace(pair, params=nudged), tmp_path, {})
-    assert len(run.missing(run.prepare(tiny_pair.get_config(str(tmp_path))), rows)) == 44
+    sweep = evaluation.prepare(tiny_pair.get_config(str(tmp_path)))
+    assert len(evaluation.missing(sweep, rows)) == 44
     config = tiny_pair.get_config(exported)
     config.task.seed = 1
-    assert len(run.missing(run.prepare(config), rows)) == 44
+    assert len(evaluation.missing(evaluation.prepare(config), rows)) == 44
     monkeypatch.setattr(origin, "DECODING", 0)
-    kinds = {job.kind for job in run.missing(run.prepare(tiny_pair.get_config(exported)), rows)}
+    sweep = evaluation.prepare(tiny_pair.get_config(exported))
+    kinds = {job.kind for job in evaluation.missing(sweep, rows)}
     assert kinds == {QUALITY, TIMING}
 
 
@@ -148,7 +150,7 @@ def test_a_config_that_contradicts_the_rows_is_refused(exported, swept, change, 
     config = tiny_pair.get_config(exported)
     config.update_from_flattened_dict(change)
     with pytest.raises(UserError, match=f"made from another config: {field} ") as caught:
-        run.evaluate(config, swept)
+        evaluation.evaluate(config, swept)
     assert len(str(caught.value)) < 600
     assert (pathlib.Path(swept) / results.FILE).read_text() == before
 
@@ -168,7 +170,7 @@ def test_a_sweep_grows(exported, swept, tmp_path, monkeypatch):
     def measured(config):
         decoded.clear()
         before = by_key(workdir)
-        outcome = run.evaluate(config, workdir)
+        outcome = evaluation.evaluate(config, workdir)
         assert not outcome.failed and before.items() <= by_key(workdir).items()
         return [row for key, row in by_key(workdir).items() if key not in before]
 
@@ -237,9 +239,9 @@ def test_a_kill_loses_no_answer_that_was_written(exported, swept, tmp_path, monk
 
     monkeypatch.setattr(quality.Kept, "add", killed)
     with pytest.raises(KeyboardInterrupt):
-        run.evaluate(config, workdir)
+        evaluation.evaluate(config, workdir)
     assert results.read(workdir) == []
-    assert run.evaluate(config, workdir).failed == []
+    assert evaluation.evaluate(config, workdir).failed == []
     first, lost, *others = calls
     assert first and lost and sum(others) == 9 - first
     [row, other] = [r for r in results.read(workdir) if r["kind"] == QUALITY]
@@ -257,7 +259,7 @@ def test_a_workdir_in_use_is_refused(exported, swept):
     with open(os.path.join(swept, ".lock"), "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(UserError, match="another process works in"):
-            run.evaluate(tiny_pair.get_config(exported), swept)
+            evaluation.evaluate(tiny_pair.get_config(exported), swept)
 
 
 @pytest.mark.parametrize(
@@ -277,7 +279,7 @@ def test_bad_input_is_refused_before_any_work(exported, tmp_path, changes, messa
     config = tiny_pair.get_config(exported)
     config.update_from_flattened_dict(changes)
     with pytest.raises(UserError, match=message):
-        run.evaluate(config, str(tmp_path / "w"))
+        evaluation.evaluate(config, str(tmp_path / "w"))
     assert not (tmp_path / "w").exists()
 
 
@@ -301,7 +303,7 @@ def test_a_field_of_another_kind_is_one_line_that_names_it(exported, place, valu
     section = functools.reduce(dict.__getitem__, above, config)
     section[last] = value
     with pytest.raises(UserError) as found:
-        run.prepare(ml_collections.ConfigDict(config))
+        evaluation.prepare(ml_collections.ConfigDict(config))
     message = str(found.value)
     assert "\n" not in message
     assert re.search(rf"{last}|{re.escape(str(value))}|a: 1|'a'|^1 is", message), message
@@ -312,7 +314,7 @@ def test_what_the_config_lacks_is_named(exported, tmp_path):
     del config.evaluate.splits
     del config.evaluate.timing.trials
     with pytest.raises(UserError, match="lacks evaluate.splits, evaluate.timing.trials"):
-        run.evaluate(config, str(tmp_path / "w"))
+        evaluation.evaluate(config, str(tmp_path / "w"))
     assert not (tmp_path / "w").exists()
 
 
@@ -323,13 +325,13 @@ def test_a_head_is_not_measured_by_what_it_was_trained_on(exported, tmp_path):
     head.save(head.load(toy_head.PATH), path, notes)
     config.evaluate.settings = ({"rule": "learned", "head": path, "alpha": 0.1, "draft_length": 2},)
     with pytest.raises(UserError, match="from 4 on; lower evaluate.splits.validation .now 5"):
-        run.prepare(config)
+        evaluation.prepare(config)
     config.evaluate.splits.validation = 4
-    run.prepare(config)
+    evaluation.prepare(config)
     head.save(head.load(toy_head.PATH), path, {"task": config.task.name})  # of the training split
     config.evaluate.splits.train = 3
     with pytest.raises(UserError, match="leave evaluate.splits.train out"):
-        run.prepare(config)
+        evaluation.prepare(config)
 
 
 @pytest.mark.skipif(sandbox._trouble() is not None, reason="no isolation here")
@@ -351,7 +353,7 @@ def test_rows_tell_in_which_form_code_was_asked_for(tmp_path, chat):
     config.evaluate.splits = ml_collections.ConfigDict({"test": 2})
     config.evaluate.settings = ({"method": "autoregressive_expert"},)
     config.evaluate.timing.num_examples = 0
-    sweep = run.prepare(config)
+    sweep = evaluation.prepare(config)
     assert sweep.origin.common["task"] == (
         "mbpp_instruct" if chat else "mbpp"
     )  # goes into each row
@@ -362,7 +364,7 @@ def test_prompts_longer_than_the_context_are_refused(exported, tmp_path):
     pair = dataclasses.replace(pairs.load(exported), context_length=20)
     pairs.export(pair, tmp_path, {})
     with pytest.raises(UserError, match=r"prompt of test example \d+ has \d+ tokens"):
-        run.prepare(tiny_pair.get_config(str(tmp_path)))
+        evaluation.prepare(tiny_pair.get_config(str(tmp_path)))
 
 
 def test_nan_fails_a_setting_by_name_and_the_sweep_goes_on(exported, tmp_path):
@@ -374,7 +376,7 @@ def test_nan_fails_a_setting_by_name_and_the_sweep_goes_on(exported, tmp_path):
         {"rule": "token_v3", "alpha": 0.2, "draft_length": 2},
         {"method": "autoregressive_expert"},
     )
-    outcome = run.evaluate(config, str(tmp_path / "w"))
+    outcome = evaluation.evaluate(config, str(tmp_path / "w"))
     assert outcome.measured == 4
     forced = [line for line in outcome.failed if line.startswith("teacher_forced of ")]
     assert len(forced) == 4 and all("examples met logits that were not finite" in f for f in forced)
@@ -399,7 +401,7 @@ def test_nan_fails_a_setting_by_name_and_the_sweep_goes_on(exported, tmp_path):
 
 def test_scores_are_the_tasks_scores_of_the_decoded_texts(exported, swept):
     config = tiny_pair.get_config(exported)
-    sweep = run.prepare(config)
+    sweep = evaluation.prepare(config)
     chosen = setting({"method": "autoregressive_expert"})
     requests = sweep.prompts["validation"].requests
     batch = [*requests, *requests[:3]]  # of the size that the sweep compiled
@@ -494,8 +496,8 @@ def test_a_killed_run_goes_on_where_it_stopped(exported, swept, tmp_path):
     process.communicate()
     rows = by_key(tmp_path / "w")
     assert 0 < len(rows) < 44 and rows.keys() <= by_key(swept).keys()
-    outcome = run.evaluate(tiny_pair.get_config(exported), str(tmp_path / "w"))
-    assert outcome == run.Outcome(measured=44 - len(rows), failed=[])
+    outcome = evaluation.evaluate(tiny_pair.get_config(exported), str(tmp_path / "w"))
+    assert outcome == evaluation.Outcome(measured=44 - len(rows), failed=[])
     assert path.read_text().startswith(kept)
 
 
@@ -535,7 +537,7 @@ def test_a_full_disk_stops_the_run_with_the_rows_so_far(exported, swept, tmp_pat
     resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))
     try:
         with pytest.raises(UserError, match="cannot write to .*results.jsonl: File too large;"):
-            run.evaluate(tiny_pair.get_config(exported), str(workdir))
+            evaluation.evaluate(tiny_pair.get_config(exported), str(workdir))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     kept = (workdir / results.FILE).read_text()
@@ -543,12 +545,12 @@ def test_a_full_disk_stops_the_run_with_the_rows_so_far(exported, swept, tmp_pat
         json.loads(line)["key"] for line in lines[:3]
     ]
     # With room again it goes on.
-    assert run.evaluate(tiny_pair.get_config(exported), str(workdir)).measured == 44 - 3
+    assert evaluation.evaluate(tiny_pair.get_config(exported), str(workdir)).measured == 44 - 3
     assert (workdir / results.FILE).read_text().startswith(kept)
 
 
 def test_a_profile_is_written_beside_the_results(exported, swept):
-    assert run.evaluate(tiny_pair.get_config(exported), swept, profile=True).measured == 0
+    assert evaluation.evaluate(tiny_pair.get_config(exported), swept, profile=True).measured == 0
     assert list(pathlib.Path(swept).glob("profile/**/*.trace.json.gz"))
 
 
