@@ -44,6 +44,15 @@ CONFIGS = {
 FLOAT32 = ["alternating", "tied"]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _optimised():
+    """Logits are compared to 2e-5 here: programs are compiled as users run them."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
 @functools.cache
 def build(name: str):
     """Returns a model, parameters in which nothing is 0 or 1, and tokens [B, T]."""
