@@ -57,7 +57,7 @@ def _optimised():
 def build(name: str):
     """Returns a model, parameters in which nothing is 0 or 1, and tokens [B, T]."""
     model = models.build({**BASE, **CONFIGS[name]})
-    leaves, tree = jax.tree.flatten(model.init(jax.random.key(0)))
+    leaves, tree = jax.tree.flatten(jax.jit(model.init)(jax.random.key(0)))
     rng = np.random.default_rng(1)
     leaves = [x * 1.5 + 0.2 * rng.normal(size=x.shape).astype(np.float32) for x in leaves]
     tokens = rng.integers(0, VOCAB, (BATCH, LENGTH)).astype(np.int32)

