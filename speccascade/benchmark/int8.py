@@ -124,7 +124,7 @@ def _in(dtype: str, subject: Subject) -> tuple[Model, Params]:
     """Returns the model computing in a dtype, of parameters in that dtype."""
     description = {**models.describe(subject.model), "dtype": dtype, "param_dtype": dtype}
     model = models.build(description)
-    wanted = jax.eval_shape(model.init, jax.random.key(0))
+    wanted = models.shapes(model)
     return model, jax.tree.map(lambda x, like: x.astype(like.dtype), subject.params, wanted)
 
 

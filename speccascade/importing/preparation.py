@@ -84,7 +84,7 @@ class Prepared:
     @property
     def nbytes(self) -> int:
         """Size of the model's parameters in their dtypes."""
-        made = jax.eval_shape(self.model.init, jax.random.key(0))
+        made = models.shapes(self.model)
         return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(made))
 
     @property
@@ -150,7 +150,7 @@ def prepare(source: sources.Source, dtype: str | None, weights: str | None = Non
             problems.append(str(error))
     parts = {}
     if model is not None and checkpoint.tensors:
-        shapes = jax.eval_shape(model.init, jax.random.key(0))
+        shapes = models.shapes(model)
         parts, found = _match(plan, flat(shapes), checkpoint)
         problems += found
     if problems:

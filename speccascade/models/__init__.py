@@ -8,14 +8,23 @@ from typing import Any
 
 from speccascade.errors import UserError
 from speccascade.inputs.fields import Fields
-from speccascade.models.interface import Cache, Model, Params, Prefilled
+from speccascade.models.interface import Cache, Model, Params, Prefilled, shapes
 from speccascade.models.rope import RopeScaling
 from speccascade.models.t5 import EncoderDecoder
 from speccascade.models.t5_config import T5Config
 from speccascade.models.transformer import DecoderOnly
 from speccascade.models.transformer_config import TransformerConfig
 
-__all__ = ["Cache", "Model", "Params", "Prefilled", "answers_begin", "build", "describe"]
+__all__ = [
+    "Cache",
+    "Model",
+    "Params",
+    "Prefilled",
+    "answers_begin",
+    "build",
+    "describe",
+    "shapes",
+]
 
 FAMILIES = {
     "decoder_only": (DecoderOnly, TransformerConfig),

@@ -8,6 +8,7 @@ here and in the whole package:
   Q query heads  K key-value heads    G = Q / K            H head width
 """
 
+import functools
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
@@ -176,3 +177,12 @@ class Model(Protocol):
     def cache_axes(self, cache: Cache) -> Any:
         """Returns the logical names of a cache's axes, as a pytree like it."""
         ...
+
+
+@functools.lru_cache(maxsize=256)
+def shapes(model: Model) -> Params:
+    """Returns the shapes and dtypes of a model's parameters, `jax.ShapeDtypeStruct`s.
+
+    They are traced once per model: what reads, casts and lays out parameters asks again and again.
+    """
+    return jax.eval_shape(model.init, jax.random.key(0))

@@ -41,7 +41,7 @@ def quantise(model: Model, params: Params) -> tuple[Model, Params]:
     def convert(like, leaf):
         return to_int8(leaf) if _is_leaf(like) and not _is_leaf(leaf) else leaf
 
-    return model, jax.tree.map(convert, _shapes(model), params, is_leaf=_is_leaf)
+    return model, jax.tree.map(convert, models.shapes(model), params, is_leaf=_is_leaf)
 
 
 to_int8 = jax.jit(Int8.of)
@@ -50,16 +50,12 @@ to_int8 = jax.jit(Int8.of)
 
 def int8_keys(model: Model) -> frozenset[str]:
     """Returns the flat keys of the parameters that a model keeps as int8."""
-    leaves, _ = jax.tree_util.tree_flatten_with_path(_shapes(model), is_leaf=_is_leaf)
+    leaves, _ = jax.tree_util.tree_flatten_with_path(models.shapes(model), is_leaf=_is_leaf)
     return frozenset(
         jax.tree_util.keystr(path, simple=True, separator="/")
         for path, leaf in leaves
         if _is_leaf(leaf)
     )
-
-
-def _shapes(model: Model) -> Any:
-    return jax.eval_shape(model.init, jax.random.key(0))
 
 
 def _is_leaf(x: Any) -> bool:

@@ -40,7 +40,7 @@ def to_vocabulary(model: Model, params: Params, vocab_size: int) -> tuple[Model,
         return leaf[:vocab_size] if key.startswith(_ROWS) else leaf
 
     params = jax.tree_util.tree_map_with_path(cut, params)
-    wanted = jax.eval_shape(smaller.init, jax.random.key(0))
+    wanted = models.shapes(smaller)
     if jax.tree.map(lambda x: x.shape, wanted) != jax.tree.map(lambda x: x.shape, params):
         raise UserError(
             "the model's padding cannot be cut away: parameters beside its embedding and head "

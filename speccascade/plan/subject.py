@@ -109,9 +109,7 @@ class Subject:
             layout=layout,
         )
         loop.check(decoder, (self.rule,))
-        params = {
-            role: jax.eval_shape(m.init, jax.random.key(0)) for role, m in self.models.items()
-        }
+        params = {role: models.shapes(model) for role, model in self.models.items()}
         params = _lay(params, placing.param_shardings(decoder))
         rows = _rows(self.batch_size, self.prompt_length, decoder.expert.vocab_size)
         rows = _lay(rows, placing.rows_shardings(decoder, rows))

@@ -179,7 +179,7 @@ def _first_params(model: Model, seed: int, begun: Given | None) -> Params:
     """Fresh parameters, or those of a trained model, in the dtype in which they are trained."""
     if begun is None:
         return model.init(randomness.key(seed))
-    fresh = jax.eval_shape(model.init, jax.random.key(0))
+    fresh = models.shapes(model)
     return jax.tree.map(lambda old, new: jnp.asarray(old, new.dtype), begun.params, fresh)
 
 

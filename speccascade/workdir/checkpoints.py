@@ -166,7 +166,7 @@ def load(
     with manager(workdir, read_only=True) as checkpoints:
         if checkpoints.latest_step() is None:
             raise UserError(f"{workdir} has no complete checkpoint; train there first")
-        shapes = jax.eval_shape(model.init, jax.random.key(0))
+        shapes = models.shapes(model)
         shapes = {key: value for key, value in shapes.items() if key not in shared}
         step, params, _ = restore(checkpoints, jax.tree_util.tree_map_with_path(like, shapes))
         known = _checksums(checkpoints, step)

@@ -64,7 +64,7 @@ def read(path: str, model: Model, given: Mapping[str, Any] | None = None) -> Par
     except safetensors.SafetensorError as error:
         raise UserError(f"{path} is damaged or truncated ({error}); export it again") from None
     checksums.check(found, known, path, "export the pair again")
-    wanted = jax.eval_shape(model.init, jax.random.key(0))
+    wanted = models.shapes(model)
     shapes = {key: leaf.shape for key, leaf in flat(wanted).items()}
     for key in shapes.keys() - found.keys():
         if f"{key}/values" in found and f"{key}/scale" in found:
@@ -96,7 +96,7 @@ def cast(model: Model, params: Params) -> Params:
     """
     description = models.describe(model)
     made = models.build({**description, "param_dtype": description["dtype"]})
-    wanted = jax.eval_shape(made.init, jax.random.key(0))
+    wanted = models.shapes(made)
     return jax.tree.map(lambda leaf, like: jnp.asarray(leaf, like.dtype), params, wanted)
 
 

@@ -109,7 +109,7 @@ def test_blocks_meet_every_case_and_defer_all_where_nothing_is_found():
         ("token", 2),
         pytest.param("block", 2, marks=pytest.mark.slow),
         pytest.param("token", 1, marks=pytest.mark.slow),
-        ("block", 3),
+        pytest.param("block", 3, marks=pytest.mark.slow),
     ],
 )
 def test_sampled_answers_follow_the_law(verifier, size):

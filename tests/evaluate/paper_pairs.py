@@ -4,7 +4,6 @@ import json
 import pathlib
 import shutil
 
-import jax
 from safetensors.numpy import save_file
 
 from speccascade import models
@@ -59,7 +58,7 @@ def t5(folder: pathlib.Path) -> dict[str, str]:
 def _write(folder: pathlib.Path, fields: dict, tensor) -> None:
     (folder / "config.json").write_text(json.dumps(fields))
     plan = planned.plan(fields)
-    shapes = flat(jax.eval_shape(models.build(plan.description).init, jax.random.key(0)))
+    shapes = flat(models.shapes(models.build(plan.description)))
     weights = {w.name: tensor(w.name, shapes[k].shape) for k, w in plan.weights.items()}
     save_file(weights, folder / "model.safetensors")
 

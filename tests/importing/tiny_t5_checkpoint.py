@@ -3,7 +3,6 @@
 import json
 import pathlib
 
-import jax
 import numpy as np
 from safetensors.numpy import save_file
 
@@ -34,7 +33,7 @@ CONFIG = {
 def tensors(config: dict = CONFIG) -> dict[str, np.ndarray]:
     """Returns the tensors of a config: random, the same for the same name and shape."""
     plan = planned.plan(config)
-    shapes = flat(jax.eval_shape(models.build(plan.description).init, jax.random.key(0)))
+    shapes = flat(models.shapes(models.build(plan.description)))
     return {w.name: t5_families.tensor(w.name, shapes[k].shape) for k, w in plan.weights.items()}
 
 

@@ -30,7 +30,7 @@ LENGTHS = jnp.array([3, 5])
 @pytest.fixture(params=FAMILIES)
 def expert(request):
     model = models.build(FAMILIES[request.param])
-    return model, model.init(jax.random.key(0))
+    return model, jax.jit(model.init)(jax.random.key(0))
 
 
 def test_all_layers_and_all_ids_are_the_expert_itself(expert):
@@ -61,7 +61,7 @@ def test_a_smaller_head_scores_its_ids_as_the_expert_does(expert):
 
 def test_the_layers_that_are_kept_keep_their_weights_and_windows():
     model = models.build(FAMILIES["decoder_only"])
-    params = model.init(jax.random.key(0))
+    params = jax.jit(model.init)(jax.random.key(0))
     small, own = shrink(model, params, layers=(2, 0))
     assert [small.config.layer_window(i) for i in range(2)] == [None, 3]
     for new, old in enumerate((2, 0)):
@@ -74,7 +74,7 @@ def test_the_layers_that_are_kept_keep_their_weights_and_windows():
 
 def test_an_encoder_may_be_shallower_too():
     model = models.build(FAMILIES["t5"])
-    params = model.init(jax.random.key(0))
+    params = jax.jit(model.init)(jax.random.key(0))
     small, own = shrink(model, params, layers=(0,), encoder_layers=(1,))
     assert small.config.num_layers == small.config.num_decoder_layers == 1
     old = params["encoder"]["mlp_1"]["up"]["weight"]
@@ -87,13 +87,13 @@ def test_an_encoder_may_be_shallower_too():
 def test_layers_that_the_expert_lacks(layers):
     model = models.build(FAMILIES["decoder_only"])
     with pytest.raises(UserError, match=r"layers of the expert, each once: it has 0 to 2"):
-        shrink(model, model.init(jax.random.key(0)), layers=layers)
+        shrink(model, jax.jit(model.init)(jax.random.key(0)), layers=layers)
 
 
 def test_only_encoder_decoders_have_encoder_layers():
     model = models.build(FAMILIES["decoder_only"])
     with pytest.raises(UserError, match="encoder_layers is for encoder-decoders"):
-        shrink(model, model.init(jax.random.key(0)), layers=(0,), encoder_layers=(0,))
+        shrink(model, jax.jit(model.init)(jax.random.key(0)), layers=(0,), encoder_layers=(0,))
 
 
 @pytest.mark.parametrize(

@@ -46,11 +46,20 @@ CONFIGS = {
 FLOAT32 = ["alternating", "tied"]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _optimised():
+    """Logits are compared to 2e-5 here: programs are compiled as users run them."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
 @functools.cache
 def build(name: str):
     """Returns a model, parameters in which nothing is 0 or 1, and tokens [B, T]."""
     model = models.build({**BASE, **CONFIGS[name]})
-    leaves, tree = jax.tree.flatten(model.init(jax.random.key(0)))
+    leaves, tree = jax.tree.flatten(jax.jit(model.init)(jax.random.key(0)))
     rng = np.random.default_rng(1)
     leaves = [x * 1.5 + 0.2 * rng.normal(size=x.shape).astype(np.float32) for x in leaves]
     tokens = rng.integers(0, VOCAB, (BATCH, LENGTH)).astype(np.int32)

@@ -32,7 +32,7 @@ SIZES = {
 @pytest.mark.parametrize("tied", [True, False])
 def test_the_ids_that_are_left_score_as_before(family, tied):
     model = models.build({"family": family, **SIZES[family], "tie_embeddings": tied})
-    params = model.init(jax.random.key(0))
+    params = jax.jit(model.init)(jax.random.key(0))
     smaller, cut = trim.to_vocabulary(model, params, 33)
     assert smaller.vocab_size == 33
     assert models.describe(smaller) == {**models.describe(model), "vocab_size": 33}
@@ -47,7 +47,7 @@ def test_the_ids_that_are_left_score_as_before(family, tied):
 
 def test_nothing_to_cut():
     model = models.build(SIZES["decoder_only"])
-    params = model.init(jax.random.key(0))
+    params = jax.jit(model.init)(jax.random.key(0))
     same, untouched = trim.to_vocabulary(model, params, 40)
     assert same is model and untouched is params
     with pytest.raises(UserError, match="41 token ids and the model only 40"):
@@ -56,6 +56,6 @@ def test_nothing_to_cut():
 
 def test_parameters_that_would_not_fit():
     model = models.build(SIZES["decoder_only"])
-    params = {**model.init(jax.random.key(0)), "other": np.zeros(40)}
+    params = {**jax.jit(model.init)(jax.random.key(0)), "other": np.zeros(40)}
     with pytest.raises(UserError, match="padding cannot be cut away"):
         trim.to_vocabulary(model, params, 33)

@@ -32,7 +32,7 @@ PUBLISHED = {
 
 def shapes(name):
     model = models.build(paper.ARCHITECTURES[name])
-    return jax.eval_shape(model.init, jax.random.key(0))
+    return models.shapes(model)
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -46,10 +46,10 @@ def test_bytes_of_gemma_2_27b():
     matrices = 46 * layer + 256_000 * 4608
     norms = (4 * 46 + 1) * 4608
     model = models.build({**paper.ARCHITECTURES["google/gemma-2-27b"], "param_dtype": "bfloat16"})
-    params = jax.eval_shape(model.init, jax.random.key(0))
+    params = models.shapes(model)
     assert memory.size(params) == 2 * matrices + 4 * norms
     channels = 46 * (4096 + 4608 + 2 * 2048 + 2 * 36_864 + 4608) + 256_000
-    stored = jax.eval_shape(quantisation.quantised(model).init, jax.random.key(0))
+    stored = models.shapes(quantisation.quantised(model))
     assert memory.size(stored) == matrices + 4 * channels + 4 * norms
 
 

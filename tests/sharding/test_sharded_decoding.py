@@ -130,8 +130,8 @@ def program(family: str, decoders: type[Decoder] = Decoder) -> str:
     )
     shapes = jax.eval_shape(
         lambda: {
-            "drafter": drafter.init(jax.random.key(0)),
-            "expert": expert.init(jax.random.key(0)),
+            "drafter": jax.jit(drafter.init)(jax.random.key(0)),
+            "expert": jax.jit(expert.init)(jax.random.key(0)),
         }
     )
 
