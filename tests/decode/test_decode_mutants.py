@@ -14,9 +14,8 @@ import jax
 import numpy as np
 import pytest
 
-from speccascade import randomness
+from speccascade import randomness, sampling
 from speccascade import rules as rules_lib
-from speccascade import sampling
 from speccascade.decode import (
     Decoder,
     ModelDrafter,

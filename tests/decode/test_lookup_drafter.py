@@ -272,6 +272,7 @@ def test_each_draft_is_the_lookup_in_prompt_and_answer(pair):
     assert drafted > toys.BATCH
 
 
+@pytest.mark.parametrize("pair", ["decoder_only"], indirect=True)  # a lookup knows no model
 def test_what_stands_behind_a_prompt_does_not_matter(pair):
     rows = toys.mixed_rows(seed=2, rule_index=0)._replace(drafter_truncation=None)
     own = np.arange(toys.SLOTS) < rows.prompt_length[:, None]
