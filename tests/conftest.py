@@ -1,5 +1,6 @@
 """Settings of every test: eight fake devices, the same hypothesis examples, programs let go."""
 
+import gc
 import os
 import shutil
 import tempfile
@@ -43,6 +44,11 @@ def pytest_configure(config):
     jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def pytest_collection_finish():
+    """Spares the garbage collector what was imported: it is never garbage."""
+    gc.freeze()
 
 
 def pytest_unconfigure():
