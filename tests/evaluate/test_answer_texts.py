@@ -53,7 +53,7 @@ def test_texts_and_stop_strings(pair, stops):
         unstopped += not at
         if at:  # and it stopped with the token that completed it
             stopped += 1
-            shorter = data[: len(data) - len(pieces[-1])].decode(errors="replace")
+            shorter = data[: max(len(data) - len(pieces[-1]), 0)].decode(errors="replace")
             assert not any(stop in shorter for stop in stops)
     assert spaces and stopped and unstopped
 
