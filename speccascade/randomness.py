@@ -10,6 +10,8 @@ numbers.
 
 import enum
 import hashlib
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import jax
@@ -68,9 +70,28 @@ def uniforms(keys: jax.Array, block_start: jax.Array, role: Role, count: int) ->
       role: what the uniforms decide.
       count: number of offsets; static.
     """
+    return uniforms_by_role(keys, block_start, {role: count})[role]
+
+
+def uniforms_by_role(
+    keys: jax.Array, block_start: jax.Array, counts: Mapping[Role, int]
+) -> dict[Role, jax.Array]:
+    """Returns the `uniforms` of several roles, each as if it were alone.
+
+    They are drawn at once: each fold and each draw of its own is a loop of kernels to compile.
+
+    Args:
+      keys: `[B]`, from `row_keys`.
+      block_start: int32 [B], see `uniforms`.
+      counts: number of offsets of each role; static.
+    """
+    roles = np.array([int(role) for role in counts], np.int32)
+    most = max(counts.values())  # a draw does not depend on how many are drawn behind it
 
     def row(key, start):
-        key = jax.random.fold_in(jax.random.fold_in(key, start), int(role))
-        return jax.random.uniform(key, (count,))
+        key = jax.random.fold_in(key, start)
+        folded = jax.vmap(partial(jax.random.fold_in, key))(roles)
+        return jax.vmap(lambda key: jax.random.uniform(key, (most,)))(folded)
 
-    return jax.vmap(row)(keys, block_start)
+    drawn = jax.vmap(row)(keys, block_start)
+    return {role: drawn[:, i, :count] for i, (role, count) in enumerate(counts.items())}

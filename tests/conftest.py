@@ -1,6 +1,9 @@
 """Settings of every test: eight fake devices, the same hypothesis examples, programs let go."""
 
+import gc
 import os
+import shutil
+import tempfile
 
 import hypothesis
 import jax
@@ -17,12 +20,41 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("repeatable")
 
+CACHE = {  # JAX's settings, and the environment's, which it reads when it is imported
+    "jax_compilation_cache_dir": "JAX_COMPILATION_CACHE_DIR",
+    "jax_persistent_cache_min_compile_time_secs": "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS",
+    "jax_persistent_cache_min_entry_size_bytes": "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES",
+}
+_made_here = []
+
 
 def pytest_configure(config):
-    """Has quick tests compiled fast: they run once. Proofs run what users run."""
-    if config.option.markexpr == "not slow":
-        jax.config.update("jax_disable_most_optimizations", True)
-        os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # processes that tests start, the same
+    """Has quick tests compiled fast and once; proofs run what users run, each compiled anew.
+
+    The quick tests of one run, in all its processes, share what they compile in a folder of the
+    run's own: it starts empty and goes with the run.
+    """
+    if config.option.markexpr != "not slow":
+        return
+    jax.config.update("jax_disable_most_optimizations", True)
+    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # processes that tests start, the same
+    if not hasattr(config, "workerinput"):  # xdist's workers are given the folder
+        _made_here.append(tempfile.mkdtemp(prefix="speccascade-programs-"))
+        os.environ |= dict(zip(CACHE.values(), (_made_here[0], "0", "-1"), strict=True))
+    jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def pytest_collection_finish():
+    """Spares the garbage collector what was imported: it is never garbage."""
+    gc.freeze()
+
+
+def pytest_unconfigure():
+    """Removes the folder of compiled programs."""
+    while _made_here:
+        shutil.rmtree(_made_here.pop(), ignore_errors=True)
 
 
 @pytest.fixture(scope="module", autouse=True)

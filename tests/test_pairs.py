@@ -13,7 +13,7 @@ from speccascade.errors import UserError
 from speccascade.inference.api import generate_text
 from speccascade.training import loop
 from speccascade.workdir import checkpoints, files
-from tests import tiny_pair
+from tests import random_params, tiny_pair
 from tests.text import makers
 from tests.training import tiny
 
@@ -162,7 +162,7 @@ def write_workdir(directory, role, rows, tokenizer, likely_from=None, row_length
     Whatever it reads, its logits of the ids from `likely_from` on are far above all others.
     """
     model = models.build({**tiny_pair.description(role), "vocab_size": rows})
-    params = jax.tree.map(np.array, jax.jit(model.init)(jax.random.key(len(role))))
+    params = random_params.of(model, seed=len(role))
     if likely_from is not None:  # one of two neighbours, by the sign of the stream's sum
         params["head"]["weight"][likely_from::2] = 1e6
         params["head"]["weight"][likely_from + 1 :: 2] = -1e6
@@ -192,7 +192,7 @@ def test_rows_that_pad_an_embedding_are_cut_and_never_sampled(pair, tmp_path):
         # Uncut, the model would put everything on padding.
         model, whole, _ = checkpoints.load_model(sources[role])
         tokens = np.array([[3, 4, 5]])
-        top = model.forward(whole, tokens, np.array([1])).argmax(-1)
+        top = jax.jit(model.forward)(whole, tokens, np.array([1])).argmax(-1)
         assert (np.asarray(top) >= size).all()
     for how in (dict(rule="spec"), dict(rule="token_v3", alpha=0.5)):
         for temperature in (0.0, 1.0, 5.0):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from speccascade import randomness
 from speccascade.errors import UserError
-from speccascade.randomness import Role, row_keys, uniforms, words
+from speccascade.randomness import Role, row_keys, uniforms, uniforms_by_role, words
 
 EDGES = [0, 1, 2**31 - 1, 2**31, 2**32 - 1, 2**32, 2**32 + 1, 2**63, 2**64, 2**64 + 1, 10**40]
 SEEDS = EDGES + [-seed for seed in EDGES if seed]
@@ -65,6 +65,19 @@ def test_the_place_in_the_batch_does_not_matter(draws):
     jitted = jax.jit(uniforms, static_argnums=(2, 3))
     alone = jitted(row_keys(rows_of(seed[1:2]), example[1:2]), start[1:2], Role.ACCEPT, 5)
     np.testing.assert_array_equal(alone, found[1:2])
+
+
+def test_a_draw_is_that_of_its_key_whatever_is_drawn_with_it():
+    seeds, ids, start = [3, 2**40], np.array([7, 0], np.int32), np.array([0, 29], np.int32)
+    counts = {Role.DRAFT: 5, Role.ACCEPT: 0, Role.TOKEN: 2}
+    found = uniforms_by_role(row_keys(rows_of(seeds), ids), start, counts)
+    assert found.keys() == counts.keys()
+    for role, count in counts.items():
+        for row in range(2):
+            key = randomness.key(seeds[row])
+            for data in (int(ids[row]), int(start[row]), int(role)):
+                key = jax.random.fold_in(key, data)
+            np.testing.assert_array_equal(found[role][row], jax.random.uniform(key, (count,)))
 
 
 def test_extreme_ids_have_keys():

@@ -1,5 +1,6 @@
 """A random pair of two tiny transformers, and a sweep over it, as a config file and in-process."""
 
+import functools
 from collections.abc import Iterable
 from typing import Any
 
@@ -30,6 +31,11 @@ def description(role: str) -> dict[str, Any]:
 
 def make(scale: float = 3.0, roles: Iterable[str] = WIDTHS) -> pairs.Pair:
     """Returns the pair; its distributions are far from uniform and differ between its models."""
+    return _made(scale, tuple(roles))
+
+
+@functools.cache
+def _made(scale: float, roles: tuple[str, ...]) -> pairs.Pair:
     task = tasks.make(tiny.get_config().task)
     examples = task.examples("train", 20)
     tokenizer = text.train((e.prompt + e.answer for e in examples), 300)

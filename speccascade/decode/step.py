@@ -18,7 +18,7 @@ from speccascade.decode.rows import Rows
 from speccascade.decode.state import Emission, State, Stats
 from speccascade.errors import UserError
 from speccascade.models.interface import Model
-from speccascade.randomness import Role, row_keys, uniforms
+from speccascade.randomness import Role, row_keys, uniforms_by_role
 from speccascade.rules import Rule
 from speccascade.sharding import Layout, Placement
 from speccascade.sharding.active import use
@@ -105,10 +105,8 @@ def step(
       The new state and a record of the block.
     """
     size = decoder.draft_length
-    keys = row_keys(rows.seed, rows.example_id)
-
-    def noise(role, count):
-        return uniforms(keys, state.count, role, count)
+    counts = {Role.DRAFT: decoder.drafter.uniforms(size), Role.ACCEPT: size, Role.TOKEN: 1}
+    noise = uniforms_by_role(row_keys(rows.seed, rows.example_id), state.count, counts)
 
     # Draft.
     request = Request(
@@ -117,7 +115,7 @@ def step(
         state.previous,
         state.last,
         state.position,
-        noise(Role.DRAFT, decoder.drafter.uniforms(size)),
+        noise[Role.DRAFT],
         rows.temperature,
         rows.drafter_truncation,
         size,
@@ -136,7 +134,7 @@ def step(
         logits, expert = decoder.expert.apply(params["expert"], block, positions, state.expert)
 
         # Verify.
-        uniform = Uniforms(noise(Role.ACCEPT, size), noise(Role.TOKEN, 1)[:, 0])
+        uniform = Uniforms(noise[Role.ACCEPT], noise[Role.TOKEN][:, 0])
         decision = decide(decoder.verifier, decoder.logprobs, rules, rows, draft, logits, uniform)
 
     # Commit.

@@ -15,7 +15,7 @@ from speccascade.inference.engine import Engine, Request
 from speccascade.inference.setting import Setting
 from speccascade.inputs import plain_text
 from speccascade.pairs import Pair
-from speccascade.randomness import Role, row_keys, uniforms, words
+from speccascade.randomness import Role, row_keys, uniforms_by_role, words
 from speccascade.trace import record as record_lib
 from speccascade.trace.record import Block, Token
 from speccascade.verify import Uniforms
@@ -118,10 +118,9 @@ def _trace(engine: Engine, request: Request, setting: Setting) -> Trace:
             raise UserError(
                 "the models' logits are not finite; look at the checkpoints and the dtype"
             )
-        draws = Uniforms(
-            uniforms(keys, start, Role.ACCEPT, setting.draft_length),
-            uniforms(keys, start, Role.TOKEN, 1)[:, 0],
-        )
+        counts = {Role.ACCEPT: setting.draft_length, Role.TOKEN: 1}
+        drawn = uniforms_by_role(keys, start, counts)
+        draws = Uniforms(drawn[Role.ACCEPT], drawn[Role.TOKEN][:, 0])
         numbers = record_lib.numbers(record, draws, setting.verifier)
         blocks.append(writer.block(numbers, 0, setting.verifier, bool(state.done[0])))
         start = state.count

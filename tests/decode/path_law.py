@@ -65,17 +65,22 @@ def settings() -> list[Setting]:
 
 def make_rules(batch: Sequence[Setting]) -> tuple[tuple[rules_lib.Rule, ...], list[int]]:
     """Returns the rules of a batch, their knobs [B], and each row's index into them."""
-    names = list(dict.fromkeys(setting.rule for setting in batch))
+    # Thousands of rows are of few settings: knobs are checked once for each of those.
+    distinct = list({id(setting): setting for setting in batch}.values())
+    number = {id(setting): i for i, setting in enumerate(distinct)}
+    rows = np.array([number[id(setting)] for setting in batch])
+    names = list(dict.fromkeys(setting.rule for setting in distinct))
     made = []
     for name in names:
-        own = next(setting.knobs for setting in batch if setting.rule == name)
+        own = next(setting.knobs for setting in distinct if setting.rule == name)
         traced = {
-            key: [s.knobs[key] if s.rule == name else value for s in batch]
+            key: [s.knobs[key] if s.rule == name else value for s in distinct]
             for key, value in own.items()
             if not rules_lib.RULES[name].knobs[key].static
         }
-        made.append(rules_lib.make(name, **{**own, **traced}))
-    return tuple(made), [names.index(setting.rule) for setting in batch]
+        rule = rules_lib.make(name, **{**own, **traced})
+        made.append(jax.tree.map(lambda knob: knob[rows], rule))
+    return tuple(made), np.array([names.index(s.rule) for s in distinct])[rows].tolist()
 
 
 def make_batch(batch: Sequence[Setting], number: int) -> Rows:

@@ -9,7 +9,11 @@ import pytest
 from speccascade.decode import generate, trace
 from tests.decode import reference, toys
 
-CASES = ("token", "block", "spec")
+each_case = pytest.mark.parametrize(
+    ("pair", "name"),
+    [*toys.VERIFIED, *((family, "spec") for family in toys.PAIRS)],
+    indirect=["pair"],
+)
 
 
 @functools.cache
@@ -29,12 +33,12 @@ def expected(pair: toys.Pair, name: str) -> reference.Decoded:
     return reference.decode(*case(pair, name))
 
 
-@pytest.mark.parametrize("name", CASES)
+@each_case
 def test_decode_equals_recomputation(pair, name):
     reference.check(generate(*case(pair, name)), expected(pair, name))
 
 
-@pytest.mark.parametrize("name", CASES)
+@each_case
 def test_the_batch_meets_every_case(pair, name):
     rows, blocks = case(pair, name)[3], expected(pair, name).blocks
     accepted = np.concatenate([b.accepted[b.active & (b.length == toys.SIZE)] for b in blocks])
@@ -69,7 +73,7 @@ def test_trace_equals_recomputation_and_generate(pair):
         np.testing.assert_allclose(state.stats.by_name()[name], whole, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", CASES)
+@each_case
 def test_counts_are_consistent(pair, name):
     stats = jax.tree.map(np.asarray, generate(*case(pair, name)).stats)
     own = stats.emitted - stats.accepted  # made by the expert: at most one a block

@@ -14,8 +14,8 @@ import jax
 import numpy as np
 import pytest
 
+from speccascade import randomness, sampling
 from speccascade import rules as rules_lib
-from speccascade import sampling
 from speccascade.decode import (
     Decoder,
     ModelDrafter,
@@ -72,18 +72,19 @@ def bonus_from_p(patch):
 
 
 def one_key_for_all_blocks(patch):
-    real = step.uniforms
-    patch(step, "uniforms", lambda keys, start, *more: real(keys, 0 * start, *more))
+    real = step.uniforms_by_role
+    patch(step, "uniforms_by_role", lambda keys, start, counts: real(keys, 0 * start, counts))
 
 
 def noise_by_token_position(patch):
-    real = step.uniforms
+    def by_position(keys, start, counts):
+        def noise(role, count):
+            each = [randomness.uniforms(keys, start + i, role, 1) for i in range(count)]
+            return jax.numpy.concatenate(each, axis=1)
 
-    def by_position(keys, start, role, count):
-        each = [real(keys, start + i, role, 1) for i in range(count)]
-        return jax.numpy.concatenate(each, axis=1)
+        return {role: noise(role, count) for role, count in counts.items()}
 
-    patch(step, "uniforms", by_position)
+    patch(step, "uniforms_by_role", by_position)
 
 
 def ends_in_a_block_ignored(patch):

@@ -7,7 +7,7 @@ from speccascade import rules
 from speccascade.decode import autoregressive, generate
 from tests.decode import reference, toys
 
-VERIFIERS = ("token", "block")
+each_verifier = pytest.mark.parametrize(("pair", "verifier"), toys.VERIFIED, indirect=["pair"])
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def test_a_model_alone_takes_its_best_token(pair, own, role):
     assert margin > 1e-5, "two logits are too close for rounding to be told from a mistake"
 
 
-@pytest.mark.parametrize("verifier", VERIFIERS)
+@each_verifier
 def test_endpoints_are_the_models_own_texts(pair, own, verifier):
     rows, made = own
     ends = [
@@ -83,7 +83,7 @@ def test_endpoints_are_the_models_own_texts(pair, own, verifier):
     assert np.mean(distinct) > 0.9
 
 
-@pytest.mark.parametrize("verifier", VERIFIERS)
+@each_verifier
 def test_rules_that_coincide(pair, own, verifier):
     rows, made = own
     row_prompts = [rows.prompt[j, : rows.prompt_length[j]].tolist() for j in range(toys.BATCH // 2)]
@@ -106,12 +106,13 @@ def test_rules_that_coincide(pair, own, verifier):
     assert between > 1  # the shared rule was neither model's text
 
 
+@pytest.mark.parametrize("pair", ["decoder_only"], indirect=True)
 def test_both_verifiers_give_one_greedy_text(pair):
     index = np.arange(toys.BATCH) % len(toys.NAMES)
     rows = toys.greedy_rows(toys.prompts(seed=4), rule_index=index)
     token, block = (
         generate(pair.decoder(verifier), pair.params, toys.all_rules(), rows)
-        for verifier in VERIFIERS
+        for verifier in ("token", "block")
     )
     random = np.asarray(rows.rule_index) == toys.NAMES.index("mixture")  # at temperature 0 too
     for b in np.flatnonzero(~random):

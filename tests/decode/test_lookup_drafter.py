@@ -109,7 +109,7 @@ def test_blocks_meet_every_case_and_defer_all_where_nothing_is_found():
         ("token", 2),
         pytest.param("block", 2, marks=pytest.mark.slow),
         pytest.param("token", 1, marks=pytest.mark.slow),
-        ("block", 3),
+        pytest.param("block", 3, marks=pytest.mark.slow),
     ],
 )
 def test_sampled_answers_follow_the_law(verifier, size):
@@ -272,6 +272,7 @@ def test_each_draft_is_the_lookup_in_prompt_and_answer(pair):
     assert drafted > toys.BATCH
 
 
+@pytest.mark.parametrize("pair", ["decoder_only"], indirect=True)  # a lookup knows no model
 def test_what_stands_behind_a_prompt_does_not_matter(pair):
     rows = toys.mixed_rows(seed=2, rule_index=0)._replace(drafter_truncation=None)
     own = np.arange(toys.SLOTS) < rows.prompt_length[:, None]

@@ -1,12 +1,12 @@
 """Answers' texts, stop strings and traces of pairs whose tokenizer puts a space before a text."""
 
-import jax
 import pytest
 
 from speccascade import generate_text, models, pairs, text
 from speccascade.inference.engine import Engine
 from speccascade.inference.reading import setting
 from speccascade.trace import trace_prompt
+from tests import random_params
 from tests.text import makers
 
 SIZES = {"d_model": 8, "num_layers": 1, "num_heads": 2, "head_dim": 4, "d_ff": 16}
@@ -25,7 +25,7 @@ def pair(request, tmp_path_factory) -> pairs.Pair:
     built, params = {}, {}
     for i, role in enumerate(pairs.ROLES):
         built[role] = models.build({**description, "vocab_size": tokenizer.vocab_size})
-        params[role] = jax.jit(built[role].init)(jax.random.key(i))
+        params[role] = random_params.of(built[role], seed=i)
     return pairs.Pair(request.param, built, params=params, tokenizer=tokenizer, context_length=99)
 
 
@@ -34,11 +34,11 @@ def begins(pair, prompt: str) -> bool:
     return pair.name == "encoder_decoder" or not prompt
 
 
-@pytest.mark.parametrize("stops", [(), (" ",), (" a", "e")], ids=repr)
+@pytest.mark.parametrize("stops", [(" ",), (" a", "e")], ids=repr)
 def test_texts_and_stop_strings(pair, stops):
     prompts = ["def f(x):\n", "", "Ann has", "é"] * 8
     found = generate_text(pair, prompts, max_new_tokens=ROOM, stop_strings=stops, **HOW)
-    spaces = stopped = 0
+    spaces = stopped = unstopped = 0
     for prompt, completion in zip(prompts, found, strict=True):
         pieces = [pair.tokenizer.data([i]) for i in completion.tokens]
         data = b"".join(pieces)
@@ -50,16 +50,17 @@ def test_texts_and_stop_strings(pair, stops):
         assert completion.text == own[: min(at, default=None)]
         is_end = completion.tokens[-1] in pair.tokenizer.eos_ids
         assert len(completion.tokens) == ROOM or is_end or at
+        unstopped += not at
         if at:  # and it stopped with the token that completed it
             stopped += 1
-            shorter = data[: len(data) - len(pieces[-1])].decode(errors="replace")
+            shorter = data[: max(len(data) - len(pieces[-1]), 0)].decode(errors="replace")
             assert not any(stop in shorter for stop in stops)
-    assert spaces and (stopped or not stops)
+    assert spaces and stopped and unstopped
 
 
 def test_a_trace_shows_the_same_text(pair):
     for prompt in ("def f(x):\n", ""):
-        for seed in range(12):
+        for seed in range(6):
             how = setting({**HOW, "seed": seed})
             [trace] = trace_prompt(pair, prompt, [how], max_new_tokens=ROOM).traces
             assert "".join(token.text for token in trace.tokens) == trace.text

@@ -25,7 +25,7 @@ from speccascade.inference.reading import from_fields, setting
 from speccascade.report import compare_answers, report, report_beside
 from speccascade.tasks import sandbox
 from speccascade.workdir import answers, results
-from tests import tiny_pair, toy_head
+from tests import random_params, tiny_pair, toy_head
 from tests.tasks.rows import ROWS, numbered
 from tests.text import makers
 
@@ -342,7 +342,7 @@ def test_rows_tell_in_which_form_code_was_asked_for(tmp_path, chat):
         role: models.build({**tiny_pair.description(role), "vocab_size": tokenizer.vocab_size})
         for role in pairs.ROLES
     }
-    params = {role: jax.jit(model.init)(jax.random.key(0)) for role, model in built.items()}
+    params = {role: random_params.of(model) for role, model in built.items()}
     pair = pairs.Pair("p", built, params=params, tokenizer=tokenizer, context_length=900, chat=chat)
     pairs.export(pair, tmp_path / "pair", {})
     for split in ("train", "test"):

@@ -17,6 +17,7 @@ from speccascade.models.transformer import _product
 from speccascade.sharding import active
 from speccascade.sharding.layout import Layout
 from speccascade.sharding.mesh import make_mesh
+from tests import random_params
 
 COMMON = {"vocab_size": 42, "d_model": 16, "num_layers": 1, "head_dim": 4, "d_ff": 24}
 FAMILIES = {
@@ -30,7 +31,7 @@ FORWARD = jax.jit(lambda model, *args: model.forward(*args), static_argnums=0)
 
 def build(family, **changes):
     model = models.build({"family": family, **FAMILIES[family], **changes})
-    return model, jax.jit(model.init)(jax.random.key(0))
+    return model, random_params.of(model)
 
 
 def is_int8(x):

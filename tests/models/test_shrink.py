@@ -6,6 +6,7 @@ import pytest
 from speccascade import models
 from speccascade.errors import UserError
 from speccascade.models.shrink import shrink
+from tests import random_params
 
 SMALL = dict(vocab_size=23, d_model=8, num_heads=2, head_dim=4, d_ff=12)
 DECODER_ONLY = dict(
@@ -25,43 +26,45 @@ FAMILIES = {
 }
 TOKENS = jnp.arange(24, dtype=jnp.int32).reshape(2, 12) % 23
 LENGTHS = jnp.array([3, 5])
+FORWARD = jax.jit(lambda model, *args: model.forward(*args), static_argnums=0)
+FEATURES = jax.jit(lambda model, *args: model.features(*args), static_argnums=0)
 
 
-@pytest.fixture(params=FAMILIES)
+@pytest.fixture(scope="module", params=FAMILIES)
 def expert(request):
     model = models.build(FAMILIES[request.param])
-    return model, model.init(jax.random.key(0))
+    return model, random_params.of(model)
 
 
 def test_all_layers_and_all_ids_are_the_expert_itself(expert):
     model, params = expert
     small, own = shrink(model, params, layers=range(3))
     assert not small.config.tie_embeddings and own["embedding"] is params["embedding"]
-    want = model.forward(params, TOKENS, LENGTHS)
-    np.testing.assert_allclose(small.forward(own, TOKENS, LENGTHS), want, atol=1e-5)
+    want = FORWARD(model, params, TOKENS, LENGTHS)
+    np.testing.assert_allclose(FORWARD(small, own, TOKENS, LENGTHS), want, atol=1e-5)
 
 
 def test_a_smaller_head_scores_its_ids_as_the_expert_does(expert):
     model, params = expert
     ids = np.array([1, 4, 22], np.int32)
     small, own = shrink(model, params, layers=range(3), head_ids=ids)
-    want = np.asarray(model.forward(params, TOKENS, LENGTHS))
-    got = np.asarray(small.forward(own, TOKENS, LENGTHS))
+    want = np.asarray(FORWARD(model, params, TOKENS, LENGTHS))
+    got = np.asarray(FORWARD(small, own, TOKENS, LENGTHS))
     answer = np.arange(12) >= np.asarray(LENGTHS)[:, None] - 1
     np.testing.assert_allclose(got[answer][:, ids], want[answer][:, ids], atol=1e-5)
     others = np.delete(np.arange(23), ids)
     assert np.all(got[answer][:, others] == -np.inf)
     # What training reads of both.
-    features = small.features(own, TOKENS, LENGTHS)
+    features = FEATURES(small, own, TOKENS, LENGTHS)
     scores = np.asarray(small.head_logits(own, features))
     np.testing.assert_allclose(scores[answer], got[answer][:, ids], atol=1e-6)
-    scores = model.head_logits(params, model.features(params, TOKENS, LENGTHS), ids)
+    scores = model.head_logits(params, FEATURES(model, params, TOKENS, LENGTHS), ids)
     np.testing.assert_allclose(np.asarray(scores)[answer], want[answer][:, ids], atol=1e-5)
 
 
 def test_the_layers_that_are_kept_keep_their_weights_and_windows():
     model = models.build(FAMILIES["decoder_only"])
-    params = model.init(jax.random.key(0))
+    params = random_params.of(model)
     small, own = shrink(model, params, layers=(2, 0))
     assert [small.config.layer_window(i) for i in range(2)] == [None, 3]
     for new, old in enumerate((2, 0)):
@@ -74,7 +77,7 @@ def test_the_layers_that_are_kept_keep_their_weights_and_windows():
 
 def test_an_encoder_may_be_shallower_too():
     model = models.build(FAMILIES["t5"])
-    params = model.init(jax.random.key(0))
+    params = random_params.of(model)
     small, own = shrink(model, params, layers=(0,), encoder_layers=(1,))
     assert small.config.num_layers == small.config.num_decoder_layers == 1
     old = params["encoder"]["mlp_1"]["up"]["weight"]
@@ -87,13 +90,13 @@ def test_an_encoder_may_be_shallower_too():
 def test_layers_that_the_expert_lacks(layers):
     model = models.build(FAMILIES["decoder_only"])
     with pytest.raises(UserError, match=r"layers of the expert, each once: it has 0 to 2"):
-        shrink(model, model.init(jax.random.key(0)), layers=layers)
+        shrink(model, random_params.of(model), layers=layers)
 
 
 def test_only_encoder_decoders_have_encoder_layers():
     model = models.build(FAMILIES["decoder_only"])
     with pytest.raises(UserError, match="encoder_layers is for encoder-decoders"):
-        shrink(model, model.init(jax.random.key(0)), layers=(0,), encoder_layers=(0,))
+        shrink(model, random_params.of(model), layers=(0,), encoder_layers=(0,))
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ apply = jax.jit(lambda model, *args: model.apply(*args), static_argnums=0)
 def build(name: str):
     """Returns a model and parameters in which nothing is 0 or 1."""
     model = models.build({**BASE, **CONFIGS[name]})
-    leaves, tree = jax.tree.flatten(model.init(jax.random.key(0)))
+    leaves, tree = jax.tree.flatten(jax.jit(model.init)(jax.random.key(0)))
     rng = np.random.default_rng(1)
     leaves = [x + 0.2 * rng.normal(size=x.shape).astype(np.float32) for x in leaves]
     return model, jax.tree.unflatten(tree, leaves)
@@ -227,7 +227,7 @@ def test_training_learns_to_copy_the_prompts_first_token(name):
 
         return jax.lax.scan(step, (params, optimizer.init(params)), length=120)[1]
 
-    values = np.asarray(train(model.init(jax.random.key(0))))
+    values = np.asarray(train(jax.jit(model.init)(jax.random.key(0))))
     assert values[0] < 2 * np.log(VOCAB)  # fresh parameters are of the right size
     assert values[-1] < 0.3 * values[0]
 

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import pytest
 
+from speccascade import models
 from speccascade import rules as rules_lib
 from speccascade.decode import (
     CascadeDrafter,
@@ -147,12 +148,7 @@ def program(family: str, decoders: type[Decoder] = Decoder) -> str:
     made = tuple(
         rules_lib.make(name, alpha=0.3) for name in ("token_v3", "lossy", "bild", "topk_relaxed")
     )
-    shapes = jax.eval_shape(
-        lambda: {
-            "drafter": drafter.init(jax.random.key(0)),
-            "expert": expert.init(jax.random.key(0)),
-        }
-    )
+    shapes = {"drafter": models.shapes(drafter), "expert": models.shapes(expert)}
 
     def laid_out(tree, shardings):
         return jax.tree.map(

@@ -1,5 +1,7 @@
 """The text of generated ids: it goes on from the prompt's, for every kind of tokenizer."""
 
+import bisect
+
 import hypothesis
 import pytest
 import sentencepiece
@@ -170,12 +172,12 @@ def test_solutions_of_human_eval(every, kind):
         )
         ids = tokenizer.encode(whole)
         assert tokenizer.decode(ids, begins=True) == whole
-        at = 0
-        seen = b""
-        while len(seen) < len(prompt):
-            at += 1
-            seen = tokenizer.decode(ids[:at], begins=True).encode()
-        if seen == prompt:  # no token reaches over the end of the prompt
+
+        def seen(at, ids=ids):
+            return tokenizer.decode(ids[:at], begins=True).encode()
+
+        at = bisect.bisect_left(range(len(ids)), len(prompt), key=lambda at: len(seen(at)))
+        if seen(at) == prompt:  # no token reaches over the end of the prompt
             assert tokenizer.decode(ids[at:]) == problem["canonical_solution"]
             cuts += 1
     assert cuts > 100
