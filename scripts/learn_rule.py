@@ -30,10 +30,10 @@ flags.mark_flags_as_required(["config", "out"])
 
 def main(argv):
     del argv
-    from speccascade.training import head
+    from speccascade.training import learned_head
 
     arguments = _OUT.value, _NUM_EXAMPLES.value, _SEED.value, _UNSEEN.value
-    print(head.learn(_CONFIG.value, *arguments))
+    print(learned_head.learn(_CONFIG.value, *arguments))
 
 
 if __name__ == "__main__":

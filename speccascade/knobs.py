@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from speccascade import head as heads
+from speccascade import learned_head
 from speccascade.errors import UserError
 from speccascade.inputs import values
 
@@ -65,12 +65,12 @@ class Knob:
 
 @dataclasses.dataclass(frozen=True)
 class HeadKnob:
-    """A trained head as the parameter of a rule: the name of its file, which `head.load` takes."""
+    """A trained head as the parameter of a rule: its file, as `learned_head.load` takes it."""
 
     default: None = None
     static: bool = True
     domain: str = "a head, the file that scripts/learn_rule.py wrote or shipped:NAME"
 
-    def check(self, rule: str, name: str, value: Any) -> heads.Head:
+    def check(self, rule: str, name: str, value: Any) -> learned_head.Head:
         """Returns the head; raises UserError where there is none."""
-        return heads.load(heads.reference(value))
+        return learned_head.load(learned_head.reference(value))

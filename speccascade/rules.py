@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from speccascade import head as heads
+from speccascade import learned_head
 from speccascade.errors import UserError
 from speccascade.knobs import HeadKnob, Knob
 from speccascade.vocab import (
@@ -41,7 +41,7 @@ class Distributions(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Spec:
+class RuleDefinition:
     """A row of the registry.
 
     Attributes:
@@ -77,7 +77,7 @@ class Rule:
 
     name: str = dataclasses.field(metadata={"static": True})
     knobs: dict[str, jax.Array]
-    static_knobs: tuple[tuple[str, int | heads.Head], ...] = dataclasses.field(
+    static_knobs: tuple[tuple[str, int | learned_head.Head], ...] = dataclasses.field(
         default=(), metadata={"static": True}
     )
 
@@ -138,7 +138,7 @@ def _optlog(d, knobs, vocab):
 def _learned(d, knobs, vocab):
     # `opt` with a learned estimate of how much more probably the expert's token is right.
     cost = knobs["alpha"] * total_variation(d.q, d.p, vocab)
-    return _per_position(d, heads.gain(knobs["head"], *d, vocab) > cost)
+    return _per_position(d, learned_head.gain(knobs["head"], *d, vocab) > cost)
 
 
 def _token_v1(d, knobs, vocab):
@@ -229,15 +229,17 @@ def _at(alpha: float, **more: float) -> dict[str, float]:
     return {"alpha": alpha, **more}
 
 
-RULES: dict[str, Spec] = {
-    "chow": Spec(_chow, "eq. 2", _ALPHA, _at(1), _at(-0.01), reads_q1=True, sequential=True),
-    "chowlog": Spec(
+RULES: dict[str, RuleDefinition] = {
+    "chow": RuleDefinition(
+        _chow, "eq. 2", _ALPHA, _at(1), _at(-0.01), reads_q1=True, sequential=True
+    ),
+    "chowlog": RuleDefinition(
         _chowlog, "log-loss eq. 2", _ALPHA, _at(1e3), _at(-0.01), reads_q1=True, sequential=True
     ),
-    "diff": Spec(_diff, "eq. 5", _ALPHA, _at(1), _at(-1), reads_q1=True),
-    "opt": Spec(_opt, "eq. 10", _ALPHA, _at(1e9), _at(-1e9), reads_q1=True),
-    "optlog": Spec(_optlog, "log-loss eq. 9", _ALPHA, _at(1e9), _at(-1e9), reads_q1=True),
-    "learned": Spec(
+    "diff": RuleDefinition(_diff, "eq. 5", _ALPHA, _at(1), _at(-1), reads_q1=True),
+    "opt": RuleDefinition(_opt, "eq. 10", _ALPHA, _at(1e9), _at(-1e9), reads_q1=True),
+    "optlog": RuleDefinition(_optlog, "log-loss eq. 9", _ALPHA, _at(1e9), _at(-1e9), reads_q1=True),
+    "learned": RuleDefinition(
         _learned,
         "eq. 10, its plug-in estimate learned",
         {"alpha": Knob(), "head": HeadKnob()},
@@ -245,15 +247,15 @@ RULES: dict[str, Spec] = {
         {"alpha": -1e9},
         reads_q1=True,
     ),
-    "token_v1": Spec(_token_v1, "eq. 11, 13", _ALPHA, _at(1), _at(-1), reads_q1=True),
-    "token_v2": Spec(_token_v2, "eq. 11, 14", _ALPHA, _at(1), _at(-0.01)),
-    "token_v3": Spec(_token_v3, "eq. 11, 15", _ALPHA, _at(1), _at(-0.01)),
-    "spec": Spec(_expert, "Leviathan et al. 2023", expert_at={}, uses_q=False),
-    "expert": Spec(_expert, "the expert's law", expert_at={}, uses_q=False),
-    "drafter": Spec(_drafter, "the drafter's law", drafter_at={}),
-    "lossy": Spec(_lossy, "Tran-Thien 2023", _LENIENCE, None, _at(0)),
-    "lenient": Spec(_lenient, "Leviathan et al. 2023", _LENIENCE, None, _at(0)),
-    "bild": Spec(
+    "token_v1": RuleDefinition(_token_v1, "eq. 11, 13", _ALPHA, _at(1), _at(-1), reads_q1=True),
+    "token_v2": RuleDefinition(_token_v2, "eq. 11, 14", _ALPHA, _at(1), _at(-0.01)),
+    "token_v3": RuleDefinition(_token_v3, "eq. 11, 15", _ALPHA, _at(1), _at(-0.01)),
+    "spec": RuleDefinition(_expert, "Leviathan et al. 2023", expert_at={}, uses_q=False),
+    "expert": RuleDefinition(_expert, "the expert's law", expert_at={}, uses_q=False),
+    "drafter": RuleDefinition(_drafter, "the drafter's law", drafter_at={}),
+    "lossy": RuleDefinition(_lossy, "Tran-Thien 2023", _LENIENCE, None, _at(0)),
+    "lenient": RuleDefinition(_lenient, "Leviathan et al. 2023", _LENIENCE, None, _at(0)),
+    "bild": RuleDefinition(
         _bild,
         "Kim et al. 2023",
         {"alpha": Knob(), "fallback": Knob(0, default=0.6)},
@@ -262,9 +264,9 @@ RULES: dict[str, Spec] = {
         reads_q1=True,
         ends_draft=_bild_ends_draft,
     ),
-    "mixture": Spec(_mixture, "collaborative decoding", _SHARE, _at(1), _at(0)),
-    "typical": Spec(_typical, "Cai et al. 2024", _SHARE, _at(0), None),
-    "topk_relaxed": Spec(
+    "mixture": RuleDefinition(_mixture, "collaborative decoding", _SHARE, _at(1), _at(0)),
+    "typical": RuleDefinition(_typical, "Cai et al. 2024", _SHARE, _at(0), None),
+    "topk_relaxed": RuleDefinition(
         _topk_relaxed,
         "top-k acceptance",
         {"alpha": Knob(), "k": Knob(1, default=5, static=True)},
@@ -274,7 +276,7 @@ RULES: dict[str, Spec] = {
 }
 
 
-def spec(name: str) -> Spec:
+def definition(name: str) -> RuleDefinition:
     """Returns the registry's row; raises UserError for a name that it lacks."""
     if not isinstance(name, str) or name not in RULES:
         raise UserError(f"rule {name!r} is unknown; choose one of: {', '.join(RULES)}")
@@ -292,7 +294,7 @@ def make(name: str, **knobs: Any) -> Rule:
     Raises:
       UserError: the name or a knob is unknown, a knob is missing, NaN or outside its domain.
     """
-    row = spec(name)
+    row = definition(name)
     if unknown := sorted(set(knobs) - set(row.knobs)):
         has = ", ".join(row.knobs) or "none"
         raise UserError(f"rule {name} has no knob {', '.join(unknown)}; its knobs: {has}")
@@ -352,10 +354,10 @@ def check_without_distribution(name: str) -> None:
     Those are the rules that read q1, and the one that is the drafter's own law.
     """
 
-    def works(row: Spec) -> bool:
+    def works(row: RuleDefinition) -> bool:
         return not row.reads_q1 and row.target is not _drafter
 
-    if not works(spec(name)):
+    if not works(definition(name)):
         known = ", ".join(other for other, row in RULES.items() if works(row))
         raise UserError(
             f"rule {name} needs the drafter's distribution and a lookup has none; take one of "

@@ -10,7 +10,7 @@ ROOT = pathlib.Path("speccascade")
 
 # What each folder, or file at the top, may import beside itself. The method stands alone.
 _BASE = ("errors", "vocab")
-_METHOD = (*_BASE, "inputs", "head", "knobs", "rules", "sampling", "verify", "randomness")
+_METHOD = (*_BASE, "inputs", "learned_head", "knobs", "rules", "sampling", "verify", "randomness")
 _MODELS = (*_BASE, "inputs", "sharding", "models")
 _FILES = (*_MODELS, "text", "workdir")
 _PAIRS = (*_METHOD, *_FILES, "decode", "importing", "pairs")
@@ -18,9 +18,9 @@ _ANSWERS = (*_PAIRS, "tasks", "inference")
 ALLOWED = {
     "errors": (),
     "vocab": (),
-    "head": (*_BASE, "inputs"),
-    "knobs": (*_BASE, "inputs", "head"),
-    "rules": (*_BASE, "inputs", "head", "knobs"),
+    "learned_head": (*_BASE, "inputs"),
+    "knobs": (*_BASE, "inputs", "learned_head"),
+    "rules": (*_BASE, "inputs", "learned_head", "knobs"),
     "sampling": _BASE,
     "verify": (*_BASE, "sampling"),
     "randomness": (*_BASE, "inputs"),

@@ -11,8 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jax.sharding import PartitionSpec as P
 
-from speccascade import head as heads
-from speccascade import rules, vocab
+from speccascade import learned_head, rules, vocab
 from speccascade.errors import UserError
 from speccascade.rules import RULES, Distributions
 from speccascade.vocab import Vocab
@@ -385,7 +384,7 @@ def test_what_rules_and_heads_are_made_of_is_finite_at_subnormal_numbers():
     d = sprinkled(0)
     for given_as in (np.asarray, jnp.asarray):
         q1, p1 = given_as(d.q1), given_as(d.p1)
-        assert np.all(np.isfinite(heads.features(q1, p1)))
+        assert np.all(np.isfinite(learned_head.features(q1, p1)))
         assert np.all(np.asarray(vocab.entropy(q1)) >= 0)
         if_chow = rules.make("chowlog", alpha=0.2)
         decided = rules.defers_before_expert(if_chow, q1)

@@ -13,7 +13,7 @@ import tomllib
 
 import pytest
 
-from speccascade import head, pairs
+from speccascade import learned_head, pairs
 
 ROOT = pathlib.Path(__file__).parent.parent
 SCRIPTS = [
@@ -304,4 +304,4 @@ def test_train_pair_leaves_a_pair_and_its_head(tmp_path):
     assert pair.name == "small" and pair.drafter.config.d_ff == 8
     notes = json.loads((out / "pair/pair.json").read_text())["training"]
     assert notes["drafter"]["config"]["train"]["distill_from"] == "expert"
-    assert head.notes(str(out / "pair/head.json"))["first"] == 10
+    assert learned_head.notes(str(out / "pair/head.json"))["first"] == 10

@@ -24,7 +24,9 @@ def _ratio(d, knobs, vocab):
     return rules._per_token(d, d.p1 < knobs["alpha"] * d.q1, vocab)
 
 
-RATIO = rules.Spec(_ratio, "my paper, eq. 1", rules.RULES["diff"].knobs, drafter_at={"alpha": 0.0})
+RATIO = rules.RuleDefinition(
+    _ratio, "my paper, eq. 1", rules.RULES["diff"].knobs, drafter_at={"alpha": 0.0}
+)
 
 
 # ---- a drafter: one file for what it does, one for how a setting names it ----

@@ -5,8 +5,7 @@ from typing import Any
 
 import ml_collections
 
-from speccascade import head as heads
-from speccascade import pairs, tasks
+from speccascade import learned_head, pairs, tasks
 from speccascade.errors import UserError
 from speccascade.inference.reading import expand
 from speccascade.inference.setting import Setting
@@ -62,7 +61,7 @@ def check(section: Mapping[str, Any]) -> None:
 def check_heads(setting: Setting, task: str, splits: Mapping[str, int]) -> None:
     """Raises UserError where a head would be measured by examples that it was trained on."""
     for value in setting.heads:
-        notes = heads.notes(value)
+        notes = learned_head.notes(value)
         split, first = notes.get("split", "train"), notes.get("first", 0)
         if notes.get("task") == task and splits.get(split, 0) > first:
             change = (

@@ -211,7 +211,7 @@ def asked(setting: Setting, batch: int) -> Asked:
 
     # The oracle needs q and p alone, which every rule comes with.
     name = setting.rule if setting.method.measured else "spec"
-    static = {k: knob.static for k, knob in rules_lib.spec(name).knobs.items()}
+    static = {k: knob.static for k, knob in rules_lib.definition(name).knobs.items()}
     rule = rules_lib.make(name, **{k: v if static[k] else rows(v) for k, v in setting.knobs})
     limits = truncation(setting.drafter_truncation), truncation(setting.expert_truncation)
     return Asked(rule, rows(setting.temperature), *limits)

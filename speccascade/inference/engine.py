@@ -50,7 +50,7 @@ def rule_kind(setting: Setting) -> tuple:
     """Returns what settings must share for their knobs to be rows of one rule."""
     if setting.rule is None:
         return ()
-    known = rules.spec(setting.rule).knobs
+    known = rules.definition(setting.rule).knobs
     return setting.rule, tuple((k, v) for k, v in setting.knobs if known[k].static)
 
 
@@ -231,7 +231,7 @@ def _rule(kind: Setting, settings: Sequence[Setting]) -> rules.Rule:
     """Returns a rule with knobs [B]; other rules' rows get those of `kind`, which nobody reads."""
     own = [s if rule_kind(s) == rule_kind(kind) else kind for s in settings]
     columns: dict[str, Any] = {}
-    for name, knob in rules.spec(kind.rule).knobs.items():
+    for name, knob in rules.definition(kind.rule).knobs.items():
         values = [dict(s.knobs)[name] for s in own]
         columns[name] = values[0] if knob.static else values
     return rules.make(kind.rule, **columns)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from speccascade import head, rules, verify
+from speccascade import learned_head, rules, verify
 from speccascade.errors import UserError
 from speccascade.inference.setting import TRUNCATIONS, Pairs, pairs_of
 from speccascade.inputs import values
@@ -50,12 +50,12 @@ def rule(given: Mapping[str, Any], prefix: str = "") -> tuple[str, Pairs, set[st
         raise UserError("it names no rule; give it one")
     name = given[f"{prefix}rule"]
     own = {}
-    for key, knob in rules.spec(name).knobs.items():
+    for key, knob in rules.definition(name).knobs.items():
         field = f"{prefix}{key}"
         if given.get(field, knob.default) is None:
             raise UserError(f"rule {name} needs {field}; its domain is {knob.domain}")
         if isinstance(knob, HeadKnob):
-            own[key] = head.reference(given[field])
+            own[key] = learned_head.reference(given[field])
             continue
         read = integer if knob.static else number
         own[key] = read(given, field, knob.default)

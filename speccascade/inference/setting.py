@@ -10,14 +10,14 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from speccascade import decode, head
+from speccascade import decode, learned_head
 from speccascade.decode import Rows
 from speccascade.errors import UserError
 from speccascade.pairs import Pair
 from speccascade.rules import Rule
 
 TRUNCATIONS = ("top_k", "top_p", "min_p")
-Pairs = tuple[tuple[str, float | head.Reference], ...]
+Pairs = tuple[tuple[str, float | learned_head.Reference], ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Drafting:
         return []
 
     @property
-    def heads(self) -> list[head.Reference]:
+    def heads(self) -> list[learned_head.Reference]:
         """The heads of learned rules in it."""
         return []
 
@@ -351,7 +351,7 @@ class Setting:
         return " ".join(part for part in (self.label, self.choices, *tail) if part)
 
     @property
-    def heads(self) -> list[head.Reference]:
+    def heads(self) -> list[learned_head.Reference]:
         """The heads of learned rules that decide in it."""
         return [value for name, value in self.knobs if name == "head"] + self.drafting.heads
 
@@ -359,7 +359,7 @@ class Setting:
 def pairs_of(mapping: Mapping[str, float | str]) -> Pairs:
     """Returns named values as a setting keeps them: sorted, a text being a head's reference."""
     return tuple(
-        (key, head.Reference(value) if isinstance(value, str) else value)
+        (key, learned_head.Reference(value) if isinstance(value, str) else value)
         for key, value in sorted(mapping.items())
     )
 

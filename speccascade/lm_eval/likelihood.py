@@ -37,7 +37,7 @@ def target(setting: Setting) -> tuple[Setting, tuple[str, str]]:
         limits = setting.drafter_truncation, setting.expert_truncation
         fields = dict(zip(("drafter_truncation", "expert_truncation"), limits, strict=True))
         own = Setting(SPECULATIVE, setting.rule, setting.knobs, **fields)
-        if not rules_lib.spec(setting.rule).uses_q:
+        if not rules_lib.definition(setting.rule).uses_q:
             return own, ("expert", "expert")
         if setting.drafting.has_q:
             return own, ("drafter", "expert")

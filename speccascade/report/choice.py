@@ -17,7 +17,7 @@ def follows_expert(setting: Setting) -> bool:
     if setting.expert_truncation:
         return False
     if setting.method.in_blocks:
-        return rules.spec(setting.rule).expert_at == dict(setting.knobs)
+        return rules.definition(setting.rule).expert_at == dict(setting.knobs)
     return setting.method.alone == "expert"
 
 

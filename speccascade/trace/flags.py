@@ -93,7 +93,7 @@ def settings(
     names, alphas = plain_text.several(names, "--rules"), plain_text.several(alphas, "--alpha")
     if not names:
         raise UserError("no rule was given; give --rules at least one")
-    takers = [i for i, name in enumerate(names) if "alpha" in rules.spec(name).knobs]
+    takers = [i for i, name in enumerate(names) if "alpha" in rules.definition(name).knobs]
     values = [_number(text) for text in alphas]
     if values and not takers:
         raise UserError("--alpha is given and none of the rules takes one")
@@ -105,11 +105,11 @@ def settings(
     alpha_of = dict(zip(takers, values * len(takers) if len(values) == 1 else values, strict=False))
     more = text_files.parse_object(knobs, f"--knobs={knobs}")
     every = {"draft_length": 5, **{k: v for k, v in fields.items() if v is not None}}
-    own = {key for name in names for key in rules.spec(name).knobs}
+    own = {key for name in names for key in rules.definition(name).knobs}
     named = pairs.named_drafters(config.pair)
     found = []
     for i, name in enumerate(names):
-        has = rules.spec(name).knobs
+        has = rules.definition(name).knobs
         given = {k: v for k, v in more.items() if k in has or k not in own}
         if i in alpha_of:
             given["alpha"] = alpha_of[i]
@@ -134,7 +134,7 @@ def _swept(config: ml_collections.ConfigDict, name: str) -> dict[str, float]:
         return {}
     entries = entries_of("evaluate.settings", config.evaluate["settings"])
     knobs = {
-        tuple((key, entry[key]) for key in rules.spec(name).knobs if key in entry)
+        tuple((key, entry[key]) for key in rules.definition(name).knobs if key in entry)
         for entry in entries
         if entry.get("rule") == name and "draft_length" in entry
     }

@@ -8,5 +8,5 @@ optimizer.py  optimisers by name
 step.py       one step, on one device or on a mesh
 steps.py      the loop around steps: metrics, checkpoints, going on
 loop.py       all of it for a config
-head.py       the head of the rule `learned`
+learned_head.py  the head of the rule `learned`
 """

@@ -96,7 +96,7 @@ def _distance(setting: Setting) -> tuple[float, ...]:
     """Returns a measure of how far from the expert a setting is, within its sequence."""
     knobs, found = dict(setting.knobs), []
     if "alpha" in knobs:
-        row = rules.spec(setting.rule)
+        row = rules.definition(setting.rule)
         if row.expert_at is not None:
             found.append(abs(knobs["alpha"] - row.expert_at["alpha"]))
         else:

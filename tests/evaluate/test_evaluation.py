@@ -17,7 +17,7 @@ import ml_collections
 import numpy as np
 import pytest
 
-from speccascade import head, models, pairs, tasks, text
+from speccascade import learned_head, models, pairs, tasks, text
 from speccascade.errors import UserError
 from speccascade.evaluate import evaluation, origin, quality
 from speccascade.evaluate.jobs import QUALITY, TEACHER_FORCED, TIMING
@@ -322,13 +322,14 @@ def test_a_head_is_not_measured_by_what_it_was_trained_on(exported, tmp_path):
     config = tiny_pair.get_config(exported)
     path = str(tmp_path / "head.json")
     notes = {"task": config.task.name, "split": "validation", "first": 4}
-    head.save(head.load(toy_head.PATH), path, notes)
+    learned_head.save(learned_head.load(toy_head.PATH), path, notes)
     config.evaluate.settings = ({"rule": "learned", "head": path, "alpha": 0.1, "draft_length": 2},)
     with pytest.raises(UserError, match="from 4 on; lower evaluate.splits.validation .now 5"):
         evaluation.prepare(config)
     config.evaluate.splits.validation = 4
     evaluation.prepare(config)
-    head.save(head.load(toy_head.PATH), path, {"task": config.task.name})  # of the training split
+    of_training = {"task": config.task.name}
+    learned_head.save(learned_head.load(toy_head.PATH), path, of_training)
     config.evaluate.splits.train = 3
     with pytest.raises(UserError, match="leave evaluate.splits.train out"):
         evaluation.prepare(config)

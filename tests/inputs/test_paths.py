@@ -10,15 +10,14 @@ import numpy as np
 import pytest
 from etils import epath
 
-from speccascade import head as heads
-from speccascade import importing, pairs, tasks, text
+from speccascade import importing, learned_head, pairs, tasks, text
 from speccascade.errors import UserError
 from speccascade.evaluate import evaluation
 from speccascade.inputs import paths
 from speccascade.report import report
 from speccascade.tasks import columns
 from speccascade.tasks.debian import lists
-from speccascade.training import head as learning
+from speccascade.training import learned_head as learning
 from speccascade.training import loop
 from speccascade.tuning.tuner import tune
 from speccascade.workdir import checkpoints, results
@@ -108,9 +107,10 @@ def test_models_pairs_and_tokenizers_below_home(home, kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_heads_and_rows_of_tasks_below_home(home, kind):
-    head = heads.load(toy_head.PATH)
-    heads.save(head, kind("~/head.json"), {})
-    assert heads.load(kind("~/head.json")) == heads.load(str(home / "head.json")) == head
+    head = learned_head.load(toy_head.PATH)
+    learned_head.save(head, kind("~/head.json"), {})
+    for path in (kind("~/head.json"), str(home / "head.json")):
+        assert learned_head.load(path) == head
     (home / "q.jsonl").write_text('{"prompt": "a?", "answers": ["b"], "split": "test"}\n')
     config = tiny.get_config()
     config.task = {"name": "questions", "path": kind("~/q.jsonl")}
@@ -158,7 +158,7 @@ def test_what_cannot_write_to_a_bucket_says_so_and_makes_nothing(home, kind):
         lambda: learning.learn(sweep, there, 20, 0),
         lambda: pairs.export(tiny_pair.make(), there, {}),
         lambda: evaluation.evaluate(sweep, there, profile=True),
-        lambda: heads.save(heads.load(toy_head.PATH), there, {}),
+        lambda: learned_head.save(learned_head.load(toy_head.PATH), there, {}),
         lambda: lists.read(there),
     ):
         with pytest.raises(UserError, match="^gs://bucket/w: .* cannot be in a bucket; give a"):

@@ -85,6 +85,7 @@ def test_lookups_decode_as_on_one_device():
     check_same(generate(sharded, params, made, rows), expected)
 
 
+@pytest.mark.slow
 def test_three_models_decode_as_on_one_device():
     pair, made = toys.PAIRS["decoder_only"], (rules_lib.make("token_v3", alpha=0.3),)
     # Its three heads lie whole where the others' four lie on two devices each.

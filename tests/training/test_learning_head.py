@@ -11,13 +11,12 @@ import jax
 import numpy as np
 import pytest
 
-from speccascade import head as heads
-from speccascade import pairs, tasks
+from speccascade import learned_head, pairs, tasks
 from speccascade.errors import UserError
 from speccascade.evaluate import evaluation
 from speccascade.evaluate.jobs import QUALITY
-from speccascade.training import head as learning
-from speccascade.training.head import Positions, learned_right, plugin, quality, train
+from speccascade.training import learned_head as learning
+from speccascade.training.learned_head import Positions, learned_right, plugin, quality, train
 from speccascade.workdir import results
 from tests import tiny_pair
 from tests.rule_oracle import entropy, tv
@@ -131,7 +130,7 @@ def test_only_the_training_split_is_read(exported, tmp_path, monkeypatch):
     out = str(tmp_path / "new" / "head.json")
     text = learning.learn(config, out, 20, seed=0)
     assert watched.splits == ["train"]
-    assert "held-out tokens" in text and heads.load(out).hash in text
+    assert "held-out tokens" in text and learned_head.load(out).hash in text
     notes = json.loads(pathlib.Path(out).read_text())["notes"]
     assert notes["examples"] == 20 and notes["pair"] == pairs.load(exported).hash
     assert notes["learned"]["log_loss"] < notes["plug_in"]["log_loss"]
@@ -152,7 +151,9 @@ def test_only_the_training_split_is_read(exported, tmp_path, monkeypatch):
     deferral = {row["rule"]: row["deferral_rate"] for row in rows if row["rule"]}
     assert set(deferral) == {"opt", "learned"} and 0 <= deferral["learned"] <= 1
     assert all(
-        row["knobs"]["head"] == heads.reference(out) for row in rows if row["rule"] == "learned"
+        row["knobs"]["head"] == learned_head.reference(out)
+        for row in rows
+        if row["rule"] == "learned"
     )
 
 

@@ -81,7 +81,7 @@ class ByCascade(Drafting):
     @property
     def program(self):
         """The rule with its static knobs, the tokens of a round, and the models."""
-        known = rules.spec(self.rule).knobs
+        known = rules.definition(self.rule).knobs
         static = tuple((k, v) for k, v in self.knobs if known[k].static)
         return self.rule, static, self.draft_length, self.models
 
@@ -111,7 +111,7 @@ class ByCascade(Drafting):
 
     def rows(self, settings):
         """Returns the middle rule, its knobs [B]."""
-        known = rules.spec(self.rule).knobs
+        known = rules.definition(self.rule).knobs
         values = {k: [dict(s.drafting.knobs)[k] for s in settings] for k in known}
         columns = {k: own[0] if known[k].static else own for k, own in values.items()}
         return rules.make(self.rule, **columns)
@@ -119,7 +119,7 @@ class ByCascade(Drafting):
     def scored(self, counts, blocks, rereads):
         """Returns what both models scored: the middle one whole rounds."""
         rounds = counts["middle_calls"]
-        small_rereads = rereads or not rules.spec(self.rule).uses_q
+        small_rereads = rereads or not rules.definition(self.rule).uses_q
         small, middle = self.models
         return {
             small: counts["drafter_calls"] + rounds * small_rereads,

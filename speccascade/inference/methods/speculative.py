@@ -41,7 +41,7 @@ class Speculative(Method):
     def program(self, setting):
         """Rules mix freely, but for those that need no drafter pass at the bonus position: beside
         others they would be charged for it."""
-        uses_q = rules_lib.spec(setting.rule).uses_q
+        uses_q = rules_lib.definition(setting.rule).uses_q
         return uses_q, setting.draft_length, setting.verifier, setting.drafting.program
 
     def trouble(self, setting, pair):
@@ -66,7 +66,7 @@ class Speculative(Method):
         """A pass scores a whole block, however much of it was drafted or kept."""
         blocks = counts["expert_calls"]
         # Where nothing is drafted at the bonus position, the next block's first pass reads two.
-        rereads = not rules_lib.spec(setting.rule).uses_q
+        rereads = not rules_lib.definition(setting.rule).uses_q
         return {
             **setting.drafting.scored(counts, blocks, rereads),
             "expert": blocks * (setting.draft_length + 1),

@@ -21,7 +21,7 @@ class TokenCascade(Method):
     def read(self, given):
         """Takes a rule that decides before the expert, and limits on both models."""
         rule, knobs, known = entry.rule(given)
-        if not rules_lib.spec(rule).sequential:
+        if not rules_lib.definition(rule).sequential:
             able = ", ".join(n for n, r in rules_lib.RULES.items() if r.sequential)
             raise UserError(f"a token cascade's rule must decide before the expert: {able}")
         limits, limited = entry.truncations(given, "drafter", "expert")

@@ -6,8 +6,7 @@ import pathlib
 import numpy as np
 import pytest
 
-from speccascade import head as heads
-from speccascade import rules
+from speccascade import learned_head, rules
 from speccascade.errors import UserError
 from speccascade.inference.reading import from_fields, setting
 from speccascade.inference.setting import digest
@@ -21,27 +20,28 @@ def written(path, **changes):
 
 
 def test_a_head_survives_its_file(tmp_path):
-    head = heads.load(toy_head.PATH)
+    head = learned_head.load(toy_head.PATH)
     path = str(tmp_path / "head.json")
-    heads.save(head, path, {"seed": 1})
-    assert heads.load(path) == head and heads.load(path).hash == head.hash
+    learned_head.save(head, path, {"seed": 1})
+    assert learned_head.load(path) == head and learned_head.load(path).hash == head.hash
     assert not list(tmp_path.glob("*.partial"))
 
 
 def test_a_name_holds_what_was_read(tmp_path):
     path = written(tmp_path / "mine.json")
-    name = heads.reference(path)
-    assert name == f"{path}@{heads.load(toy_head.PATH).hash}"
-    assert heads.reference(name) == name
-    assert f"head={name:g}" == f"head=mine@{heads.load(path).hash[:6]}"
-    assert f"{heads.Reference('shipped:gsm@0123456789abcdef'):g}" == "gsm@012345"
+    name = learned_head.reference(path)
+    assert name == f"{path}@{learned_head.load(toy_head.PATH).hash}"
+    assert learned_head.reference(name) == name
+    assert f"head={name:g}" == f"head=mine@{learned_head.load(path).hash[:6]}"
+    assert f"{learned_head.Reference('shipped:gsm@0123456789abcdef'):g}" == "gsm@012345"
     written(tmp_path / "mine.json", notes={"other": "notes"})
-    assert heads.reference(path) == name
+    assert learned_head.reference(path) == name
     written(tmp_path / "mine.json", output_bias=[0.0, 0.25])
-    assert heads.reference(path) != name
+    assert learned_head.reference(path) != name
     with pytest.raises(UserError, match="mine.json is not what it was"):
-        heads.load(f"{path}@{'0' * 16}")
-    assert heads.load(name) == heads.load(toy_head.PATH)  # what was read stays what it was
+        learned_head.load(f"{path}@{'0' * 16}")
+    # What was read stays what it was.
+    assert learned_head.load(name) == learned_head.load(toy_head.PATH)
 
 
 def entry(path, **fields):
@@ -50,14 +50,14 @@ def entry(path, **fields):
 
 def test_a_row_is_of_one_content(tmp_path):
     path = written(tmp_path / "head.json")
-    before, old = setting(entry(path)), heads.load(path)
+    before, old = setting(entry(path)), learned_head.load(path)
     assert str(before).startswith("learned alpha=0.1 head=head@") and len(str(before)) < 60
     assert from_fields(json.loads(json.dumps(before.fields()))) == before
     written(tmp_path / "head.json", hidden_bias=[0.0, 0.0, 1.0])
     after = setting(entry(path))
     assert digest(before.fields()) != digest(after.fields())
     # The rule that is made of a setting is that of its content.
-    for chosen, head in ((before, old), (after, heads.load(path))):
+    for chosen, head in ((before, old), (after, learned_head.load(path))):
         assert dict(rules.make("learned", **dict(chosen.knobs)).static_knobs)["head"] == head
 
 
@@ -85,7 +85,7 @@ def test_what_is_no_head_is_refused_in_one_line(tmp_path, content, message):
         path.write_text(content)
     elif content is not None:
         written(path, **content)
-    for fails in (lambda: setting(entry(str(path))), lambda: heads.load(str(path))):
+    for fails in (lambda: setting(entry(str(path))), lambda: learned_head.load(str(path))):
         with pytest.raises(UserError, match=message) as error:
             fails()
         assert "\n" not in str(error.value)
@@ -104,19 +104,20 @@ def test_greedy_gain_is_the_difference_of_both_estimates():
     rng = np.random.default_rng(0)
     q1, p1 = rng.dirichlet(np.ones(5), size=(2, 40)).astype(np.float32)
     q, p = (np.eye(5, dtype=np.float32)[x.argmax(-1)] for x in (q1, p1))
-    head = heads.load(toy_head.PATH)
-    right = 1 / (1 + np.exp(-np.asarray(heads.logits(head, heads.features(q1, p1)))))
+    head = learned_head.load(toy_head.PATH)
+    right = 1 / (1 + np.exp(-np.asarray(learned_head.logits(head, learned_head.features(q1, p1)))))
     expected = np.where(q1.argmax(-1) == p1.argmax(-1), 0, right[:, 1] - right[:, 0])
-    np.testing.assert_allclose(heads.gain(head, q, p, q1, p1)[:, 0], expected, atol=1e-6)
+    np.testing.assert_allclose(learned_head.gain(head, q, p, q1, p1)[:, 0], expected, atol=1e-6)
 
 
 def test_a_drafter_with_a_longer_tail_is_worth_less():
     # Both like the first token best; what the drafter spreads over the others is lost.
     p = np.array([[0.9, 0.1, 0.0, 0.0]] * 2, np.float32)
     q = np.array([[0.7, 0.1, 0.1, 0.1], [1.0, 0.0, 0.0, 0.0]], np.float32)
-    head = heads.load(toy_head.PATH)
-    right = 1 / (1 + np.exp(-np.asarray(heads.logits(head, heads.features(q, p)))[:, 1]))
-    gain = np.asarray(heads.gain(head, q, p, q, p))[:, 0]
+    head = learned_head.load(toy_head.PATH)
+    logits = np.asarray(learned_head.logits(head, learned_head.features(q, p)))
+    right = 1 / (1 + np.exp(-logits[:, 1]))
+    gain = np.asarray(learned_head.gain(head, q, p, q, p))[:, 0]
     np.testing.assert_allclose(gain, [0.2 * right[0], -0.1 * right[1]], atol=1e-6)
     made = rules.make("learned", alpha=0.0, head=toy_head.PATH)
     np.testing.assert_array_equal(rules.target(made, q, p, q, p), np.stack([p[0], q[1]]))

@@ -19,8 +19,7 @@ import ml_collections
 import numpy as np
 import optax
 
-from speccascade import head as heads
-from speccascade import pairs, randomness, tasks
+from speccascade import learned_head, pairs, randomness, tasks
 from speccascade.errors import UserError
 from speccascade.inputs import paths, values
 from speccascade.models.interface import Model, Params
@@ -132,14 +131,14 @@ def learn(
         "learned": learned._asdict(),
         "plug_in": plug_in._asdict(),
     }
-    heads.save(head, out, notes)
+    learned_head.save(head, out, notes)
     return _told(out, head, kept, learned, plug_in)
 
 
 def _told(out, head, kept, learned, plug_in) -> str:
     drafter, expert = kept.right.T
     lines = [
-        f"{out}: {heads.reference(out).rpartition('@')[2]}",
+        f"{out}: {learned_head.reference(out).rpartition('@')[2]}",
         f"{len(kept.example)} held-out tokens: the drafter is right on {drafter.mean():.3f} of "
         f"them, the expert on {expert.mean():.3f}; only the drafter on "
         f"{(drafter & ~expert).mean():.4f}, only the expert on {(expert & ~drafter).mean():.4f}",
@@ -202,7 +201,7 @@ def _forward(
         for role, model in (("drafter", drafter), ("expert", expert))
     )
     right = jnp.stack([x.argmax(-1) == tokens[:, 1:] for x in (q1, p1)], axis=-1)
-    return heads.features(q1, p1), right
+    return learned_head.features(q1, p1), right
 
 
 # ---- estimates ----
@@ -213,9 +212,9 @@ def plugin(positions: Positions) -> np.ndarray:
     return positions.features[:, :2].astype(np.float64)
 
 
-def learned_right(head: heads.Head, positions: Positions) -> np.ndarray:
+def learned_right(head: learned_head.Head, positions: Positions) -> np.ndarray:
     """Returns a head's probabilities [M, 2] that each model is right."""
-    found = heads.logits(head, jnp.asarray(positions.features))
+    found = learned_head.logits(head, jnp.asarray(positions.features))
     return np.asarray(jax.nn.sigmoid(found), np.float64)
 
 
@@ -242,7 +241,7 @@ def _auc(above: np.ndarray, below: np.ndarray) -> float | None:
 # ---- training ----
 
 
-def train(positions: Positions, seed: int) -> heads.Head:
+def train(positions: Positions, seed: int) -> learned_head.Head:
     """Fits a head by cross-entropy on all positions at once, by Adam with a decaying rate."""
     features = positions.features.astype(np.float32)
     mean, scale = features.mean(0), features.std(0)
@@ -257,7 +256,8 @@ def train(positions: Positions, seed: int) -> heads.Head:
     }
     weights = _fit(weights, mean, scale, features, positions.right.astype(np.float32))
     columns = {"mean": mean, "scale": scale, **weights}
-    return heads.Head(**{name: _frozen(np.asarray(x).tolist()) for name, x in columns.items()})
+    frozen = {name: _frozen(np.asarray(x).tolist()) for name, x in columns.items()}
+    return learned_head.Head(**frozen)
 
 
 @jax.jit
@@ -267,7 +267,7 @@ def _fit(weights, mean, scale, features, right):
     )
 
     def loss(weights):
-        found = heads.logits(_Weights(mean, scale, **weights), features)
+        found = learned_head.logits(_Weights(mean, scale, **weights), features)
         return optax.sigmoid_binary_cross_entropy(found, right).mean()
 
     def step(carry, _):
