@@ -286,6 +286,8 @@ def test_a_pair_names_its_drafters(pair, tmp_path):
         for own in ({"drafter": "deep"}, named["deep"])
     )
     assert found == spelled_out and found[0].statistics["middle_calls"] > 0
+    with pytest.raises(UserError, match="choose one of: drafter, mid, small, ngrams, deep, lookup"):
+        generate_text(loaded, ["How many?"], **how, drafter="ngram")
     with pytest.raises(UserError, match="has lookup, which has a place of its own; rename it"):
         pairs.load({**sources, "drafters": {"lookup": named["ngrams"]}})
     with pytest.raises(UserError, match="{NAME: SOURCE or fields of a setting, ...}"):
