@@ -1,7 +1,7 @@
 """Runs an experiment of the paper's from its published models to its tables, in one command:
 
-  python scripts/paper.py --config=configs/paper/t5_small_large.py:xsum --workdir=gs://BUCKET/xsum \
-      --config.task.path=DIR --distributed
+  python scripts/paper.py --config=configs/paper/t5_small_large.py:xsum \\
+      --workdir=gs://BUCKET/xsum --config.task.path=DIR --distributed
 
 fine-tunes the expert, then the drafter, measures every rule on the two, and writes the report. Each
 stage has a folder in the workdir. Started again with the same arguments, it goes on where it

@@ -77,6 +77,20 @@ def test_hash_is_of_models_and_parameters(pair, tmp_path):
     assert pairs.load(str(tmp_path / "c")).hash != first.hash
 
 
+def test_hash_tells_which_model_a_drafters_name_stands_for(pair):
+    one, other = pair.params["drafter"], jax.tree.map(lambda x: x + 1, pair.params["drafter"])
+
+    def named(**drafters):
+        more = dict.fromkeys(drafters, pair.models["drafter"])
+        return dataclasses.replace(
+            pair, models={**pair.models, **more}, params={**pair.params, **drafters}
+        )
+
+    # "b" is another model in each, and the bytes of all models in order are the same.
+    assert named(b=one, c=other).hash != named(a=one, b=other).hash
+    assert named(b=one, c=other).hash == named(c=other, b=one).hash
+
+
 def test_workdirs_make_a_pair_that_can_be_exported(workdirs, tmp_path):
     loaded = pairs.load(workdirs)
     assert loaded.context_length == 150
@@ -286,6 +300,8 @@ def test_a_pair_names_its_drafters(pair, tmp_path):
         for own in ({"drafter": "deep"}, named["deep"])
     )
     assert found == spelled_out and found[0].statistics["middle_calls"] > 0
+    with pytest.raises(UserError, match="choose one of: drafter, mid, small, ngrams, deep, lookup"):
+        generate_text(loaded, ["How many?"], **how, drafter="ngram")
     with pytest.raises(UserError, match="has lookup, which has a place of its own; rename it"):
         pairs.load({**sources, "drafters": {"lookup": named["ngrams"]}})
     with pytest.raises(UserError, match="{NAME: SOURCE or fields of a setting, ...}"):

@@ -34,16 +34,21 @@ Speeds = Mapping[tuple[str, str], Speed]
 
 
 class Cost(NamedTuple):
-    """Seconds that the parts of a sweep take."""
+    """Seconds that the parts of a sweep take; `compile_s` is None where nobody knows it."""
 
     quality_s: float
     timing_s: float
-    compile_s: float
+    compile_s: float | None
+
+    @property
+    def known_s(self) -> float:
+        """Seconds of all parts that are known."""
+        return self.quality_s + self.timing_s + (self.compile_s or 0.0)
 
     def __str__(self) -> str:
-        whole = sum(self) / 60
+        whole = self.known_s / 60
         hours = f" = {whole / 60:,.1f} hours" if whole >= 120 else ""
-        parts = (f"{s / 60:,.1f}" for s in self)
+        parts = ("not counted" if s is None else f"{s / 60:,.1f}" for s in self)
         text = "about {:,.1f} minutes{} (quality {}, timing {}, compiling {})"
         return text.format(whole, hours, *parts)
 

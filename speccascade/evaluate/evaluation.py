@@ -207,11 +207,13 @@ def _priced(
             key: cost.Speed(known[key], 0.0) if key in known else guessed[key] for key in guessed
         }
     priced = cost.estimate(left, speeds, batch_size, sweep.jobs)
+    if not probed:
+        priced = priced._replace(compile_s=None)
     told = ["the rows so far"] * any(key in known for key in speeds)
     other = "a short probe" if probed else "the memory's speed (a guess; --probe measures)"
     told += [other] * any(key not in known for key in speeds)
     line = f"estimated cost: {priced}, from {' and '.join(told)}"
-    if sum(priced) > DAY:
+    if priced.known_s > DAY:
         line += "; for less, lower evaluate.splits, evaluate.timing or evaluate.settings"
     return speeds, line
 

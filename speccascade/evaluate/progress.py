@@ -29,7 +29,7 @@ class Progress:
         self._group: Sequence[Job] = ()
         self._answer_s = 0.0
         self._bar = tqdm.tqdm(
-            total=sum(cost.estimate(jobs, speeds, batch_size, whole)),
+            total=cost.estimate(jobs, speeds, batch_size, whole).known_s,
             bar_format="{l_bar}{bar}| {elapsed} so far, {remaining} left{postfix}",
             smoothing=0.05,
             disable=not shown,

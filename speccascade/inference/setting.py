@@ -178,7 +178,7 @@ class ByModel(Drafting):
                 f"needs a model that drafts and pair {pair.name} is an expert alone; give the pair "
                 "one, {drafter: ..., expert: ...}, or let the setting draft without: drafter=lookup"
             )
-        known = (*(role for role in pair.roles if role != "expert"), "lookup")
+        known = (*(role for role in pair.roles if role != "expert"), *pair.named_drafters, "lookup")
         return f"names a drafter that pair {pair.name} has not; choose one of: {', '.join(known)}"
 
     def drafter(self, pair):

@@ -20,6 +20,7 @@ from speccascade.text.prompt import Fitted, fit
 from speccascade.workdir.parameter_files import flat
 
 ROLES = ("drafter", "expert")
+USUAL = (*ROLES, "middle")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,7 +151,8 @@ class Pair:
 
     @property
     def hash(self) -> str:
-        """16 hex digits of the models' descriptions and parameters; see `kept_hashes.py`."""
+        """16 hex digits of the models' descriptions and parameters, and of the names by which
+        settings pick other drafters than the usual ones; see `kept_hashes.py`."""
         if kept := self.kept_hash:
             return kept
         found = self._hash_of_bytes()
@@ -167,6 +169,8 @@ class Pair:
     def _hash_of_bytes(self) -> str:
         digest = hashlib.sha256()
         for role in self.roles:
+            if role not in USUAL:  # rows know a drafter by this name alone
+                digest.update(role.encode())
             description = models.describe(self.models[role])
             digest.update(json.dumps(description, sort_keys=True).encode())
             for key, leaf in sorted(flat(self.params[role]).items()):

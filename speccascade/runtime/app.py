@@ -117,6 +117,15 @@ def _parse(argv: Sequence[str]) -> list[str]:
         # The message of a KeyError, wrapped: "'learning_rat'", perhaps with a suggestion.
         reason = error.args[0].args[0] if isinstance(error.args[0], Exception) else error.args[0]
         _fail(f"{flag} has no field {' '.join(reason.split())}")
+    except (KeyError, TypeError) as error:
+        *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+        at, within = frame.f_locals.get("field_path"), frame.f_locals.get("config")
+        if "ml_collections" not in frame.f_code.co_filename or at is None:
+            raise
+        above, _, name = at.rpartition(".")
+        kind = type(within).__name__
+        told = f"{above} is of type {kind} and has no field {name!r}; set {above} as a whole"
+        _fail(f"{flag}: {told}")
 
 
 def _where_configs_are(argv: Sequence[str]) -> list[str]:

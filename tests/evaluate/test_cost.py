@@ -92,6 +92,9 @@ def test_as_text():
     assert str(cost.Cost(60.0, 90.0, 6.0)) == (
         "about 2.6 minutes (quality 1.0, timing 1.5, compiling 0.1)"
     )
+    assert str(cost.Cost(60.0, 90.0, None)) == (
+        "about 2.5 minutes (quality 1.0, timing 1.5, compiling not counted)"
+    )
     assert str(cost.Cost(360_000.0, 0.0, 0.0)).startswith("about 6,000.0 minutes = 100.0 hours (")
 
 
@@ -178,6 +181,6 @@ def test_more_than_a_day_is_said_to_be_much_and_rows_count(sweep, tmp_path):
     assert evaluation.estimate(sweep, str(tmp_path)) == (
         f"estimated cost: about {60 * (8 * batches + timed):,.1f} minutes = "
         f"{8 * batches + timed:,.1f} hours (quality {60 * 8 * batches:,.1f}, timing "
-        f"{60 * timed:,.1f}, compiling 0.0), from the rows so far; for less, "
+        f"{60 * timed:,.1f}, compiling not counted), from the rows so far; for less, "
         "lower evaluate.splits, evaluate.timing or evaluate.settings"
     )

@@ -26,6 +26,14 @@ ROOT = pathlib.Path(__file__).parents[2]
             ["--config=configs/quickstart.py", "--workdir=w", "--config.benchmark.trials=few"],
             ["benchmark.trials=few"],
         ),
+        (
+            ["--config=configs/quickstart.py", "--workdir=w", "--config.pair.drafter=DIR"],
+            ["pair is of type str", "no field 'drafter'", "set pair as a whole"],
+        ),
+        (
+            ["--config=configs/quickstart.py", "--workdir=w", "--config.evaluate.batch_size.x=3"],
+            ["evaluate.batch_size is of type int", "no field 'x'"],
+        ),
         (["--config=configs/quickstart.py", "--workdir=w", "more"], ["unexpected argument 'more'"]),
     ],
 )
