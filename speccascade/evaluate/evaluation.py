@@ -94,10 +94,12 @@ def prepare(config: ml_collections.ConfigDict, weights: bool = True) -> Sweep:
     for split, count in asked["splits"].items():
         examples[split] = task.examples(split, count)
         if len(examples[split]) < count:
-            raise UserError(
-                f"split {split} has {len(examples[split])} examples; lower "
-                f"evaluate.splits.{split} (now {count}) to that"
+            change = (
+                f"lower evaluate.splits.{split} (now {count}) to that"
+                if examples[split]
+                else f"give the task some, or leave evaluate.splits.{split} out"
             )
+            raise UserError(f"split {split} has {len(examples[split])} examples; {change}")
     pair = pairs.load(plain["pair"], layout, weights)
     engine, prompts = _tokenize(pair, task, examples, asked["max_new_tokens"])
     for setting in settings:

@@ -309,6 +309,17 @@ def test_a_field_of_another_kind_is_one_line_that_names_it(exported, place, valu
     assert re.search(rf"{last}|{re.escape(str(value))}|a: 1|'a'|^1 is", message), message
 
 
+def test_a_split_without_examples_is_refused(exported, tmp_path):
+    questions = tmp_path / "questions.jsonl"
+    questions.write_text('{"prompt": "2 + 2?", "answers": ["4"], "split": "validation"}\n')
+    config = tiny_pair.get_config(exported)
+    del config["task"]
+    config.task = {"name": "questions", "path": str(questions)}
+    config.evaluate.splits = {"validation": 1, "test": 1}
+    with pytest.raises(UserError, match="split test has 0 examples; give the task some, or leave"):
+        evaluation.prepare(config)
+
+
 def test_what_the_config_lacks_is_named(exported, tmp_path):
     config = tiny_pair.get_config(exported)
     del config.evaluate.splits
