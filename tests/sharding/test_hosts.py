@@ -175,10 +175,11 @@ def sweep(exported, workdir) -> list[str]:
 
 def rows(workdir) -> list[dict]:
     """Returns the rows without what no two runs share."""
-    own = ("seconds", "ms", "expert_ms", "ms_per_token", "expert_ms_per_token", "speedup")
+    own = {"seconds", "ms", "first_ms", "expert_ms", "ms_per_token", "expert_ms_per_token"}
+    own |= {"speedup", "speedup_ci"}
     found = []
     for row in results.read(workdir):
-        drop = {*own, "speedup_ci", *(("machine", "key") if row["kind"] == "timing" else ())}
+        drop = own | ({"machine", "key"} if row["kind"] == "timing" else set())
         found.append({name: value for name, value in row.items() if name not in drop})
     return found
 
