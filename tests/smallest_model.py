@@ -1,4 +1,4 @@
-"""The smallest decoder-only model, of the synthetic pairs that tests benchmark."""
+"""The smallest decoder-only model."""
 
 MODEL = {
     "family": "decoder_only",

@@ -46,7 +46,7 @@ ALLOWED = {
     "certify": (*_ANSWERS, "evaluate", "report", "tuning"),
     "conformance": _METHOD,
     "distillation": (*_ANSWERS, "training"),
-    "experiment": (*_ANSWERS, "training", "evaluate", "report"),
+    "experiment": (*_ANSWERS, "training", "evaluate", "report", "plan"),
     "runtime": (*_FILES,),
     "__main__": ("runtime",),
     "__init__": ("inference",),  # lazily: the library face

@@ -117,7 +117,8 @@ def _timed(engine: Engine, settings: Sequence[Setting], request: Request, trials
             s = (turn + trial) % len(settings)
             ms[s, trial], answers[s], bad = _answer(engine, settings[s], request)
             invalid[s] += bad
-            first_ms[s, trial] = _answer(engine, settings[s], shortest)[0]
+            if settings[s].method.in_order:  # else there is no first token
+                first_ms[s, trial] = _answer(engine, settings[s], shortest)[0]
     lengths, digests = [len(own) for own in answers], [answer_digest(own) for own in answers]
     return Part(ms.tolist(), lengths, digests, invalid.tolist(), first_ms.tolist())
 

@@ -24,7 +24,7 @@ class Part(NamedTuple):
       tokens: of the answer, by setting.
       answers: see `decoding.answer_digest`, by setting.
       invalid: how many trials met logits that were not finite, by setting.
-      first_ms: milliseconds of an answer of one token, by setting and trial.
+      first_ms: milliseconds of an answer of one token, by setting and trial; 0 where there is none.
     """
 
     ms: list[list[float]]

@@ -12,13 +12,12 @@ from speccascade.evaluate import evaluation, sections
 from speccascade.experiment import stages
 from speccascade.inputs import paths
 from speccascade.models import memory, shapes
+from speccascade.plan.chips import CHIPS
 from speccascade.training import given, loop
 from speccascade.workdir import checkpoints
 from speccascade.workdir.storage import storage
 
-# Bfloat16 operations per second of a TPU chip, as published, and the share of them that training of
-# models this size reaches at best.
-_PEAKS = {"v4": 275e12, "v5e": 197e12, "v5p": 459e12, "v6e": 918e12}
+# Of a chip's peak, what training of models this size reaches at best.
 _SHARE = 0.4
 
 
@@ -53,8 +52,8 @@ def _training(config: ml_collections.ConfigDict, role: str, workdir: str) -> lis
     ways = 1 if layout is None else layout.ways("fsdp") * layout.ways("model")
     size = sum(leaf.size for leaf in jax.tree.leaves(kept))
     tokens = c.num_steps * c.batch_size * c.row_length
-    hours = 6 * size * tokens / _SHARE / 3600
-    by_chip = ", ".join(f"{hours / peak:,.2g} on {name}" for name, peak in _PEAKS.items())
+    work = 6 * size * tokens / _SHARE / 3600
+    by_chip = ", ".join(f"{work / chip.flops:,.2g} on {chip.name}" for chip in CHIPS.values())
     done = _step(stages.folder(workdir, role))
     devices = 1 if layout is None else layout.mesh.size
     return [

@@ -23,9 +23,7 @@ class SpecCascadeLM(LM):
         """Returns the answer to each request's context."""
         del disable_tqdm
         found = self._backend.generate([request.args for request in requests])
-        for request, text in zip(requests, found, strict=True):
-            self.cache_hook.add_partial("generate_until", request.args, text)
-        return found
+        return self._kept("generate_until", requests, found)
 
     def loglikelihood(
         self, requests: Sequence[Any], disable_tqdm: bool = False
@@ -33,9 +31,7 @@ class SpecCascadeLM(LM):
         """Returns each continuation's log-likelihood under the target, and whether it is greedy."""
         del disable_tqdm
         found = self._backend.loglikelihood([request.args for request in requests])
-        for request, pair in zip(requests, found, strict=True):
-            self.cache_hook.add_partial("loglikelihood", request.args, pair)
-        return found
+        return self._kept("loglikelihood", requests, found)
 
     def loglikelihood_rolling(
         self, requests: Sequence[Any], disable_tqdm: bool = False
@@ -43,8 +39,12 @@ class SpecCascadeLM(LM):
         """Returns each text's log-likelihood under the target."""
         del disable_tqdm
         found = self._backend.loglikelihood_rolling([request.args[0] for request in requests])
+        return self._kept("loglikelihood_rolling", requests, found)
+
+    def _kept(self, kind: str, requests: Sequence[Any], found: list) -> list:
+        """Returns what was found for each request, once the library's cache has it, too."""
         for request, value in zip(requests, found, strict=True):
-            self.cache_hook.add_partial("loglikelihood_rolling", request.args, value)
+            self.cache_hook.add_partial(kind, request.args, value)
         return found
 
     def apply_chat_template(

@@ -8,7 +8,7 @@ from tokenizers import pre_tokenizers
 
 from speccascade import generate_text, models, pairs
 from speccascade.text.byte_bpe import EOS, PAD, ByteBPE
-from tests import random_params
+from tests import random_params, smallest_model
 from tests.inference import whole_texts
 
 VOCAB = 32_768
@@ -30,18 +30,7 @@ def tokenizer() -> ByteBPE:
 @pytest.fixture(scope="module")
 def pair() -> pairs.Pair:
     """An expert, and a drafter that is it with some noise."""
-    model = models.build(
-        {
-            "vocab_size": VOCAB,
-            "d_model": 8,
-            "num_layers": 1,
-            "num_heads": 2,
-            "num_kv_heads": 1,
-            "head_dim": 4,
-            "d_ff": 8,
-            "tie_embeddings": False,
-        }
-    )
+    model = models.build({**smallest_model.MODEL, "vocab_size": VOCAB, "tie_embeddings": False})
     expert = random_params.of(model, scale=4.0)
     params = {"drafter": random_params.near(expert, 0.1), "expert": expert}
     both = dict.fromkeys(pairs.ROLES, model)
