@@ -140,7 +140,9 @@ if (examples.length) {
     for (const name of all) make("option", name, select).value = name;
     select.addEventListener("change", list);
   }
-  sides[1].selectedIndex = Math.min(1, all.length - 1);
+  const temperature = (name) => name.match(/T=\S+/)?.[0];
+  const alike = all.findIndex((name, i) => i > 0 && temperature(name) === temperature(all[0]));
+  sides[1].selectedIndex = Math.max(alike, 0);
   differing.addEventListener("change", list);
   document.getElementById("compare").hidden = false;
   list();
