@@ -3,6 +3,9 @@
 Prints the main tables and what they say. DIR/report/report.md has the details and figures too;
 beside it lie the tables as CSV and LaTeX. See docs/report.md.
 
+With --html it writes DIR/report/report.html too, one file without a server: a sentence for each
+temperature, plots whose marks tell their settings, a table to sort, answers side by side.
+
 Several workdirs (--workdir=A --workdir=B) stand in one table, aligned by setting. With --answers,
 and two settings as the tables write them, it shows where their answers differ:
 
@@ -24,6 +27,7 @@ _ONLY_NEWEST = flags.DEFINE_bool(
 _COLUMNS = flags.DEFINE_list(
     "columns", [], "Further columns of the tables; settings.csv has all, see docs/report.md."
 )
+_HTML = flags.DEFINE_bool("html", False, "Write DIR/report/report.html, a page to look around in.")
 _ANSWERS = flags.DEFINE_bool("answers", False, "Show where the answers of two settings differ.")
 _LEFT = flags.DEFINE_string("left", None, "With --answers: a setting, or words that tell it.")
 _RIGHT = flags.DEFINE_string("right", None, "With --answers: the other one.")
@@ -46,7 +50,7 @@ def main(argv):
     if more:
         table, paths = report_beside(_WORKDIR.value, _ONLY_NEWEST.value, _COLUMNS.value)
     else:
-        table, paths = report(first, _ONLY_NEWEST.value, _COLUMNS.value)
+        table, paths = report(first, _ONLY_NEWEST.value, _COLUMNS.value, _HTML.value)
     print(table)
     print("\n".join(paths))
 

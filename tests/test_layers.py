@@ -17,6 +17,7 @@ _PAIRS = (*_METHOD, *_FILES, "decode", "importing", "pairs")
 _ANSWERS = (*_PAIRS, "tasks", "inference")
 ALLOWED = {
     "errors": (),
+    "web": (),
     "vocab": (),
     "learned_head": (*_BASE, "inputs"),
     "knobs": (*_BASE, "inputs", "learned_head"),
@@ -37,9 +38,9 @@ ALLOWED = {
     "evaluate": _ANSWERS,
     "training": _ANSWERS,
     "benchmark": _ANSWERS,
-    "trace": _ANSWERS,
+    "trace": (*_ANSWERS, "web"),
     "plan": _ANSWERS,
-    "report": (*_ANSWERS, "evaluate"),
+    "report": (*_ANSWERS, "evaluate", "web"),
     "tuning": (*_ANSWERS, "evaluate", "report"),
     "spec_bench": (*_ANSWERS, "evaluate", "report"),
     "lm_eval": (*_ANSWERS, "evaluate", "runtime"),

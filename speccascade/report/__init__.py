@@ -8,6 +8,7 @@ correlation.py  rejection rate against latency
 tradeoffs.py references.py slices.py   figures, in one style.py
 answers.py      where two settings' answers differ; beside.py several workdirs in one table
 notes.py        what stands below the tables; caveats.py finds what was shortened
+page.py         the same as a web page: headline.py a sentence first, scatter.py plots to point at
 table.py        Markdown, LaTeX and CSV
 """
 
@@ -27,6 +28,7 @@ from speccascade.report import (
     columns,
     correlation,
     every_setting,
+    page,
     references,
     slices,
     table,
@@ -45,7 +47,7 @@ Figure = tuple[str, Callable[[str], None], str]
 
 
 def report(
-    workdir: str, only_newest: bool = False, asked: Sequence[str] = ()
+    workdir: str, only_newest: bool = False, asked: Sequence[str] = (), web_page: bool = False
 ) -> tuple[str, list[str]]:
     """Writes report.md, tables and figures to `workdir`/report.
 
@@ -56,6 +58,7 @@ def report(
       workdir: of scripts/evaluate.py.
       only_newest: whether rows of another edition are left out, not marked.
       asked: columns that tables have beside those that they always have, see `columns.shown`.
+      web_page: whether report.html is written, too.
 
     Returns:
       The main tables and verdicts as Markdown, and the paths written.
@@ -124,6 +127,7 @@ def report(
         "correlation.csv": table.comma_separated([dataclasses.asdict(c) for c in related]),
         "correlation.tex": table.latex([correlation.table(related)]) if related else "",
         "references.csv": table.comma_separated(references.records(points)),
+        "report.html": page.render(points, workdir, _config(workdir), asked) if web_page else "",
     }.items():
         if content:
             epath.Path(path(name)).write_text(content)

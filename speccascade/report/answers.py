@@ -14,6 +14,7 @@ from speccascade.evaluate.jobs import QUALITY
 from speccascade.evaluate.quality import of_examples
 from speccascade.inference.reading import from_fields
 from speccascade.inference.setting import Setting
+from speccascade.tasks.example import Example
 from speccascade.workdir import answers, results
 
 WIDTH = 60  # of a column
@@ -37,18 +38,13 @@ def differing(
     Raises:
       UserError: a setting is not one of those that were measured, or its answers were not kept.
     """
-    rows = {
-        from_fields(row): row
-        for row in results.read(workdir)
-        if row["kind"] == QUALITY and row["split"] == split and "answers" in row
-    }
+    rows = _rows(workdir, split)
     if not rows:
         raise UserError(f"{workdir} keeps no answers of split {split}; run scripts/evaluate.py")
     chosen = [find(text, list(rows)) for text in (left, right)]
     own = [rows[setting] for setting in chosen]
     count = min(row["num_examples"] for row in own)
-    task = tasks.make(ml_collections.ConfigDict(config["task"]), pairs.chats(config["pair"]))
-    examples = task.examples(split, count)
+    examples = _examples(config, split, count)
     found = []
     for row in own:
         found.append(of_examples(answers.read(workdir, row["answers"]), examples))
@@ -69,6 +65,42 @@ def differing(
         lines += [f"   {line}" for line in _wrapped(examples[i].prompt, 2 * WIDTH)[-_SHOWN:]]
         lines += ["", *_beside(_told(a), _told(b))]
     return "\n".join(lines)
+
+
+def kept(
+    workdir: str, config: Mapping[str, Any], split: str, limit: int
+) -> tuple[list[dict[str, str]], dict[str, list[dict[str, Any] | None]]]:
+    """Returns the first `limit` examples of a split, and by setting what was answered to each.
+
+    An answer is its text, how it was made, and its score; None where it was not kept.
+    """
+    rows = _rows(workdir, split)
+    if not rows:
+        return [], {}
+    examples = _examples(config, split, min(limit, max(r["num_examples"] for r in rows.values())))
+    found = {}
+    for setting, row in rows.items():
+        own = of_examples(answers.read(workdir, row["answers"]), examples)
+        found[str(setting)] = [
+            answer
+            and {"text": answer["text"], "made": _made(answer), "score": _score(row["scores"][i])}
+            for i, answer in enumerate(own)
+        ]
+    return [{"id": str(e.id), "prompt": e.prompt} for e in examples], found
+
+
+def _rows(workdir: str, split: str) -> dict[Setting, Mapping[str, Any]]:
+    """Returns the newest row of each setting whose answers are there."""
+    return {
+        from_fields(row): row
+        for row in results.read(workdir)
+        if row["kind"] == QUALITY and row["split"] == split and "answers" in row
+    }
+
+
+def _examples(config: Mapping[str, Any], split: str, count: int) -> Sequence[Example]:
+    task = tasks.make(ml_collections.ConfigDict(config["task"]), pairs.chats(config["pair"]))
+    return task.examples(split, count)
 
 
 def find(text: str, settings: Sequence[Setting]) -> Setting:
@@ -93,11 +125,12 @@ def _score(value: float | Sequence[float]) -> str:
 
 
 def _told(answer: answers.Answer) -> list[str]:
-    counts = answer["counts"]
-    calls = counts["expert_calls"]
-    tokens = f"{len(answer['tokens'])} tokens"
-    made = f"{tokens}, {calls:.0f} expert calls" if calls else tokens
-    return [made, "", *_wrapped(answer["text"], WIDTH)]
+    return [_made(answer), "", *_wrapped(answer["text"], WIDTH)]
+
+
+def _made(answer: answers.Answer) -> str:
+    calls, tokens = answer["counts"]["expert_calls"], f"{len(answer['tokens'])} tokens"
+    return f"{tokens}, {calls:.0f} expert calls" if calls else tokens
 
 
 def _wrapped(text: str, width: int) -> list[str]:

@@ -16,7 +16,7 @@ from speccascade.report.points import Point, Points
 
 
 @dataclasses.dataclass(frozen=True)
-class _Axis:
+class Axis:
     """What a plot has below it.
 
     Attributes:
@@ -30,17 +30,18 @@ class _Axis:
     ends: dict[str, float] = dataclasses.field(default_factory=dict)
 
 
-_LATENCY = _Axis(
+_LATENCY = Axis(
     "latency per token relative to the expert's own decoding",
     lambda point: 1 / point.speedup if point.speedup else None,
     {"expert": 1.0},
 )
-_CALLS = _Axis(
+SPEEDUP = Axis("speed-up over the expert alone", lambda point: point.speedup, {"expert": 1.0})
+CALLS = Axis(
     "tokens per expert call",
     lambda point: point.rates["tokens_per_expert_call"],
 )
-_REJECTION = _Axis("rejection rate", lambda point: point.rates["rejection_rate"])
-_DEFERRAL = _Axis(
+_REJECTION = Axis("rejection rate", lambda point: point.rates["rejection_rate"])
+_DEFERRAL = Axis(
     "deferral rate",
     lambda point: point.rates["deferral_rate"],
     {"expert": 1.0, "drafter": 0.0},
@@ -54,7 +55,7 @@ def quality_latency(points: Points, split: str, path: str) -> None:
 
 def quality_calls(points: Points, split: str, path: str) -> None:
     """Draws quality against tokens per expert call in the same way."""
-    _draw(points, split, path, _CALLS)
+    _draw(points, split, path, CALLS)
 
 
 def quality_rejection(points: Points, split: str, path: str) -> None:
@@ -70,14 +71,14 @@ def quality_deferral(points: Points, split: str, path: str) -> None:
     _draw(points, split, path, _DEFERRAL)
 
 
-def _draw(points: Points, split: str, path: str, axis: _Axis) -> None:
+def _draw(points: Points, split: str, path: str, axis: Axis) -> None:
     found = [p for (_, s), p in points.by_setting.items() if s == split]
     length = _usual_length(found)
     found = [p for p in found if p.setting.draft_length in (length, None)]
     temperatures = sorted({p.setting.temperature for p in found})
     placed = [p for p in found if axis.value(p) is not None]
     labels = list(
-        dict.fromkeys(style.line_name(p.setting) for p in placed if _reference(p) is None)
+        dict.fromkeys(style.line_name(p.setting) for p in placed if reference(p) is None)
     )
     figure, grid = style.panels(1, len(temperatures))
     for axes, temperature in zip(grid[0], temperatures, strict=True):
@@ -95,7 +96,7 @@ def _usual_length(found: Sequence[Point]) -> int | None:
     return min(lengths, key=lambda n: (-lengths[n], n), default=None)
 
 
-def _panel(axes: Axes, panel: Sequence[Point], axis: _Axis, labels: Sequence[str]) -> None:
+def _panel(axes: Axes, panel: Sequence[Point], axis: Axis, labels: Sequence[str]) -> None:
     for label in labels:
         line = [
             (axis.value(p), p.quality, p)
@@ -109,7 +110,7 @@ def _panel(axes: Axes, panel: Sequence[Point], axis: _Axis, labels: Sequence[str
         style.intervals(axes, xs, ys, [p.interval for p in line_points], look["color"])
         axes.plot(xs, ys, label=label, **look)
     for p in panel:
-        if (name := _reference(p)) is not None:
+        if (name := reference(p)) is not None:
             x = axis.ends.get(name, axis.value(p))
             if x is None:
                 style.level(axes, p.quality, name)
@@ -117,7 +118,7 @@ def _panel(axes: Axes, panel: Sequence[Point], axis: _Axis, labels: Sequence[str
                 style.star(axes, x, p.quality, name)
 
 
-def _reference(point: Point) -> str | None:
+def reference(point: Point) -> str | None:
     """Returns whose own decoding a point is, "expert" or "drafter", None where nobody's."""
     own = Setting(point.setting.method, temperature=point.setting.temperature)
     return own.method.alone if point.setting == own else None

@@ -1,15 +1,6 @@
-"use strict";
 // Shows a token's card on hover, focus and tap; arrow keys step through an answer.
 const card = document.getElementById("card");
 let shown = null;
-
-function make(tag, text, parent, className) {
-  const element = document.createElement(tag);
-  element.textContent = text;
-  if (className) element.className = className;
-  parent.append(element);
-  return element;
-}
 
 function show(token) {
   hide();
@@ -31,12 +22,7 @@ function show(token) {
     make("dd", text, list);
   }
   card.hidden = false;
-  const at = token.getClientRects()[0];
-  const left = Math.min(at.left, innerWidth - card.offsetWidth - 8);
-  const below = at.bottom + 10;
-  const above = at.top - card.offsetHeight - 10;
-  card.style.left = Math.max(8, left) + "px";
-  card.style.top = (below + card.offsetHeight < innerHeight || above < 0 ? below : above) + "px";
+  place(card, token.getClientRects()[0]);
   token.classList.add("shown");
   token.setAttribute("aria-describedby", "card");
   shown = token;

@@ -1,16 +1,13 @@
-"""A comparison as one self-contained web page: no external file, no framework.
+"""A comparison as one self-contained web page.
 
 `page.html`, `page.css` and `page.js` beside this file are its parts. All text is made here; the
 script only shows it.
 """
 
-import base64
-import hashlib
 import html
-import importlib.resources
 import json
-import string
 
+from speccascade import web
 from speccascade.trace import display
 from speccascade.trace.display import NAMES, number
 from speccascade.trace.record import Block, Kind, Token
@@ -19,12 +16,8 @@ from speccascade.trace.tracing import Comparison, Trace
 
 def render(comparison: Comparison) -> str:
     """Returns the page."""
-    script = _part("page.js")
-    return string.Template(_part("page.html")).substitute(
-        # Only this script may run, whatever a model writes.
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        style=_part("page.css"),
-        script=script,
+    return web.fill(
+        __package__,
         pair=html.escape(comparison.pair),
         prompt=html.escape(comparison.prompt.strip()),
         settings=html.escape(display.common(comparison)),
@@ -33,10 +26,6 @@ def render(comparison: Comparison) -> str:
             _column(comparison, trace, i) for i, trace in enumerate(comparison.traces)
         ),
     )
-
-
-def _part(name: str) -> str:
-    return (importlib.resources.files(__package__) / name).read_text(encoding="utf-8")
 
 
 def _legend() -> str:

@@ -7,7 +7,6 @@ import json
 import os
 import pathlib
 import re
-import shutil
 import subprocess
 import sys
 
@@ -15,14 +14,10 @@ import pytest
 
 from speccascade import pairs
 from speccascade.trace import Kind, display, page
+from tests.browser import CHROMIUM, browse
 from tests.trace import toy_traces
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), ""
-)
-
-
 class Elements(html.parser.HTMLParser):
     """Collects elements with their attributes, and each token's text."""
 
@@ -104,18 +99,6 @@ def test_the_parts_are_installed_with_the_package():
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     assert "trace/page.*" in project["tool"]["setuptools"]["package-data"]["speccascade"]
-
-
-def browse(path, profile, *options):
-    command = [
-        *(CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run"),
-        *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-        *("--disable-quic", "--disable-dev-shm-usage", "--hide-scrollbars"),
-        *(f"--user-data-dir={profile}", *options, path.as_uri()),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
-    assert done.returncode == 0, done.stderr[-2000:]
-    return done.stdout
 
 
 @pytest.mark.skipif(not CHROMIUM, reason="no Chromium found")

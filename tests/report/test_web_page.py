@@ -1,0 +1,147 @@
+"""The report as a page: what it says, that it is self-contained, that its script works."""
+
+import base64
+import hashlib
+import html
+import json
+import re
+import shutil
+import subprocess
+
+import pytest
+
+from speccascade.report import headline, page
+from speccascade.report.points import collect
+from tests.browser import CHROMIUM, browse
+from tests.report import synthetic
+
+SETTINGS = (
+    {"method": "autoregressive_expert"},
+    {"rule": "spec", "draft_length": 4},
+    {"rule": "token_v3", "alpha": 0.3, "draft_length": 4},
+    {"rule": "token_v3", "alpha": 0.8, "draft_length": 4},
+)
+CONFIG = {
+    "task": {"name": "questions"},
+    "pair": "p0<b>",
+    "evaluate": {
+        "settings": SETTINGS,
+        "splits": {"validation": 8, "test": 8},
+        "timing": {"num_examples": 2, "trials": 3},
+    },
+}
+EVIL = "</script><script>alert('x')</script>"
+
+
+def made(timed=True):
+    good, bad = [1.0] * 8, [1.0] * 4 + [0.0] * 4
+    rows = []
+    for split in ("validation", "test"):
+        for entry, scores in zip(SETTINGS, (good, good, good, bad), strict=True):
+            rows.append(synthetic.quality(entry, split, scores))
+        for entry, ms in zip(SETTINGS, (100, 80, 50, 25), strict=True) if timed else ():
+            rows.append(synthetic.timing(entry, split, [ms] * 2, [100] * 2))
+    return collect(rows, CONFIG, "run it")
+
+
+def test_a_sentence_says_what_is_fastest_at_no_loss():
+    (line,) = headline.sentences(made())
+    assert "token_v3 (alpha=0.3 N=4 token) is the fastest" in line  # 0.8 is faster, and loses
+    assert "2.00 [1.95, 2.05] times as fast as the expert alone" in line
+    assert "not told apart from it by 8 examples" in line
+    assert line.endswith("Lossless decoding, spec (N=4 token): 1.25 [1.20, 1.30] times.")
+
+
+def test_where_nothing_was_timed_calls_count():
+    (line,) = headline.sentences(made(timed=False))
+    assert "nothing was timed" in line and "2.50 tokens per call" in line
+    assert "alpha=0.8" not in line
+
+
+@pytest.fixture(scope="module")
+def rendered():
+    examples = [{"id": "7", "prompt": EVIL}, {"id": "8", "prompt": "b"}]
+    answers = {
+        "left one": [
+            {"text": "it is 42, I think", "made": "5 tokens", "score": "1"},
+            {"text": "same", "made": "1 tokens", "score": "1"},
+        ],
+        "right one": [
+            {"text": "it is 41, I think", "made": "5 tokens", "score": "0"},
+            {"text": "same", "made": "1 tokens", "score": "1"},
+        ],
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(page, "kept", lambda *_: (examples, answers))
+        return page.render(made(), "w", CONFIG, ())
+
+
+def test_it_needs_nothing_else_and_text_stays_text(rendered):
+    for forbidden in (r"https?:", r"\bsrc\s*=", r"\bhref\s*=", r"url\(", r"@import", r"<link"):
+        assert not re.search(forbidden, rendered, re.IGNORECASE), forbidden
+    assert "alert('x')</script>" not in rendered and "p0&lt;b&gt;" in rendered
+    data = re.search(r'id="data">(.*?)</script>', rendered, re.DOTALL).group(1)
+    assert json.loads(data)["examples"][0]["prompt"] == EVIL
+
+
+def test_every_setting_is_a_row_and_a_mark_that_tells_its_figures(rendered):
+    assert rendered.count('<tr><th scope="row">') == len(SETTINGS)
+    cards = [json.loads(text) for text in cards_of(rendered)]
+    assert [c["title"] for c in cards].count("token_v3 alpha=0.8 N=4, temperature 0") == 2
+    figures = dict(next(c for c in cards if c["title"].startswith("token_v3 alpha=0.8"))["figures"])
+    assert figures["speed-up"].startswith("4.00") and figures["quality"].startswith("0.500")
+    places = re.findall(
+        r'<(?:circle class="\w+" cx|polygon class="\w+" points)="([\d.-]+)', rendered
+    )
+    assert len(places) == len(cards) + rendered.count('<button type="button" aria-pressed')
+    labels = set(re.findall(r'class="line" data-line="(.*?)"', rendered))
+    assert labels == set(re.findall(r'aria-pressed="false" data-line="(.*?)"', rendered))
+
+
+def cards_of(text):
+    return [html.unescape(card) for card in re.findall(r'data-card="(.*?)"', text)]
+
+
+@pytest.mark.skipif(not shutil.which("node"), reason="no node found")
+def test_the_script_parses(rendered, tmp_path):
+    script = re.search(r"<script>(.*?)</script>", rendered, re.DOTALL).group(1)
+    path = tmp_path / "page.js"
+    path.write_text(script)
+    done = subprocess.run(["node", "--check", path], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="no Chromium found")
+def test_a_browser_sorts_filters_and_compares(rendered, tmp_path):
+    probe = """
+window.addEventListener("load", () => {
+  const headings = [...document.querySelectorAll("thead button")];
+  const first = () => document.querySelector("tbody tr:not([hidden]) th").textContent;
+  const seen = { answers: document.getElementById("count").textContent };
+  seen.marked = [...document.querySelectorAll("mark")].map((m) => m.textContent);
+  headings.find((h) => h.textContent === "speed-up").click();
+  seen.fastest = first();
+  headings.find((h) => h.textContent === "speed-up").click();
+  seen.slowest = first();
+  const filter = document.getElementById("filter");
+  filter.value = "alpha=0.3";
+  filter.dispatchEvent(new Event("input"));
+  seen.filtered = [...document.querySelectorAll("tbody tr:not([hidden])")].length;
+  const point = document.querySelector(".point");
+  point.focus();
+  seen.card = document.getElementById("card").textContent;
+  document.querySelector(".legend button").click();
+  seen.faint = document.querySelectorAll(".one .line:not(.chosen)").length;
+  document.title = JSON.stringify(seen);
+});
+"""
+    own = base64.b64encode(hashlib.sha256(probe.encode()).digest()).decode()
+    text = rendered.replace("script-src ", f"script-src 'sha256-{own}' ")
+    path = tmp_path / "page.html"
+    path.write_text(text.replace("</body>", f"<script>{probe}</script></body>"))
+    dom = browse(path, tmp_path / "profile", "--dump-dom")
+    seen = json.loads(re.search(r"<title>(.*?)</title>", dom).group(1).replace("&amp;", "&"))
+    assert seen["answers"] == "1 of the first 2 answers differ."
+    assert seen["marked"] == ["2", "1"]
+    assert "alpha=0.8" in seen["fastest"] and seen["slowest"] == "autoregressive_expert"
+    assert seen["filtered"] == 1 and seen["faint"] > 0 and "quality" in seen["card"]
