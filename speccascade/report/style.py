@@ -3,6 +3,7 @@
 import re
 import zlib
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -64,7 +65,7 @@ def finish(figure, grid, path: str, order: Sequence[str] = ()) -> None:
       path: a PNG.
       order: labels that stand first; others follow as they were drawn.
     """
-    handles = {}
+    handles: dict[str, Any] = {}
     for axes in grid.flat:
         axes.grid(alpha=0.25)
         axes.tick_params(labelsize=8)
