@@ -201,7 +201,7 @@ def test_failed_install_is_tried_again(tree):
         fails(done, "pip could not install requirements-dev.txt")
 
 
-@pytest.mark.parametrize("failing", [None, "slow", "mypy", "pip", "pytest", "ruff"])
+@pytest.mark.parametrize("failing", [None, "slow", "mypy", "pip", "mkdocs", "pytest", "ruff"])
 def test_ci_fails_if_anything_fails(tree, failing):
     (tree / "scripts/test.sh").write_text(
         f"""bin="$SPECCASCADE_VENVS/$(basename "$PYTHON")/bin" && mkdir -p "$bin"
@@ -216,11 +216,13 @@ def test_ci_fails_if_anything_fails(tree, failing):
     path = f"{tree / 'bin'}:{os.environ['PATH']}"
     done = bash(".ci/run", cwd=tree, PATH=path)
     assert done.returncode == int(failing is not None)
-    *runs, types, for_plans, plans = (tree / "log").read_text().splitlines()
+    *runs, types, for_site, site, for_tpu, plans = (tree / "log").read_text().splitlines()
     assert runs == ["python3.11 []", "python3.12 []", "python3.12 [-m slow]"]
     assert types == "python3.12 -m mypy"
-    assert for_plans.startswith("python3.12 -m pip install")
-    assert "requirements-tpu.txt" in for_plans and plans.startswith("python3.12 -m pytest tests/plan")
+    assert for_site.startswith("python3.12 -m pip install") and "requirements-docs.txt" in for_site
+    assert site.startswith("python3.12 -m mkdocs build")
+    assert for_tpu.startswith("python3.12 -m pip install") and "requirements-tpu.txt" in for_tpu
+    assert plans.startswith("python3.12 -m pytest tests/plan")
 
 
 def pinned(name):

@@ -1,6 +1,7 @@
 """What all figures share: colours, the grid of panels, the legend, the file."""
 
 import re
+import sys
 import zlib
 from collections.abc import Sequence
 from typing import Any
@@ -9,7 +10,8 @@ import matplotlib
 import numpy as np
 from etils import epath
 
-matplotlib.use("Agg")  # files only: no display is needed
+if "matplotlib.pyplot" not in sys.modules:  # else a notebook may have chosen how it shows figures
+    matplotlib.use("Agg")  # files only: no display is needed
 from matplotlib import pyplot as plt  # noqa: E402
 from matplotlib.axes import Axes  # noqa: E402
 
