@@ -1,7 +1,7 @@
 """What the decode engine knows of a drafter: anything that yields tokens, the exact distributions
 they were sampled from, and how many tokens each row drafted.
 
-A new drafter is one file beside this one; docs/drafters.md says how.
+A new drafter is one file beside this one; docs/extend.md says how.
 """
 
 from typing import Any, NamedTuple, Protocol
