@@ -37,12 +37,12 @@ class Knob:
         start = "(" if self.low == -np.inf else "["
         return f"{kind}{start}{self.low:g}, {self.high:g}{close}"
 
-    def check(self, rule: str, name: str, value: Any) -> np.ndarray | int:
+    def check(self, rule: str, name: str, value: Any) -> Any:
         """Returns the value as an array, a static one as an int; raises UserError elsewhere."""
         if np.ndim(value) > (0 if self.static else 1):
             raise UserError(f"rule {rule}: {name} must be one number, or where traced one per row")
         read = values.whole if self.static else values.number
-        found = []
+        found: list[Any] = []
         for own in [value] if np.ndim(value) == 0 else value:
             try:
                 found.append(read(name, own))
@@ -54,13 +54,14 @@ class Knob:
             return found[0]
         return np.array(found, np.float32).reshape(np.shape(value))
 
-    def _holds(self, value: float) -> bool:
+    def _holds(self, value: float | np.floating) -> bool:
         if not self.static:
             with np.errstate(over="ignore"):
                 value = np.float32(value)  # as it is computed with
             if not np.isfinite(value):
                 return False
-        return self.low <= value and (value < self.high if self.open_high else value <= self.high)
+        below = value < self.high if self.open_high else value <= self.high
+        return bool(self.low <= value and below)
 
 
 @dataclasses.dataclass(frozen=True)

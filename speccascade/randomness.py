@@ -15,9 +15,12 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from speccascade.inputs import values
+
+Array = jax.Array | np.ndarray
 
 
 class Role(enum.IntEnum):
@@ -52,13 +55,13 @@ def key(seed: Any) -> jax.Array:
     return _key(words(seed))
 
 
-def row_keys(seed: jax.Array, example_id: jax.Array) -> jax.Array:
+def row_keys(seed: Array, example_id: Array) -> jax.Array:
     """Returns one key per row, `[B]`, from `words`, `[B, 2]`, and int32 `example_id [B]`."""
     return jax.vmap(lambda s, e: jax.random.fold_in(_key(s), e))(seed, example_id)
 
 
-def _key(words: jax.Array) -> jax.Array:
-    return jax.random.wrap_key_data(words, impl="threefry2x32")
+def _key(words: Array) -> jax.Array:
+    return jax.random.wrap_key_data(jnp.asarray(words), impl="threefry2x32")
 
 
 def uniforms(keys: jax.Array, block_start: jax.Array, role: Role, count: int) -> jax.Array:
@@ -74,7 +77,7 @@ def uniforms(keys: jax.Array, block_start: jax.Array, role: Role, count: int) ->
 
 
 def uniforms_by_role(
-    keys: jax.Array, block_start: jax.Array, counts: Mapping[Role, int]
+    keys: jax.Array, block_start: Array, counts: Mapping[Role, int]
 ) -> dict[Role, jax.Array]:
     """Returns the `uniforms` of several roles, each as if it were alone.
 

@@ -138,7 +138,7 @@ def _optlog(d, knobs, vocab):
 def _learned(d, knobs, vocab):
     # `opt` with a learned estimate of how much more probably the expert's token is right.
     cost = knobs["alpha"] * total_variation(d.q, d.p, vocab)
-    return _per_position(d, learned_head.gain(knobs["head"], *d, vocab) > cost)
+    return _per_position(d, learned_head.gain(knobs["head"], d.q, d.p, d.q1, d.p1, vocab) > cost)
 
 
 def _token_v1(d, knobs, vocab):
@@ -298,7 +298,8 @@ def make(name: str, **knobs: Any) -> Rule:
     if unknown := sorted(set(knobs) - set(row.knobs)):
         has = ", ".join(row.knobs) or "none"
         raise UserError(f"rule {name} has no knob {', '.join(unknown)}; its knobs: {has}")
-    traced, static = {}, []
+    traced: dict[str, Any] = {}
+    static: list[tuple[str, Any]] = []
     for key, knob in row.knobs.items():
         value = knobs.get(key, knob.default)
         if value is None:

@@ -138,11 +138,13 @@ def verify(
       vocab: how to reduce over V.
 
     Raises:
-      UserError: the method is unknown.
+      UserError: the method is unknown, or there is neither a key nor uniforms.
     """
     batch, size = draft.shape
     q, pi = flushed(q), flushed(pi)
     if uniforms is None:
+        if key is None:
+            raise UserError("verify was given neither a key nor uniforms; give it one of them")
         accept_key, token_key = jax.random.split(key)
         uniforms = Uniforms(
             jax.random.uniform(accept_key, (batch, size)), jax.random.uniform(token_key, (batch,))

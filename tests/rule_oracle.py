@@ -76,6 +76,12 @@ def deferral(name, k, q, p, q1, p1):
         kth = sorted(p1, reverse=True)[min(k["k"], len(p1)) - 1]
         edge = max(p1) - alpha
         return (p1 < kth) | (p1 < edge), np.abs(p1 - edge).min()
+    if name not in by_rule:
+        raise NotImplementedError(
+            f"tests/rule_oracle.py has no closed form of the rule {name!r}: add what it compares "
+            "to by_rule in deferral(), and its name to TOKEN_RULES if it decides token by token; "
+            "or, if it defers nothing, its pi to oracle()"
+        )
     smaller, larger = by_rule[name]()
     return smaller < larger, np.abs(smaller - larger).min()
 

@@ -1,4 +1,4 @@
-"""What the README says of adding things: one of each, as somebody would who knows only that."""
+"""What docs/extend.md says of adding things: one of each, as somebody would who knows only that."""
 
 import dataclasses
 
@@ -25,7 +25,11 @@ def _ratio(d, knobs, vocab):
 
 
 RATIO = rules.RuleDefinition(
-    _ratio, "my paper, eq. 1", rules.RULES["diff"].knobs, drafter_at={"alpha": 0.0}
+    _ratio,
+    "my paper, eq. 1",
+    rules.RULES["diff"].knobs,
+    drafter_at={"alpha": 0.0},
+    reads_q1=True,
 )
 
 

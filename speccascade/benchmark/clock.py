@@ -40,7 +40,7 @@ class Measured(NamedTuple):
         return float(np.median(self.times))
 
 
-def warm(calls: Mapping[Hashable, Timed], progress: Progress, after: float = 0.0) -> None:
+def warm(calls: Mapping[Any, Timed], progress: Progress, after: float = 0.0) -> None:
     """Compiles all calls.
 
     Args:
@@ -56,12 +56,12 @@ def warm(calls: Mapping[Hashable, Timed], progress: Progress, after: float = 0.0
 
 
 def measure(
-    calls: Mapping[Hashable, Timed],
+    calls: Mapping[Any, Timed],
     trials: int,
-    guess: Callable[[Hashable], float],
+    guess: Callable[[Any], float],
     progress: Progress,
     deadline: float = float("inf"),
-) -> Iterator[tuple[Hashable, Measured]]:
+) -> Iterator[tuple[Any, Measured]]:
     """Runs all calls in turn, `trials` times or fewer, and yields each as soon as it is known.
 
     Each trial passes over all calls, beginning with another one, the last with the first: what

@@ -1,8 +1,9 @@
 """Ours beside another library's: the same weights, prompts and N, in turn, greedy, at batch 1."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -98,7 +99,7 @@ def run(
     pass_seconds = _pass_seconds(subject)
     sides = {c: 1 if way is None else 2 for c, way in ways.items()}
     per_token = pass_seconds * sum(cost(c.setting) * n for c, n in sides.items())
-    warm = {(OURS, c): found[0](1) for c, found in ours.items()}
+    warm: dict[tuple, Timed] = {(OURS, c): found[0](1) for c, found in ours.items()}
     warm |= {(THEIRS, way): theirs(way, 0, 1) for way in ways.values() if way is not None}
     clock.warm(warm, progress, per_token * wanted.work)
     size = wanted.fitted(deadline - progress.elapsed, per_token)
@@ -110,13 +111,17 @@ def run(
     for c, way in ways.items():
         for i in range(size.batches):
             one = ours[c][i](size.tokens)
-            calls[OURS, c, i] = one._replace(keep=lambda state, keep=one.keep: keep(state)[0])
+            calls[OURS, c, i] = one._replace(keep=partial(_first, one.keep))
         for i in range(size.batches if way is not None else 0):
             calls[THEIRS, way, i] = theirs(way, i, size.tokens)
     guess = size.tokens * pass_seconds
     known = clock.measure(calls, size.trials, lambda name: guess, progress, deadline)
     trials = _say(known, ways, size.batches, progress)
     progress.say(f"\n{wanted.told_trials(trials)}\n")
+
+
+def _first(keep: Callable[[Any], Any], state: Any) -> Any:
+    return keep(state)[0]
 
 
 def _way(case: Case) -> Way | None:
@@ -129,9 +134,14 @@ def _way(case: Case) -> Way | None:
 
 def _pass_seconds(subject: Subject) -> float:
     room = subject.max_new_tokens
-    shapes = {"batch": 1, "tokens": 1, "position": subject.prompt_slots}
     expert = subject.models["expert"], subject.params["expert"]
-    return steps.seconds(*expert, **shapes, slots=subject.prompt_slots + room + 2)
+    return steps.seconds(
+        *expert,
+        batch=1,
+        tokens=1,
+        position=subject.prompt_slots,
+        slots=subject.prompt_slots + room + 2,
+    )
 
 
 def _say(

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ from speccascade.benchmark.subject import Case, Subject
 from speccascade.decode import loop
 from speccascade.inference.engine import Request
 from speccascade.inference.formula import allowed_speedup, expected_tokens
+from speccascade.pairs import Pair
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +50,7 @@ class _Program:
 
     def timed(self, rows: decode.Rows) -> Callable[[int], Timed]:
         """Returns the decoding of a batch behind its prompts, which are read once for all runs."""
-        read = []
+        read: list[Any] = []
 
         def state():
             return jax.tree.map(jnp.copy, read[0])  # its buffers are donated
@@ -93,11 +95,12 @@ def _answers(state) -> list[list[int]]:
 
 
 def _program(subject: Subject, case: Case) -> _Program:
+    drafter: decode.Drafter
     setting, room = case.setting, subject.max_new_tokens
     subject = subject.at(case)
     if setting.method.in_blocks:
         rule = jax.device_put(rules.make(setting.rule, **dict(setting.knobs)))
-        drafter, own = setting.drafting.drafter(subject)
+        drafter, own = setting.drafting.drafter(cast(Pair, subject))  # has what it asks for
         size, verifier, scorer = setting.draft_length, setting.verifier, "expert"
     else:
         rule, drafter, own = rules.make("spec"), decode.NoDrafter(), ()
@@ -201,7 +204,7 @@ def speed(
         scoring = step_time("expert", first.draft_length + 1)
         allowed = allowed_speedup(common[2], 0, scoring, step_time("expert", 1))
         return Speed(*common, 1 - scoring / block, acceptance, None, 0, allowed)
-    steps = first.draft_length + rules.uses_q(first.rule)
+    steps: float = first.draft_length + rules.uses_q(first.rule)
     if rules.can_end_draft(first.rule):
         # Its blocks are of many lengths: the formula does not hold, and how often the drafter ran
         # for a batch, as opposed to each of its rows, is not recorded.

@@ -17,7 +17,7 @@ from speccascade.inference.engine import Engine, Request
 from speccascade.inference.reading import Named, setting
 from speccascade.inference.setting import ByModel, Setting
 from speccascade.inputs import values
-from speccascade.models.interface import Model, Params
+from speccascade.models.interface import Params
 
 ROLES = ("drafter", "expert")
 
@@ -41,7 +41,7 @@ class Subject:
 
     Attributes:
       name: for people.
-      models: by role.
+      models: by role; each has of `Model` what decoding asks for.
       params: by role.
       requests: the prompts.
       stop_table: int32 [S, V], where rows end.
@@ -50,7 +50,7 @@ class Subject:
     """
 
     name: str
-    models: Mapping[str, Model]
+    models: Mapping[str, Any]
     params: Mapping[str, Params]
     requests: Sequence[Request]
     stop_table: np.ndarray

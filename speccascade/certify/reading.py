@@ -56,7 +56,9 @@ def listed(ids: Sequence[str]) -> str:
 
 
 def _file(path: str, filter_name: str | None) -> list[Sample]:
-    rows = [(f"{path} line {number}", row) for number, row in text_files.read_rows(path)]
+    rows: list[tuple[str, Row]] = [
+        (f"{path} line {number}", row) for number, row in text_files.read_rows(path)
+    ]
     if not rows:
         raise UserError(f"{path} has no answers")
     known = form(rows[0][1], rows[0][0])

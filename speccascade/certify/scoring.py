@@ -1,6 +1,7 @@
 """What a sample is worth: by its file, by a task, by references and a metric, or by sameness."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from fractions import Fraction
 from typing import NamedTuple
 
 import ml_collections
@@ -45,7 +46,7 @@ class Metric(NamedTuple):
     full_score: float = 1.0
 
 
-def _number(text: str) -> float | None:
+def _number(text: str) -> int | float | Fraction | None:
     return final_number(text) if "####" in text else number(text)
 
 
@@ -189,7 +190,7 @@ def by_sameness(before: Answers) -> Scoring:
             f"{listed(double)}"
         )
 
-    def score(sample: Sample) -> float:
+    def score(sample: Sample) -> Score:
         return _of_text(
             sample, texts, before.name, lambda text, other: float(text.strip() == other.strip())
         )

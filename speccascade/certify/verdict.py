@@ -150,8 +150,8 @@ def judge(
     worse = _questions(gains, 0.0, alone, False)
     quality = aggregate.statistic(scoring.aggregate)
     return [
-        Verdict(after, float(quality(after.scores)), *both, _speed(before, after, error))
-        for after, *both in zip(afters, kept, worse, strict=True)
+        Verdict(after, float(quality(after.scores)), one, other, _speed(before, after, error))
+        for after, one, other in zip(afters, kept, worse, strict=True)
     ]
 
 

@@ -18,7 +18,7 @@ SIZE, VOCAB, PADDING, GRID = 3, 6, 2, 64
 CLEAR = 0.01  # of uniforms from thresholds, and of knobs from values where decisions turn over
 
 # Knobs at which a rule is neither drafter nor expert; the default of every other one.
-_KNOBS = {
+_KNOBS: dict[str, tuple[dict, dict]] = {
     "chow": ({"alpha": 0.55}, {"alpha": 0.7}),
     "chowlog": ({"alpha": 1.0}, {"alpha": 1.3}),
     "diff": ({"alpha": 0.05}, {"alpha": -0.1}),

@@ -166,7 +166,7 @@ def write(directory: str, seed: int = 0) -> list[str]:
     ]
     for name, rows in wrong_answers(made).items():
         written.append(_write(folder / "wrong" / f"{_file_name(name)}.jsonl", rows))
-    written.append(shutil.copy(check.__file__, folder / "check.py"))
+    written.append(pathlib.Path(shutil.copy(check.__file__, folder / "check.py")))
     return [os.fspath(path) for path in written]
 
 

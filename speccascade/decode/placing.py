@@ -20,7 +20,8 @@ def param_shardings(decoder: Decoder) -> dict[str, Any]:
 
 def rows_shardings(decoder: Decoder, rows: Rows) -> Rows:
     """Returns the shardings of a batch, or of its shapes."""
-    names = Rows(*(P("batch"),) * len(Rows._fields))._replace(stop_table=P())
+    name: Any = P("batch")
+    names = Rows(*(name,) * len(Rows._fields))._replace(stop_table=P())
     return decoder.layout.rows.shardings(names, rows)
 
 

@@ -34,7 +34,7 @@ class Answered(NamedTuple):
         part in as many as there were rows at work.
     """
 
-    index: int
+    index: int  # type: ignore[assignment]  # hides a method of tuples
     output: Output
     seconds: float
 

@@ -11,6 +11,8 @@ from speccascade.errors import UserError
 from speccascade.inputs import values
 from speccascade.sampling import Truncation
 
+Array = Any  # of numpy where a batch is made, of JAX where it is traced
+
 _MOST = 2**31 - 1  # what an int32 holds
 _LEAST = np.finfo(np.float32).tiny  # devices take what is smaller for 0
 
@@ -34,15 +36,15 @@ class Rows(NamedTuple):
         `CascadeDrafter`; None for the others.
     """
 
-    prompt: jax.Array
-    prompt_length: jax.Array
-    example_id: jax.Array
-    seed: jax.Array
-    temperature: jax.Array
-    rule_index: jax.Array
-    max_new_tokens: jax.Array
-    stop_state: jax.Array
-    stop_table: jax.Array
+    prompt: Array
+    prompt_length: Array
+    example_id: Array
+    seed: Array
+    temperature: Array
+    rule_index: Array
+    max_new_tokens: Array
+    stop_state: Array
+    stop_table: Array
     drafter_truncation: Truncation | None = None
     expert_truncation: Truncation | None = None
     drafting: Any = None

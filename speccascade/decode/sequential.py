@@ -6,7 +6,7 @@ writes it again from the prompt.
 """
 
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -84,7 +84,8 @@ def token_cascade(
 
 
 def _models(decoder: Decoder) -> dict[str, Model]:
-    return {"drafter": decoder.drafter.model, "expert": decoder.expert}
+    drafter = cast(ModelDrafter, decoder.drafter)  # as `Decoder`s here have
+    return {"drafter": drafter.model, "expert": decoder.expert}
 
 
 @partial(jax.jit, static_argnums=0)
@@ -127,7 +128,7 @@ def _token(decoder: Decoder, params, rule, rows, cascade: _Cascade) -> _Cascade:
     state = cascade.state
     keys = row_keys(rows.seed, rows.example_id)
     with use(decoder.placement("drafter")):
-        logits, drafter_cache = decoder.drafter.model.apply(
+        logits, drafter_cache = _models(decoder)["drafter"].apply(
             params["drafter"], state.last[:, None], state.position[:, None], state.drafter
         )
         logits = pad_vocabulary(logits[:, 0])

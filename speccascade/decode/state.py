@@ -72,7 +72,7 @@ class State(NamedTuple):
     length: jax.Array
     logprob: jax.Array
     expert_logprob: jax.Array
-    count: jax.Array
+    count: jax.Array  # type: ignore[assignment]  # hides a method of tuples
     previous: jax.Array
     last: jax.Array
     position: jax.Array
@@ -176,7 +176,7 @@ class Emission(NamedTuple):
     """
 
     tokens: jax.Array
-    count: jax.Array
+    count: jax.Array  # type: ignore[assignment]  # hides a method of tuples
     logprob: jax.Array
     expert_logprob: jax.Array
     valid: jax.Array

@@ -73,7 +73,7 @@ class Texts:
     def __len__(self) -> int:
         return len(self.tokens)
 
-    def batch(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+    def batch(self, rows: np.ndarray | slice) -> dict[str, np.ndarray]:
         """Returns the fields of some rows."""
         return {f.name: getattr(self, f.name)[rows] for f in dataclasses.fields(self)}
 
@@ -190,7 +190,7 @@ def _read_prompts(path: epath.Path) -> dict[str, Any]:
 def _save(path: epath.Path, arrays: dict[str, np.ndarray]) -> None:
     partial_path = path.with_suffix(".partial")
     with partial_path.open("wb") as file:
-        np.savez(file, **arrays)
+        np.savez(file, allow_pickle=False, **arrays)
     partial_path.replace(path)
 
 
@@ -261,8 +261,8 @@ class _Writer:
         Batches come in order: what is done before its neighbours waits for them.
         """
         c, ids = self._config, self._ids(prompts)
-        temperatures = values.numbers("texts.temperatures", c.temperatures)
-        temperatures = np.resize(np.asarray(temperatures, np.float32), c.batch_size)
+        given = values.numbers("texts.temperatures", c.temperatures)
+        temperatures = np.resize(np.asarray(given, np.float32), c.batch_size)
 
         def make(indices):
             places = [first + i for i in indices]

@@ -3,7 +3,7 @@
 import dataclasses
 import os
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -89,7 +89,7 @@ def distill(config: ml_collections.ConfigDict, workdir: str) -> dict[str, float]
             ids = hosts.put(ids, layout.rows.sharding(P(), ids.shape))
         embedding = params.pop(SHARED)
         fixed = {"embedding": embedding, "expert": expert.params, "ids": ids}
-        learner = dataclasses.replace(model, remat=c.train.get("remat", False))
+        learner = dataclasses.replace(cast(Any, model), remat=c.train.get("remat", False))
         objective = Imitation(learner, expert.model, c.train.loss)
         step = Step(model, objective, optimizer, layout, c.train.get("accumulate", 1))
 
@@ -184,7 +184,7 @@ def evaluate(
 
 def _expert(source: str, dtype: str, layout: Layout | None) -> Loaded:
     """Loads the expert without token ids that no token has, so that it never writes one."""
-    where = layout and loading(layout, "expert", param_axes)
+    where = None if layout is None else loading(layout, "expert", param_axes)
     found = importing.load(source, dtype, shardings=where)
     model, params = trim.to_vocabulary(found.model, found.params, found.tokenizer.vocab_size)
     if layout is not None:

@@ -4,7 +4,7 @@ What scores references is left out: that is one pass over each, and takes next t
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -79,7 +79,7 @@ def groups(jobs: Sequence[Job], whole: Sequence[Job] | None = None) -> list[list
       jobs: what is left of a sweep.
       whole: all of it, see `timing.groups`.
     """
-    grouped = {
+    grouped: dict[str, Callable[[list[Job]], list[list[Job]]]] = {
         QUALITY: quality.groups,
         TEACHER_FORCED: teacher_forced.groups,
         TIMING: partial(timing.groups, whole=whole),

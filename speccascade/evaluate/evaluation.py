@@ -281,7 +281,7 @@ def measure(sweep: Sweep, workdir: str, profile: bool = False) -> Outcome:
         if profile:
             _profile(sweep, os.path.join(workdir, "profile"))
         speeds, line = _priced(sweep, left, workdir)
-        shown = left and hosts.is_first()
+        shown = bool(left) and hosts.is_first()
         if shown:
             print(line, file=sys.stderr, flush=True)
         failed = []
@@ -304,7 +304,8 @@ def _kept(sweep: Sweep, job: Job, workdir: str) -> list[list[int] | None]:
     """Returns the tokens that quality's decoding gave the examples that a job times."""
     found = kept_answers(workdir, sweep.origin.answers(job))
     examples = sweep.prompts[job.split].examples[: job.num_examples]
-    return [answer and answer["tokens"] for answer in quality.of_examples(found, examples)]
+    answers = quality.of_examples(found, examples)
+    return [None if answer is None else answer["tokens"] for answer in answers]
 
 
 def _fingerprint(sweep: Sweep) -> str:
@@ -332,8 +333,9 @@ def _measure(
             yield from teacher_forced.run(engine, prompts, group, batch_size)
         else:
             parts = timing_parts.Parts(timed, group, lambda job: sweep.origin.row(job)["key"])
-            told = progress.answered, progress.kept, progress.compiled
-            yield from timing.run(engine, prompts, group, parts, *told)
+            yield from timing.run(
+                engine, prompts, group, parts, progress.answered, progress.kept, progress.compiled
+            )
             parts.clear()
 
 

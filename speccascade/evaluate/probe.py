@@ -77,9 +77,9 @@ def _saved() -> Iterator[list[float]]:
     """Yields a list that gets the seconds by which the compilation cache shortens compiling."""
     found: list[float] = []
 
-    def listen(event: str, seconds: float, **_) -> None:
+    def listen(event: str, duration_secs: float, **_) -> None:
         if event == "/jax/compilation_cache/compile_time_saved_sec":
-            found.append(seconds)
+            found.append(duration_secs)
 
     jax.monitoring.register_event_duration_secs_listener(listen)
     try:

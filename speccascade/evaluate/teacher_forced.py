@@ -56,7 +56,7 @@ class Asked(NamedTuple):
     """A setting, its fields [B]; or several, [K, B]."""
 
     rule: Rule
-    temperature: np.ndarray
+    temperature: Any
     drafter_truncation: Truncation | None
     expert_truncation: Truncation | None
 
@@ -150,7 +150,8 @@ def _filled(found: References, start: int, rows: int) -> References:
 def _both(engine: Engine, batch: References) -> tuple[jax.Array, jax.Array]:
     """Returns the drafter's and the expert's logits of the answers' tokens, [B, A, V] each."""
     given = batch.prompt, batch.prompt_length, batch.ids
-    return tuple(answer_logits(engine.pair, role, *given) for role in ("drafter", "expert"))
+    drafter, expert = (answer_logits(engine.pair, r, *given) for r in ("drafter", "expert"))
+    return drafter, expert
 
 
 def answer_logits(
@@ -183,7 +184,7 @@ def _figures(engine: Engine, jobs, logits, ids) -> dict[Job, Figures]:
         s = job.setting
         names = tuple(tuple(k for k, _ in t) for t in (s.drafter_truncation, s.expert_truncation))
         kinds[rule_kind(s), names].append(job)
-    found = {}
+    found: dict[Any, Any] = {}
     for alike in kinds.values():
         each = [asked(job.setting, len(ids)) for job in alike]
         stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *each)

@@ -1,6 +1,7 @@
 """Reads weights into device arrays, one tensor at a time and of each no more than is needed."""
 
 import sys
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -34,7 +35,8 @@ def read_params(prepared: Prepared, shardings: Shardings | None = None) -> Param
     leaves, rounded = flat(prepared.shapes), int8_keys(prepared.model)
     # The largest first: beside a part of the model, a second copy of them costs nothing.
     order = sorted(leaves, key=lambda key: -leaves[key].size)
-    arrays, bad = {}, set()
+    arrays: dict[str, Any] = {}
+    bad: set[str] = set()
     with tqdm.tqdm(
         total=sum(leaf.size * leaf.dtype.itemsize for leaf in leaves.values()),
         unit="B",
@@ -103,6 +105,6 @@ def _check(part: Part, piece: np.ndarray, bad: set[str]) -> None:
         infinite = np.uint16(0x7F80)
         finite = not ((piece.view(np.uint16) & infinite) == infinite).any()
     else:
-        finite = np.isfinite(piece).all()
+        finite = bool(np.isfinite(piece).all())
     if not finite:
         bad.add(part.name)

@@ -94,7 +94,7 @@ class Prepared:
         return described.get("weight_dtype") or described["param_dtype"]
 
     def __str__(self) -> str:
-        sizes = collections.Counter()
+        sizes: collections.Counter[str] = collections.Counter()
         for part in self.parts.values():
             sizes[part.tensor.dtype] += part.tensor.size
         stored = ", ".join(kind for kind, _ in sizes.most_common(4))
@@ -122,8 +122,8 @@ def prepare(source: sources.Source, dtype: str | None, weights: str | None = Non
         raise UserError(f"dtype {dtype!r} is unknown; choose one of: {', '.join(_DTYPES)}")
     path = source.fetch(*sources.CONFIG)
     if path.is_file():
-        found, checkpoint, tokenizer = gguf_files.read(path)
-        config = Fields(found, path.name)
+        fields, checkpoint, tokenizer = gguf_files.read(path)
+        config = Fields(fields, path.name)
         plan, problems = _plan(config)
     else:
         config = _config(path)
@@ -148,7 +148,7 @@ def prepare(source: sources.Source, dtype: str | None, weights: str | None = Non
             model = models.build({**plan.description, "dtype": dtype, "param_dtype": dtype})
         except UserError as error:
             problems.append(str(error))
-    parts = {}
+    parts: dict[str, Any] = {}
     if model is not None and checkpoint.tensors:
         shapes = models.shapes(model)
         parts, found = _match(plan, flat(shapes), checkpoint)

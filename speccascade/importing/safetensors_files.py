@@ -2,6 +2,7 @@
 
 import functools
 import pathlib
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -39,7 +40,9 @@ def _read_shards(folder: pathlib.Path) -> Checkpoint:
     shard_of = {name: weight_map.text(name) for name in weight_map.values}
     if not shard_of:
         raise index.wrong("weight_map", "a shard for each tensor")
-    tensors, problems, bad = {}, [], set()
+    tensors: dict[str, Any] = {}
+    problems: list[str] = []
+    bad: set[str] = set()
     for shard in sorted(set(shard_of.values())):
         path = folder / shard
         try:

@@ -241,4 +241,5 @@ def _truncation(limits: Sequence[Pairs]) -> Truncation | None:
     if not limits[0]:
         return None
     rows = [dict(pairs) for pairs in limits]
-    return Truncation(**{k: [row[k] for row in rows] for k in TRUNCATIONS if k in rows[0]})
+    columns: dict[str, Any] = {k: [row[k] for row in rows] for k in TRUNCATIONS if k in rows[0]}
+    return Truncation(**columns)

@@ -1,6 +1,6 @@
 """Fields of a setting as configs write them, read by type."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from speccascade import learned_head, rules, verify
@@ -49,7 +49,7 @@ def rule(given: Mapping[str, Any], prefix: str = "") -> tuple[str, Pairs, set[st
     if f"{prefix}rule" not in given:
         raise UserError("it names no rule; give it one")
     name = given[f"{prefix}rule"]
-    own = {}
+    own: dict[str, Any] = {}
     for key, knob in rules.definition(name).knobs.items():
         field = f"{prefix}{key}"
         if given.get(field, knob.default) is None:
@@ -57,7 +57,7 @@ def rule(given: Mapping[str, Any], prefix: str = "") -> tuple[str, Pairs, set[st
         if isinstance(knob, HeadKnob):
             own[key] = learned_head.reference(given[field])
             continue
-        read = integer if knob.static else number
+        read: Callable[..., Any] = integer if knob.static else number
         own[key] = read(given, field, knob.default)
     rules.make(name, **own)  # checks the domains
     return name, pairs_of(own), {f"{prefix}rule", *(f"{prefix}{key}" for key in own)}

@@ -1,6 +1,6 @@
 """Behind `scripts/generate.py`: from flags to answers."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ml_collections
@@ -38,7 +38,8 @@ def from_flags(
     given |= text_files.parse_object(knobs, f"--knobs={knobs}")
     if "method" not in given:
         given = {"rule": "spec", "draft_length": 5, **given}
-    texts, stop_strings = _prompts(prompt, prompts_file), ()
+    texts = _prompts(prompt, prompts_file)
+    stop_strings: Sequence[str] = ()
     if "task" in config:
         task = tasks.make(config.task, pairs.chats(config.pair))
         texts, stop_strings = [task.prompt(text) for text in texts], task.stop_strings

@@ -93,7 +93,7 @@ def _setting(given: dict[str, Any]) -> Setting:
 
 def from_fields(row: Mapping[str, Any]) -> Setting:
     """Reads `Setting.fields` back, from a row that may hold more."""
-    own = {
+    own: dict[str, Any] = {
         field.name: pairs_of(row[field.name])
         if isinstance(row[field.name], Mapping)
         else row[field.name]

@@ -17,7 +17,7 @@ from speccascade.pairs import Pair
 from speccascade.rules import Rule
 
 TRUNCATIONS = ("top_k", "top_p", "min_p")
-Pairs = tuple[tuple[str, float | learned_head.Reference], ...]
+Pairs = tuple[tuple[str, Any], ...]  # a number, or the reference of a head
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,11 +41,14 @@ class Drafting:
     Attributes:
       name: what docs call it.
       fields: those that a setting may give it, for `read`; `prefix*` stands for all that begin so.
-      has_q: whether there is a distribution of the models alone, which references can be scored by.
     """
 
     name: str
-    has_q = True
+
+    @property
+    def has_q(self) -> bool:
+        """Whether there is a distribution of the models alone, to score references by."""
+        return True
 
     @classmethod
     def read(cls, given: Mapping[str, Any], rule: str) -> tuple["Drafting | None", set[str]]:
@@ -137,7 +140,7 @@ class ByModel(Drafting):
     name = "model"
 
     @property
-    def has_q(self):
+    def has_q(self) -> bool:
         """References are scored by the pair's drafter alone."""
         return self == ByModel()
 

@@ -36,7 +36,7 @@ class Statistic:
     shown: bool = True
 
 
-def finite(value: float) -> float | None:
+def finite(value: float | np.ndarray) -> float | None:
     """Returns the value, None where JSON has no number for it."""
     return float(value) if math.isfinite(value) else None
 

@@ -21,7 +21,7 @@ _MOST_AXES = 4  # of ggml
 _MOST_NESTED = 4  # arrays in arrays, of which the format sets no limit
 
 _Type = gguf.GGUFValueType
-_NUMBERS = {
+_NUMBERS: dict[int, str] = {
     _Type.UINT8: "<u1",
     _Type.INT8: "<i1",
     _Type.UINT16: "<u2",

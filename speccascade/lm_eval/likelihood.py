@@ -34,9 +34,13 @@ def target(setting: Setting) -> tuple[Setting, tuple[str, str]]:
         limits = setting.drafter_truncation if role == "drafter" else setting.expert_truncation
         return Setting(SPECULATIVE, "spec", expert_truncation=limits), (role, role)
     if method.has_rule:
-        limits = setting.drafter_truncation, setting.expert_truncation
-        fields = dict(zip(("drafter_truncation", "expert_truncation"), limits, strict=True))
-        own = Setting(SPECULATIVE, setting.rule, setting.knobs, **fields)
+        own = Setting(
+            SPECULATIVE,
+            setting.rule,
+            setting.knobs,
+            drafter_truncation=setting.drafter_truncation,
+            expert_truncation=setting.expert_truncation,
+        )
         if not rules_lib.definition(setting.rule).uses_q:
             return own, ("expert", "expert")
         if setting.drafting.has_q:
@@ -119,7 +123,8 @@ def _score(pair, own, roles, plain, batch, shape) -> tuple[np.ndarray, np.ndarra
     )
     both = (logits[role] for role in roles)
     made = hosts.gather(_judge(pair.layout, plain, asked, *both, answer))
-    return tuple(np.asarray(x)[: len(batch)] for x in made)
+    found, greedy = (np.asarray(x)[: len(batch)] for x in made)
+    return found, greedy
 
 
 @partial(jax.jit, static_argnums=(0, 1))

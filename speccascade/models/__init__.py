@@ -3,7 +3,7 @@
 import dataclasses
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from speccascade.errors import UserError
@@ -71,7 +71,12 @@ def _typed(fields: Fields, name: str, kind: Any) -> Any:
         return value if isinstance(value, RopeScaling) else RopeScaling.of(fields.object(name))
     if typing.get_origin(inner) is tuple:
         return tuple(fields.booleans(name))
-    getters = {int: fields.integer, float: fields.number, bool: fields.boolean, str: fields.text}
+    getters: dict[Any, Callable[[str], Any]] = {
+        int: fields.integer,
+        float: fields.number,
+        bool: fields.boolean,
+        str: fields.text,
+    }
     return getters[inner](name)
 
 

@@ -79,7 +79,8 @@ def attend(
         return x.swapaxes(0, 1)
 
     def one(part):
-        return _attend(*part, seen, bias, scale, cap)
+        query, positions = part
+        return _attend(query, positions, seen, bias, scale, cap)
 
     mixed = jax.lax.map(one, (cut(query_BSQH), cut(positions_BS)))
     return mixed.swapaxes(0, 1).reshape(batch, chunks * width, -1)[:, :size]

@@ -8,6 +8,8 @@ product's summed axis is sharded. Activations are not: those of a few tokens sta
 import dataclasses
 import re
 
+import jax
+
 from speccascade.models.interface import Cache, Model, Params
 from speccascade.models.memory import is_product, leaves, local, size
 
@@ -55,7 +57,7 @@ class Cost:
         return sum(2 * (e.ways - 1) / e.ways * e.bytes for e in self.exchanges)
 
 
-def read_by_step(model: Model, params: Params) -> list[tuple[str, object]]:
+def read_by_step(model: Model, params: Params) -> list[tuple[str, jax.ShapeDtypeStruct]]:
     """Returns key and shape of the parameters that a pass over a cache reads as a whole.
 
     Of an embedding that is not the output head too, only some rows are read.

@@ -56,6 +56,18 @@ class Model(Protocol):
 
     vocab_size: int
 
+    @property
+    def config(self) -> Any:
+        """Its sizes, as its family has them."""
+        ...
+
+    @property
+    def chunk(self) -> int:
+        """Queries whose attention scores are made at a time."""
+        ...
+
+    def __hash__(self) -> int: ...
+
     def init(self, key: jax.Array) -> Params:
         """Returns freshly initialised parameters."""
         ...

@@ -16,7 +16,7 @@ def leaves(tree: Any) -> Iterator[tuple[str, jax.ShapeDtypeStruct]]:
         yield jax.tree_util.keystr(path, simple=True, separator="/"), leaf
 
 
-def local(leaf: jax.ShapeDtypeStruct) -> tuple[int, ...]:
+def local(leaf: jax.ShapeDtypeStruct | jax.Array) -> tuple[int, ...]:
     """Returns the shape that one device holds of a leaf, all of it where it has no sharding."""
     return leaf.shape if leaf.sharding is None else leaf.sharding.shard_shape(leaf.shape)
 

@@ -71,7 +71,8 @@ class RopeScaling:
             )
         if missing := [name for name in ("kind", "factor") if name not in fields.values]:
             raise UserError(f"rope_scaling lacks {', '.join(missing)}")
-        numbers = {name: fields.number(name, above=0) for name in fields.values if name != "kind"}
+        names = [name for name in fields.values if name != "kind"]
+        numbers: dict[str, Any] = {name: fields.number(name, above=0) for name in names}
         return cls(kind=fields.text("kind"), **numbers)
 
 

@@ -7,7 +7,7 @@ stands at position 0. Layers are unrolled, weights stored `[out, in]` and axis l
 """
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -116,7 +116,8 @@ class Encoder(nn.Module):
                 thin = _thinned(self.dropout) if self.remat else thinned
                 attention = Attention(c, self.chunk, name=f"attention_{i}")
                 y = RMSNorm(c, name=f"attention_norm_{i}")(x)
-                seen = slots_of(*attention.keys_and_values(y), index)
+                keys, values = attention.keys_and_values(y)
+                seen = slots_of(keys, values, index)
                 x = x + thin(attention(y, index, seen, bias))
                 return x + thin(MLP(c, name=f"mlp_{i}")(RMSNorm(c, name=f"mlp_norm_{i}")(x)))
 
@@ -153,7 +154,7 @@ class Decoder(nn.Module):
         """Returns what cross-attention needs of an encoded prompt, layer by layer."""
         index = jnp.arange(encoded_BTD.shape[1])
         read = (a.keys_and_values(encoded_BTD) for a in self.cross_attention)
-        return tuple(LayerCache(*slots_of(*pair, index)[:2]) for pair in read)
+        return tuple(LayerCache(*slots_of(k, v, index)[:2]) for k, v in read)
 
     def __call__(self, x_BSD, positions_BS, cache: Cache):
         """Returns `[B, S, D]` and the layers' new caches; a cache without layers needs none."""
@@ -175,7 +176,8 @@ class Decoder(nn.Module):
                     seen = slots_of(key, value, positions_BS)
                 x = x + self.thinned(attention(y, positions_BS, seen, bias))
                 y = self.cross_attention_norm[i](x)
-                seen = Slots(*cache.cross[i], prompt)
+                keys, values = cache.cross[i]
+                seen = Slots(keys, values, prompt)
                 y = self.cross_attention[i](y, positions_BS, seen, bias_of_prompt)
                 x = x + self.thinned(y)
                 return x + self.thinned(self.mlp[i](self.mlp_norm[i](x))), kept
@@ -276,7 +278,7 @@ class EncoderDecoder:
         """Number of token ids."""
         return self.config.vocab_size
 
-    def _module(self, dropout: float = 0.0) -> T5:
+    def _module(self, dropout: float = 0.0) -> Any:  # a T5; what `apply` gives hangs on its method
         return T5(self.config, dropout, self.chunk, self.remat)
 
     def init(self, key: jax.Array) -> Params:
@@ -375,4 +377,5 @@ class EncoderDecoder:
     def cache_axes(self, cache: Cache) -> Cache:
         """Returns the logical names of a cache's axes; see `Model.cache_axes`."""
         layers, cross = jax.tree.map(lambda _: axes.CACHE, (cache.layers, cache.cross))
-        return Cache(layers, cross, P("batch"))
+        name: Any = P("batch")
+        return Cache(layers, cross, name)

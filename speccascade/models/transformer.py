@@ -22,6 +22,7 @@ from speccascade.models.attention import CHUNK, attend, causal, squash
 from speccascade.models.int8 import Int8, matrix
 from speccascade.models.interface import Cache, Params, Prefilled
 from speccascade.models.kv_cache import LayerCache, Ring, in_tiles, slots_of
+from speccascade.models.t5_config import T5Config
 from speccascade.models.transformer_config import ACTIVATIONS, TransformerConfig
 from speccascade.sharding.active import constrain, look_up, ways
 
@@ -65,7 +66,7 @@ class Linear(nn.Module):
     """A product with a weight stored `[out, in]`, and a bias where asked for."""
 
     features: int
-    config: TransformerConfig
+    config: TransformerConfig | T5Config
     bias: bool = False
 
     @nn.compact
@@ -88,7 +89,7 @@ class RMSNorm(nn.Module):
       param_dtype: dtype of the scale; None for the config's.
     """
 
-    config: TransformerConfig
+    config: TransformerConfig | T5Config
     param_dtype: str | None = None
 
     @nn.compact
@@ -172,7 +173,10 @@ class GatedMLP(nn.Module):
 
 
 def head_logits(
-    weight: jax.Array, x: jax.Array, ids: jax.Array | None = None, softcap: float | None = None
+    weight: jax.Array | Int8,
+    x: jax.Array,
+    ids: jax.Array | None = None,
+    softcap: float | None = None,
 ) -> jax.Array:
     """Scores tokens.
 
@@ -333,7 +337,8 @@ class DecoderOnly:
         c = self.config
 
         def layer(window):
-            kind, room = LayerCache, slots
+            kind: type[LayerCache | Ring] = LayerCache
+            room = slots
             if None not in (window, rollback) and window + rollback < slots:
                 kind, room = Ring, window + rollback
             shape = (batch, cached_heads(c), in_tiles(room), c.head_dim)

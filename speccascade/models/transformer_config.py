@@ -1,17 +1,18 @@
 """What a decoder-only transformer is made of, as data."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
 import flax.linen as nn
+import jax
 import numpy as np
 
 from speccascade.errors import UserError
 from speccascade.models import rope
 
-ACTIVATIONS = {
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "silu": nn.silu,
     "gelu": partial(nn.gelu, approximate=True),
     "gelu_exact": partial(nn.gelu, approximate=False),

@@ -3,7 +3,7 @@
 import dataclasses
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from speccascade.errors import UserError
 from speccascade.inputs import paths
@@ -50,9 +50,9 @@ def load(
     Raises:
       UserError: something is missing, damaged or does not fit together.
     """
-    if hasattr(source, "keys"):
-        return combined.combine(source, layout, read).laid_out(layout)
-    return folder.read(folder.path(source)).laid_out(layout)
+    if (models := _models(source)) is not None:
+        return combined.combine(models, layout, read).laid_out(layout)
+    return folder.read(folder.path(cast(str, source))).laid_out(layout)
 
 
 def chats(source: str | os.PathLike | Mapping[str, Any]) -> bool:
@@ -63,9 +63,9 @@ def chats(source: str | os.PathLike | Mapping[str, Any]) -> bool:
     Raises:
       UserError: there is no such pair.
     """
-    if hasattr(source, "keys"):
-        return combined.chats(source)
-    return folder.chats(folder.path(source))
+    if (models := _models(source)) is not None:
+        return combined.chats(models)
+    return folder.chats(folder.path(cast(str, source)))
 
 
 def named_drafters(source: str | os.PathLike | Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -77,7 +77,13 @@ def named_drafters(source: str | os.PathLike | Mapping[str, Any]) -> dict[str, d
     Raises:
       UserError: they are not as they must be.
     """
-    return combined.named_drafters(source) if hasattr(source, "keys") else {}
+    models = _models(source)
+    return {} if models is None else combined.named_drafters(models)
+
+
+def _models(source: Any) -> Mapping[str, Any] | None:
+    """Returns the sources of several models, a config's section too; None for a pair's own."""
+    return source if hasattr(source, "keys") else None
 
 
 def export_workdirs(

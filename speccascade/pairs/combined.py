@@ -57,9 +57,12 @@ def combine(source: Mapping[str, Any], layout: Layout | None, read: bool = True)
         )
     lengths, sources, chat = _lengths(source), _sources(source), chats(source)
     # A model may be larger than one device: its shards are read where they belong.
-    where = {role: layout and loading(layout, role, param_axes) for role in sources}
-    how = {"dtype": source.get("dtype"), "weights": source.get("weights"), "read": read}
-    load_as = partial(load_model, **how)
+    where = {
+        role: None if layout is None else loading(layout, role, param_axes) for role in sources
+    }
+    load_as = partial(
+        load_model, dtype=source.get("dtype"), weights=source.get("weights"), read=read
+    )
     expert = load_as(sources["expert"], shardings=where["expert"])
     found = {"expert": expert}
     for role in sources:
@@ -161,7 +164,7 @@ def _shared_ids(found: Mapping[str, Any], role: str, source: Mapping[str, Any]) 
     return size
 
 
-def _lengths(source: Mapping[str, Any]) -> dict[str, int | None]:
+def _lengths(source: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the limits that a pair's source sets, None for others."""
     found = {name: source.get(name) for name in _LENGTHS}
     for name, value in found.items():

@@ -59,7 +59,7 @@ class _Described(NamedTuple):
     """What pair.json says."""
 
     name: str
-    lengths: dict[str, int | None]
+    lengths: dict[str, Any]
     models: dict[str, Fields]
     chat: bool
     date: str | None
@@ -143,8 +143,8 @@ def _built(described: Fields) -> Model:
 
 def _beside(described: _Described, directory: str) -> Pair:
     """Loads a drafter and, from where it was found, the expert whose embedding it shares."""
-    expert = described.models["expert"]
-    found = importing.load(expert.text("source"), expert.text("dtype", None))
+    at = described.models["expert"]
+    found = importing.load(at.text("source"), at.text("dtype", None))
     size = found.tokenizer.vocab_size
     expert, params = trim.to_vocabulary(found.model, found.params, size)
     drafter = _built(described.models["drafter"])

@@ -2,9 +2,11 @@
 
 import dataclasses
 import math
+from typing import cast
 
 import jax
 
+from speccascade import decode
 from speccascade.errors import UserError
 from speccascade.models import memory
 from speccascade.plan import topology
@@ -71,7 +73,8 @@ def parts(inputs: Inputs, slice_: Topology) -> Parts:
     state = inputs.state
     caches = {"drafter": memory.size(state.drafter), "expert": memory.size(state.expert)}
     logits = 4 * inputs.device_rows * inputs.device_vocab * (inputs.decoder.draft_length + 1)
-    models = {"drafter": inputs.decoder.drafter.model, "expert": inputs.decoder.expert}
+    drafter = cast(decode.ModelDrafter, inputs.decoder.drafter)
+    models = {"drafter": drafter.model, "expert": inputs.decoder.expert}
     prompt_length = inputs.rows.prompt.shape[1]
     scores = max(
         memory.scores(model, getattr(state, role), prompt_length) for role, model in models.items()

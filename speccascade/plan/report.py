@@ -141,7 +141,7 @@ def _collectives(plan: Plan, program: Program) -> str:
     """Groups the collectives by what they carry and by where they run."""
     n = plan.subject.setting.draft_length
     places = {1: "once", 2: "in each later draft"}
-    kinds = Counter()
+    kinds: Counter[tuple] = Counter()
     for c in program.collectives:
         if c.in_loop:
             arrays = ", ".join(f"{a.dtype}[{','.join(map(str, a.shape))}]" for a in c.arrays)

@@ -97,8 +97,9 @@ def _depth(name: str, callers: dict[str, tuple[str, bool]]) -> int:
     return depth
 
 
-def _computations(text: str) -> dict[str, dict[str, _Instruction]]:
-    found, body = {}, {}
+def _computations(text: str) -> dict[str, list[_Instruction]]:
+    found: dict[str, dict[str, _Instruction]] = {}
+    body: dict[str, _Instruction] = {}
     for line in text.splitlines():
         if match := _COMPUTATION.match(line):
             body = found[match[1]] = {}

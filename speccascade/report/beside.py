@@ -35,9 +35,9 @@ def tables(
     Raises:
       UserError: the workdirs are of different tasks.
     """
-    found = {points.shared["task"] for points in by_title.values()}
-    if len(found) > 1:
-        raise UserError(f"workdirs of one task can stand beside each other, not {sorted(found)}")
+    of = {points.shared["task"] for points in by_title.values()}
+    if len(of) > 1:
+        raise UserError(f"workdirs of one task can stand beside each other, not {sorted(of)}")
     settings = dict.fromkeys(s for points in by_title.values() for s in points.settings())
     found = columns.shown(asked)
     shown = [found[name] for name in dict.fromkeys((*_FIGURES, *asked))]

@@ -81,11 +81,11 @@ def _acceptance_of_tested(point: Point) -> float | None:
 
 
 def _first_token(point: Point) -> float | None:
-    return point.timing and point.timing.time_to_first_token
+    return None if point.timing is None else point.timing.time_to_first_token
 
 
 def _output_token(point: Point) -> float | None:
-    return point.timing and point.timing.time_per_output_token
+    return None if point.timing is None else point.timing.time_per_output_token
 
 
 COLUMNS = {
@@ -98,7 +98,7 @@ COLUMNS = {
         "speed-up",
         _speedup,
         lambda point, points: _with_interval(
-            "speedup", point.speedup, point.timing and point.timing.interval
+            "speedup", point.speedup, None if point.timing is None else point.timing.interval
         ),
     ),
     **{name: _of_statistic(name) for name, own in STATISTICS.items() if own.shown},

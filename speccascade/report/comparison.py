@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -113,9 +114,9 @@ def lossless(points: Points, setting: Setting) -> Setting | None:
         and points.of(s, TEST) is not None
     ]
     same = [s for s in candidates if _kept(s) == _kept(setting)]
-    timed = {s: points.of(s, VALIDATION) for s in candidates}
-    timed = {s: p.speedup for s, p in timed.items() if p is not None and p.speedup is not None}
-    return same[0] if same else max(timed, key=timed.get, default=None)
+    found = {s: points.of(s, VALIDATION) for s in candidates}
+    timed = {s: p.speedup for s, p in found.items() if p is not None and p.speedup is not None}
+    return same[0] if same else max(timed, key=timed.__getitem__, default=None)
 
 
 def _kept(setting: Setting) -> dict:
@@ -159,7 +160,7 @@ def matched(
         for p in (points.of(s, VALIDATION),)
         if p is not None and p.speedup is not None and points.of(s, TEST) is not None
     ]
-    standing = {}  # a rival that both criteria put in one place is compared once
+    standing: dict[Any, Any] = {}  # a rival that both criteria put in one place is compared once
     for criterion in CRITERIA:
         for choice in choose(points, temperature, criterion):
             if choice.label in rivals and choice.setting is not None:

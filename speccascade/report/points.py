@@ -84,7 +84,7 @@ class Point:
     split: str
     scores: np.ndarray
     aggregate: str
-    rates: Mapping[str, float | list[float] | None]
+    rates: Mapping[str, Any]
     timing: Timing | None
 
     @property
@@ -287,11 +287,19 @@ def _pool(grid, quality, timed) -> dict[tuple[Setting, str], Point]:
 
 
 def _timing(row: Mapping[str, Any]) -> Timing:
-    names = ("ms", "generated", "expert_ms", "expert_generated")
-    columns = [np.asarray(row[name], np.float64) for name in names]
-    first = row.get("first_ms")
-    first_ms = None if first is None else np.asarray(first, np.float64)
-    return Timing(*columns, row["speedup"], tuple(row["speedup_ci"]), first_ms)
+    def column(name: str) -> np.ndarray:
+        return np.asarray(row[name], np.float64)
+
+    low, high = row["speedup_ci"]
+    return Timing(
+        ms=column("ms"),
+        tokens=column("generated"),
+        expert_ms=column("expert_ms"),
+        expert_tokens=column("expert_generated"),
+        speedup=row["speedup"],
+        interval=(low, high),
+        first_ms=None if row.get("first_ms") is None else column("first_ms"),
+    )
 
 
 def _forced(row: Mapping[str, Any]) -> Forced:
@@ -309,7 +317,7 @@ def _forced(row: Mapping[str, Any]) -> Forced:
     )
 
 
-def _mean(values: Sequence[float | list[float] | None]) -> float | list[float] | None:
+def _mean(values: Sequence[Any]) -> float | list[float] | None:
     if None in values:
         return None
     if isinstance(values[0], list):

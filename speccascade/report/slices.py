@@ -3,6 +3,7 @@
 import dataclasses
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from speccascade.inference.setting import Setting
 from speccascade.report import style
@@ -11,7 +12,7 @@ from speccascade.report.comparison import name
 from speccascade.report.points import Point, Points
 
 # What a panel shows, and its interval.
-_PANELS: tuple[tuple[str, Callable[[Point], float | None], Callable], ...] = (
+_PANELS: tuple[tuple[str, Callable[[Point], float | None], Callable[[Point], Any]], ...] = (
     ("quality", lambda p: p.quality, lambda p: p.interval),
     ("speed-up", lambda p: p.speedup, lambda p: p.timing.interval),
     ("tokens per expert call", lambda p: p.rates["tokens_per_expert_call"], lambda p: None),
@@ -58,7 +59,8 @@ def by_top_p(points: Points, who: str) -> dict[str, Lines]:
     for setting in truncated:
         limits = dict(getattr(setting, field))
         value = limits.pop("top_p")
-        rest = dataclasses.replace(setting, **{field: tuple(limits.items())})
+        without: dict[str, Any] = {field: tuple(limits.items())}
+        rest = dataclasses.replace(setting, **without)
         line = found[_temperature(setting)][f"{name(rest)}, {who} top_p"]
         if point := points.of(setting, TEST):
             line.append((value, point))
@@ -74,7 +76,7 @@ def _temperature(setting: Setting) -> str:
 
 def _panels(found: Mapping[str, Lines]) -> dict[str, Lines]:
     """Keeps lines of two places or more, and what has such lines."""
-    kept = {}
+    kept: dict[str, Lines] = {}
     for title, lines in found.items():
         long = {k: sorted(v, key=lambda at: at[0]) for k, v in lines.items() if len(v) > 1}
         if long:

@@ -1,14 +1,17 @@
 """What all figures share: colours, the grid of panels, the legend, the file."""
 
 import re
+import sys
 import zlib
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib
 import numpy as np
 from etils import epath
 
-matplotlib.use("Agg")  # files only: no display is needed
+if "matplotlib.pyplot" not in sys.modules:  # else a notebook may have chosen how it shows figures
+    matplotlib.use("Agg")  # files only: no display is needed
 from matplotlib import pyplot as plt  # noqa: E402
 from matplotlib.axes import Axes  # noqa: E402
 
@@ -64,7 +67,7 @@ def finish(figure, grid, path: str, order: Sequence[str] = ()) -> None:
       path: a PNG.
       order: labels that stand first; others follow as they were drawn.
     """
-    handles = {}
+    handles: dict[str, Any] = {}
     for axes in grid.flat:
         axes.grid(alpha=0.25)
         axes.tick_params(labelsize=8)

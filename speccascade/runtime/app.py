@@ -12,7 +12,7 @@ from typing import NoReturn
 from absl import app, flags
 
 from speccascade.errors import UserError
-from speccascade.runtime import command, compilation_cache
+from speccascade.runtime import command, compilation_cache, output
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
@@ -57,7 +57,8 @@ def run(main: Callable[[Sequence[str]], None], launches: bool = False) -> None:
         except UserError as error:
             _fail(str(error))
 
-    app.run(guarded, flags_parser=_parse)
+    with output.may_go_unread():
+        app.run(guarded, flags_parser=_parse)
 
 
 @contextlib.contextmanager

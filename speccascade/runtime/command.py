@@ -9,6 +9,7 @@ import runpy
 import sys
 
 from speccascade.inputs import text_files
+from speccascade.runtime import output
 
 _PACKAGE = pathlib.Path(__file__).parents[1]
 
@@ -31,11 +32,12 @@ def main() -> None:
         sys.argv = [str(scripts[name]), *sys.argv[2:]]
         runpy.run_path(sys.argv[0], run_name="__main__")
         return
-    print("usage: speccascade COMMAND [--help] [--FLAG=VALUE ...]\n")
-    for command, path in scripts.items():
-        told = ast.get_docstring(ast.parse(text_files.read(path))) or ""
-        line = told.split("\n")[0].partition(": `")[0].rstrip(".:")
-        print(f"  {command:18}{line}")
-    if name not in ("--help", "-h", "help"):
-        print(f"error: there is no command {name!r}", file=sys.stderr)
-        sys.exit(2)
+    with output.may_go_unread():
+        print("usage: speccascade COMMAND [--help] [--FLAG=VALUE ...]\n")
+        for command, path in scripts.items():
+            told = ast.get_docstring(ast.parse(text_files.read(path))) or ""
+            line = told.split("\n")[0].partition(": `")[0].rstrip(".:")
+            print(f"  {command:18}{line}")
+        if name not in ("--help", "-h", "help"):
+            print(f"error: there is no command {name!r}", file=sys.stderr)
+            sys.exit(2)

@@ -1,5 +1,6 @@
 """Behind `scripts/launch.py`: several processes of one command on this machine, as one program."""
 
+import io
 import queue
 import signal
 import socket
@@ -95,7 +96,7 @@ def _thread(function, *arguments) -> threading.Thread:
     return thread
 
 
-def _relay(source: BinaryIO, sink: BinaryIO, prefix: bytes) -> None:
+def _relay(source: io.BufferedReader, sink: BinaryIO, prefix: bytes) -> None:
     """Copies whole lines; a progress bar's are those that end with a carriage return."""
     line = b""
     while piece := source.read1(65536):
@@ -109,7 +110,8 @@ def _relay(source: BinaryIO, sink: BinaryIO, prefix: bytes) -> None:
 
 def _first_failure(ended: "queue.Queue[Ended]", num_processes: int) -> Ended | None:
     """Waits until all have ended well, or for `GRACE` after one has not; returns that one."""
-    first, deadline = None, None
+    first: Ended | None = None
+    deadline: float | None = None
     for _ in range(num_processes):
         left = None if deadline is None else max(0.0, deadline - time.monotonic())
         try:

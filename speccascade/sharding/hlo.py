@@ -91,7 +91,9 @@ class Collective:
 
 def collectives(text: str) -> list[Collective]:
     """Returns the collectives of a compiled program, in the order of its text."""
-    found, callers, computation = [], {}, ""
+    found: list[tuple[str, re.Match[str], str]] = []
+    callers: dict[str, tuple[str, str]] = {}
+    computation = ""
     for line in text.splitlines():
         if match := _COMPUTATION.match(line):
             computation = match[1]

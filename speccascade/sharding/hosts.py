@@ -13,7 +13,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator
 from functools import cache, partial
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import jax
 import numpy as np
@@ -235,7 +235,8 @@ def pieces(x: jax.Array) -> Iterator[np.ndarray]:
     rows = x.shape[0]
     step = max(1, min(rows, _PIECE * rows // x.nbytes))
     for start in range(0, rows, step):
-        yield np.asarray(_piece(x.sharding.mesh, min(step, rows - start))(x, start))
+        mesh = cast(NamedSharding, x.sharding).mesh  # as all that lies on several hosts
+        yield np.asarray(_piece(mesh, min(step, rows - start))(x, start))
 
 
 @cache

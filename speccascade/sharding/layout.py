@@ -172,7 +172,7 @@ class Placement:
           model: whose parameters are asked for.
         """
         paths = jax.tree_util.tree_leaves_with_path(jax.eval_shape(model.init, jax.random.key(0)))
-        counts = Counter()
+        counts: Counter[tuple[int, str, int]] = Counter()
         for path, leaf in paths:
             names = model.param_axes(flat_key(path))
             wanted, found = self.rules.spec(names), self.spec(names, leaf.shape)

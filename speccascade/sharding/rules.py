@@ -47,7 +47,7 @@ class Rules:
         if unknown := [name for name in names if name is not None and name not in known]:
             raise UserError(f"no rule for logical axis {unknown[0]!r}; known: {', '.join(known)}")
         axes = [None if name is None else getattr(self, name) for name in names]
-        taken = {}
+        taken: dict[str, str] = {}
         for name, axis in zip(names, axes, strict=True):
             for one in names_of(axis):
                 if one in taken:

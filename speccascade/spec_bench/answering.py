@@ -100,7 +100,7 @@ def prepare(config: ml_collections.ConfigDict) -> Bench:
 
 def names(bench: Bench) -> dict[Setting, str]:
     """Returns the `model_id` of each setting, which is its file's name, too."""
-    found = {}
+    found: dict[Setting, str] = {}
     for setting in bench.settings:
         said = re.sub(r"[^\w.=+-]+", "-", f"{bench.pair.name} {setting}").strip("-")
         other = said in found.values()  # they differ in digits that are not shown

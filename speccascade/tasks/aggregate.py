@@ -44,7 +44,11 @@ def without_matches(statistics: np.ndarray) -> np.ndarray:
     return found
 
 
-_AGGREGATES = {"mean": (mean, np.zeros_like), "bleu": (bleu, without_matches)}
+_Map = Callable[[np.ndarray], np.ndarray]
+_AGGREGATES: dict[str, tuple[_Map, _Map]] = {
+    "mean": (mean, np.zeros_like),
+    "bleu": (bleu, without_matches),
+}
 
 
 def statistic(name: str) -> Callable[[np.ndarray], np.ndarray]:

@@ -5,7 +5,7 @@ import hashlib
 import itertools
 import random
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import ml_collections
@@ -114,7 +114,7 @@ class BenchmarkTask:
             self._max_words = values.whole("task.max_words", self._max_words, 1)
         self.stop_strings = self.stops if self._format == "few_shot" else ()
 
-    def problem(self, row: Mapping[str, Any]) -> Problem | None:
+    def problem(self, row: Any) -> Problem | None:
         """The problem of a row, read by `columns.text` and `texts`; None leaves it out."""
         raise NotImplementedError
 
@@ -206,7 +206,7 @@ class BenchmarkTask:
             )
         return shots
 
-    def _rows(self, of: str) -> columns.Rows:
+    def _rows(self, of: str) -> Sequence[Any]:
         return columns.read(self.hub, self._path, self._revision, of)
 
     def _problems(self, of: str) -> Iterator[tuple[int, Problem]]:

@@ -40,6 +40,10 @@ class _DebianTask(BenchmarkTask):
     def _rows(self, of: str) -> list[tuple[str, str]]:
         return self._splits[of]
 
+    def _pairs(self, parsed: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Returns texts and what is to be written of each, by split."""
+        raise NotImplementedError
+
     @functools.cached_property
     def _splits(self) -> Mapping[str, Any]:
         texts = lists.read(self._path)

@@ -47,24 +47,24 @@ def load(path: str | os.PathLike) -> Tokenizer:
     Raises:
       UserError: there is none, or it is damaged or not implemented.
     """
-    path = epath.Path(paths.plain(path))
-    if path.is_dir():
-        path = next((path / name for name in _FILES if (path / name).exists()), path / _FILES[0])
-    if not path.exists():
+    file = epath.Path(paths.plain(path))
+    if file.is_dir():
+        file = next((file / name for name in _FILES if (file / name).exists()), file / _FILES[0])
+    if not file.exists():
         raise UserError(
-            f"no tokenizer at {path}; give a directory with one of: {', '.join(_FILES)}"
+            f"no tokenizer at {file}; give a directory with one of: {', '.join(_FILES)}"
         )
-    if path.suffix == ".gguf":
+    if file.suffix == ".gguf":
         from speccascade.text import gguf_vocabulary
 
-        return gguf_vocabulary.load(path)
-    if path.suffix == ".model":
+        return gguf_vocabulary.load(file)
+    if file.suffix == ".model":
         from speccascade.text.sentence_piece import SentencePieceTokenizer
 
-        return SentencePieceTokenizer.load(path)
-    text = text_files.read(path)
-    with hugging_face.refusing(f"{path} is not a tokenizer file, perhaps truncated"):
+        return SentencePieceTokenizer.load(file)
+    text = text_files.read(file)
+    with hugging_face.refusing(f"{file} is not a tokenizer file, perhaps truncated"):
         inner = tokenizers.Tokenizer.from_str(text)
     if byte_bpe.is_own(inner):
         return byte_bpe.ByteBPE(inner)
-    return hugging_face.HuggingFaceTokenizer.load(path)
+    return hugging_face.HuggingFaceTokenizer.load(file)

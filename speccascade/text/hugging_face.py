@@ -89,8 +89,9 @@ class HuggingFaceTokenizer(Tokenizer):
         for name in plain:
             # A letter such as "é" stands for a byte in the byte-level alphabet, but an added token
             # is found in the text itself, where it is that letter.
-            data, is_byte = tokens[ids[name]], name in vocab and len(tokens[ids[name]]) == 1
-            if not is_byte and not _is_text(data):
+            content_bytes = tokens[ids[name]]
+            is_byte = name in vocab and len(content_bytes) == 1
+            if not is_byte and not _is_text(content_bytes):
                 tokens[ids[name]] = name.encode()
         super().__init__(tokens, special, settings)
 
@@ -101,11 +102,11 @@ class HuggingFaceTokenizer(Tokenizer):
 
     def save(self, directory: str | os.PathLike) -> None:
         """Writes `tokenizer.json` as it was read, and the settings beside it."""
-        directory = epath.Path(directory)
-        self.settings.save(directory)
-        partial = directory / (FILE + ".partial")
+        folder = epath.Path(directory)
+        self.settings.save(folder)
+        partial = folder / (FILE + ".partial")
         partial.write_text(self._text, encoding="utf-8")
-        partial.replace(directory / FILE)
+        partial.replace(folder / FILE)
 
     def _encoder(self, data: Mapping[str, Any], renamed: Mapping[str, str]) -> tokenizers.Tokenizer:
         model = dict(data["model"])

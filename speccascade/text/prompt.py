@@ -5,7 +5,7 @@ wrote it knows. So a task marks that part, and whoever encodes cuts it.
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Self
+from typing import NamedTuple, Self, cast
 
 
 class Prompt(str):
@@ -27,7 +27,7 @@ class Prompt(str):
         made.start, made.stop = start, stop
         return made
 
-    def __getnewargs__(self) -> tuple[str, int, int]:
+    def __getnewargs__(self) -> tuple[str, int, int]:  # type: ignore[override]  # `str` has one argument
         return str(self), self.start, self.stop
 
     def cut(self, length: int) -> str:
@@ -76,7 +76,7 @@ def fit(
     whole = {i: len(found[i].ids) for i in between}
     while between:
         tried = {i: 0 if low < 0 else (low + high) // 2 for i, (low, high) in between.items()}
-        cut = encode([prompts[i].cut(length) for i, length in tried.items()])
+        cut = encode([cast(Prompt, prompts[i]).cut(length) for i, length in tried.items()])
         for (i, length), ids in zip(tried.items(), cut, strict=True):
             low, high = between[i]
             if len(ids) <= most[i]:

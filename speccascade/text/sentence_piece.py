@@ -90,12 +90,12 @@ class SentencePieceTokenizer(Tokenizer):
 
     def save(self, directory: str | os.PathLike) -> None:
         """Writes the model as it was read, and the settings beside it."""
-        directory = epath.Path(directory)
-        self.settings.save(directory)
-        (directory / _ADDED_FILE).write_text(json.dumps(_described(self._added), indent=1) + "\n")
-        partial = directory / (FILE + ".partial")
+        folder = epath.Path(directory)
+        self.settings.save(folder)
+        (folder / _ADDED_FILE).write_text(json.dumps(_described(self._added), indent=1) + "\n")
+        partial = folder / (FILE + ".partial")
         partial.write_bytes(self._proto)
-        partial.replace(directory / FILE)
+        partial.replace(folder / FILE)
 
     def _encode(self, texts: Sequence[str]) -> list[list[int]]:
         if not self._spelled:

@@ -52,7 +52,7 @@ def from_flags(
     if html is not None:
         html = paths.on_disk(html, "a web page")
         _check_writable(html)
-    stop_strings = ()
+    stop_strings: Sequence[str] = ()
     if "task" in config:
         task = tasks.make(config.task, pairs.chats(config.pair))
         prompt, stop_strings = task.prompt(prompt), task.stop_strings

@@ -32,7 +32,7 @@ import dataclasses
 import enum
 from collections.abc import Callable, Collection
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -207,7 +207,7 @@ def numbers(record: Record, uniforms: Uniforms, method: str) -> Numbers:
         _at(jnp.take_along_axis(x, kept[:, None, None], axis=1), next_token[:, None])[:, 0]
         for x in (jnp.where(known, every_q, jnp.nan), record.p, record.pi)
     ]
-    options = {"length": draft.length, "method": method}
+    options: dict[str, Any] = {"length": draft.length, "method": method}
     strict = verify(None, draft.tokens, q, record.p, uniforms=uniforms, **options)
     # Of pi = q (1 - r) + p * deferral, at a draft token, the first part is q or nothing.
     own = pi_at - p_at * record.deferral[:, :size]

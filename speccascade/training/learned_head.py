@@ -9,9 +9,9 @@ examples that no evaluation reads.
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -89,7 +89,7 @@ def learn(
         raise UserError(f"--out={out} is a directory; give it the name of a file")
     needed = ("task", "pair", "evaluate") if unseen else ("task", "pair")
     values.section("", config, needed, _EXAMPLE)
-    measured = {}
+    measured: Mapping[str, Any] = {}
     if unseen:
         evaluated = values.section("evaluate", config.evaluate, ["splits"], _EXAMPLE)
         measured = values.section("evaluate.splits", evaluated["splits"])

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import jax
 import ml_collections
@@ -86,7 +86,7 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, float]:
                 )
         params = given.first_params(model, c.seed, begun, layout)
         objective = Objective(
-            model=dataclasses.replace(model, remat=c.get("remat", False)),
+            model=dataclasses.replace(cast(Any, model), remat=c.get("remat", False)),
             known=tokenizer.vocab_size,
             prompt_weight=c.prompt_weight,
             dropout=c.get("dropout", 0.0),
@@ -127,7 +127,7 @@ def prepare(
     return c, layout, make_optimizer(c, layout)
 
 
-def _checked(config: Mapping[str, Any]) -> ml_collections.FrozenConfigDict:
+def _checked(config: ml_collections.ConfigDict) -> ml_collections.FrozenConfigDict:
     """Returns the config's `train` once its sections have been looked at."""
     values.section("", config, ("task", "train"), _EXAMPLE)
     steps.check(config.train, ("row_length",), _EXAMPLE)

@@ -30,7 +30,7 @@ class Objective(Protocol):
         ...
 
     def __call__(
-        self, params: Params, batch: Batch, totals: Any, fixed: Any, key: jax.Array
+        self, params: Params, batch: Batch, totals: Any, fixed: Any, key: jax.Array, /
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Returns what a batch, or a part of one, adds to the loss, and to what is logged.
 
@@ -94,7 +94,7 @@ class Step:
     @property
     def placement(self) -> Placement | None:
         """How the trained model lies on the mesh; None for one device."""
-        return self.layout and self.layout.of("expert", self.model)
+        return None if self.layout is None else self.layout.of("expert", self.model)
 
     def keep(self, tree: Any) -> Any:
         """Lays out gradients, parameters or an optimizer's state, inside a program."""

@@ -81,9 +81,12 @@ class Promise(Protocol):
       from_drafter: which end of a sequence keeps it most easily.
     """
 
-    value: float
-    figure: str
-    from_drafter: bool
+    @property
+    def value(self) -> float: ...
+    @property
+    def figure(self) -> str: ...
+    @property
+    def from_drafter(self) -> bool: ...
 
     def __str__(self) -> str: ...
 

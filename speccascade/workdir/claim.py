@@ -88,7 +88,7 @@ def claim_workdir(workdir: str, config: dict[str, Any], may_change: Sequence[str
 
 
 def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat = {}
+    flat: dict[str, Any] = {}
     for key, value in tree.items():
         if isinstance(value, dict):
             flat |= _flatten(value, f"{prefix}{key}.")

@@ -22,7 +22,8 @@ def read(workdir: str) -> dict[str, Any]:
         source = config["train"].get(name)
         if source and not source.startswith("shipped:"):  # where it lay is nobody else's affair
             config["train"][name] = os.path.basename(os.path.normpath(source))
-    step, seconds = 0, 0.0
+    step: float = 0
+    seconds = 0.0
     for row in metrics.read_metrics(logged):
         if "seconds_per_step" in row:
             seconds += (row["step"] - step) * row["seconds_per_step"]

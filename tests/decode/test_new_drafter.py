@@ -1,4 +1,4 @@
-"""A drafter made here, as docs/drafters.md says: the engine takes it and every rule follows its law
+"""A drafter made here, as docs/extend.md says: the engine takes it and every rule follows its law
 over it.
 """
 

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from speccascade.runtime import app, command
+from speccascade.runtime import app, command, output
 
 ROOT = pathlib.Path(__file__).parents[2]
 SCRIPTS = sorted(path.stem for path in (ROOT / "scripts").glob("*.py"))
@@ -31,6 +31,23 @@ def test_every_script_has_a_name():
     assert names == SCRIPTS and listed.returncode == 0
     unknown = run("evaluated")
     assert unknown.returncode == 2 and "error: there is no command 'evaluated'" in unknown.stderr
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("arguments", [[], ["evaluate", "--help"]])
+def test_nobody_reads_to_the_end(arguments, unbuffered):
+    command = [sys.executable, "-m", "speccascade", *arguments]
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": unbuffered}
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(command, env=env, stdout=writer, stderr=subprocess.PIPE, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (1, b"")
+
+
+def test_another_broken_pipe_is_a_defect(capfd):
+    with pytest.raises(BrokenPipeError), output.may_go_unread():
+        raise BrokenPipeError("a bucket's")
 
 
 @pytest.fixture(scope="module")

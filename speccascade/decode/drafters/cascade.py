@@ -64,7 +64,7 @@ class _Round(NamedTuple):
     tokens: jax.Array
     pi: jax.Array
     pi1: jax.Array
-    count: jax.Array
+    count: jax.Array  # type: ignore[assignment]  # hides a method of tuples
     valid: jax.Array
 
 
@@ -84,7 +84,7 @@ class _Block(NamedTuple):
     tokens: jax.Array
     q: jax.Array
     q1: jax.Array
-    count: jax.Array
+    count: jax.Array  # type: ignore[assignment]  # hides a method of tuples
     calls: dict[str, jax.Array]
     valid: jax.Array
     caches: Caches

@@ -1,7 +1,7 @@
 """What the decode engine knows of a drafter: anything that yields tokens, the exact distributions
 they were sampled from, and how many tokens each row drafted.
 
-A new drafter is one file beside this one; docs/drafters.md says how.
+A new drafter is one file beside this one; docs/extend.md says how.
 """
 
 from typing import Any, NamedTuple, Protocol
@@ -18,7 +18,10 @@ from speccascade.sampling import Truncation
 from speccascade.sharding import Layout, Placement
 from speccascade.vocab import WHOLE, Vocab
 
-ROWS, AT_ROWS, AT_POSITIONS = P("batch"), P("batch", "vocab"), P("batch", None, "vocab")
+# They stand in tuples of arrays in the place of these, hence no type of their own.
+ROWS: Any = P("batch")
+AT_ROWS: Any = P("batch", "vocab")
+AT_POSITIONS: Any = P("batch", None, "vocab")
 """Logical axes of what has an entry per row [B], of distributions [B, V] and [B, M, V]."""
 
 
@@ -93,7 +96,10 @@ class Dense(NamedTuple):
     q: jax.Array
     q1: jax.Array
 
-    has_gaps = False
+    @property
+    def has_gaps(self) -> bool:
+        """Whether there may be positions without a q."""
+        return False
 
     def axes(self) -> "Dense":
         """Returns the logical axes of the fields."""
@@ -123,7 +129,10 @@ class OneHot(NamedTuple):
     tokens: jax.Array
     found: jax.Array
 
-    has_gaps = True
+    @property
+    def has_gaps(self) -> bool:
+        """Whether there may be positions without a q."""
+        return True
 
     def axes(self) -> "OneHot":
         """Returns the logical axes of the fields."""
@@ -177,7 +186,8 @@ class Drafter(Protocol):
       roles: names of its models, by which their passes are counted.
     """
 
-    roles: tuple[str, ...]
+    @property
+    def roles(self) -> tuple[str, ...]: ...
 
     def check(self, expert: Model, size: int, rules: tuple[Rule, ...], drafting: Any) -> None:
         """Raises UserError where the drafter cannot draft.

@@ -105,7 +105,8 @@ class ByCascade(Drafting):
 
     def drafter(self, pair):
         """Returns the drafter, and both models' parameters."""
-        made = decode.CascadeDrafter(*map(pair.models.get, self.models), self.draft_length)
+        small, middle = map(pair.models.__getitem__, self.models)
+        made = decode.CascadeDrafter(small, middle, self.draft_length)
         of_roles = zip(made.roles, self.models, strict=True)
         return made, {role: pair.params[name] for role, name in of_roles}
 

@@ -30,7 +30,8 @@ class ByLookup(Drafting):
             raise UserError("a middle_rule needs models that draft; leave it out, or drafter")
         if limits := [f"drafter_{kind}" for kind in TRUNCATIONS if f"drafter_{kind}" in given]:
             raise UserError(f"{', '.join(limits)} does nothing to drafter={NAME}; leave it out")
-        own = {f.name: entry.integer(given, f.name, f.default) for f in dataclasses.fields(cls)}
+        names = [field.name for field in dataclasses.fields(cls)]
+        own = {name: entry.integer(given, name, getattr(cls, name)) for name in names}
         decode.LookupDrafter(**own)  # checks the domains
         return cls(**own), {"drafter", *own}
 

@@ -9,7 +9,8 @@ import pathlib
 import shutil
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import IO
 
 import tqdm
 
@@ -17,7 +18,7 @@ from speccascade.errors import UserError
 from speccascade.inputs import paths
 
 LANGUAGES = ("en", "de")
-_OPENERS = {"": open, ".bz2": bz2.open, ".xz": lzma.open}
+_OPENERS: dict[str, Callable[..., IO]] = {"": open, ".bz2": bz2.open, ".xz": lzma.open}
 _MAIN = "_main_i18n_Translation-"  # how apt names a list
 
 
