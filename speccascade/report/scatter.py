@@ -14,7 +14,7 @@ from speccascade.report.tradeoffs import Axis, reference
 _WIDTH, _HEIGHT = 460, 320
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 14, 12, 44
 # Marks around a centre, by matplotlib's letter for them; what is not here is a circle.
-_CORNERS = {
+_CORNERS: dict[str, list[tuple[float, float]]] = {
     "s": [(-4, -4), (4, -4), (4, 4), (-4, 4)],
     "D": [(0, -6), (5, 0), (0, 6), (-5, 0)],
     "^": [(0, -5.5), (5.5, 4), (-5.5, 4)],
