@@ -12,12 +12,11 @@ from speccascade import pairs, tasks
 from speccascade.errors import UserError
 from speccascade.evaluate.jobs import QUALITY
 from speccascade.evaluate.quality import of_examples
-from speccascade.inference.reading import from_fields
-from speccascade.inference.setting import Setting
+from speccascade.inference.reading import find, from_fields
 from speccascade.workdir import answers, results
 
 WIDTH = 60  # of a column
-_SHOWN = 8  # settings in a message
+_SHOWN = 8  # lines of a prompt
 
 
 def differing(
@@ -69,22 +68,6 @@ def differing(
         lines += [f"   {line}" for line in _wrapped(examples[i].prompt, 2 * WIDTH)[-_SHOWN:]]
         lines += ["", *_beside(_told(a), _told(b))]
     return "\n".join(lines)
-
-
-def find(text: str, settings: Sequence[Setting]) -> Setting:
-    """Returns the setting that a text names, or of whose name it has words enough.
-
-    Raises:
-      UserError: it is none of them, or several.
-    """
-    words = set(text.split())
-    exact = [s for s in settings if str(s) == text]
-    found = exact or [s for s in settings if words <= set(str(s).split())]
-    if len(found) == 1:
-        return found[0]
-    shown = "; ".join(sorted(map(str, found or settings))[:_SHOWN])
-    trouble = "is several settings" if found else "is none of the settings"
-    raise UserError(f"{text!r} {trouble} that were measured: {shown}")
 
 
 def _score(value: float | Sequence[float]) -> str:
