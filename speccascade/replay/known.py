@@ -59,14 +59,16 @@ def at_temperature_one(listed: Listed, ids: np.ndarray, size: int, top: int) -> 
     # What the other model alone lists is one of this model's others.
     missing = (ids >= 0) & ~where.any(2)
     others = size - (listed.ids >= 0).sum(1)
-    most = np.where(others > 0, np.minimum(kth, listed.rest), 0.0)
+    most = np.where(others > 0, np.minimum(kth, listed.rest_high), 0.0)
     count, left = missing.sum(1), others - missing.sum(1)
-    alone = np.maximum(listed.rest - most * (others - 1), 0.0)  # where the others have all they can
+    # Where the others have all they can.
+    alone = np.maximum(listed.rest_low - most * (others - 1), 0.0)
     low = np.where(missing, alone[:, None], probs)
     high = np.where(missing, most[:, None], probs)
-    rest_low = np.maximum(listed.rest - most * count, 0.0)
-    rest_high = np.minimum(listed.rest, most * left)
-    rest_high = np.where(count == 0, np.where(left > 0, listed.rest, 0.0), rest_high)
+    rest_low = np.maximum(listed.rest_low - most * count, 0.0)
+    # Of a rest that is known and shared with nobody the sum is that, however it was rounded.
+    rest_high = np.where(count == 0, listed.rest_high, np.minimum(listed.rest_high, most * left))
+    rest_high = np.where(left > 0, rest_high, 0.0)
     rest_low = np.minimum(rest_low, rest_high)
     return Known(ids, low, high, rest_low, rest_high, np.where(left > 0, most, 0.0), left)
 
@@ -78,8 +80,8 @@ def entropy(listed: Listed, size: int, top: int) -> tuple[np.ndarray, np.ndarray
     others = np.maximum(size - (listed.ids >= 0).sum(1), 1)
     known = -_x_log(own, own).sum(1)
     # The others have least where they are as unequal as they may be, and most where they are equal.
-    low = known - _x_log(listed.rest, np.minimum(kth, 1.0))
-    high = known - _x_log(listed.rest, listed.rest / others)
+    low = known - _x_log(listed.rest_low, np.minimum(kth, 1.0))
+    high = known - _x_log(listed.rest_high, listed.rest_high / others)
     told = np.isfinite(listed.entropy)
     low = np.where(told, listed.entropy, low)
     return low, np.maximum(np.where(told, listed.entropy, high), low)

@@ -9,7 +9,7 @@ JSON lines, plain or gzipped, one answer a line; every array goes by the answer'
     drafter, expert
                 each model's distributions at temperature 1, given the prompt and the tokens before:
       ids, logprobs  [A][K] listed tokens and their log-probabilities; K may differ by position
-      rest           [A] the mass of all others; one less the listed if left out
+      rest           [A] the mass of all others; if left out, one less the listed, to 1e-6
       entropy        [A] in nats; if left out, bounds are made of what is listed
       chosen         [A] the most probable token; if left out, that of those listed
 
@@ -33,6 +33,7 @@ MODELS = ("drafter", "expert")
 NEVER = -9999.0
 
 _SUM = 1e-3  # by which masses may miss one: engines round log-probabilities
+_ROUNDING = 1e-6  # of float32 numbers whose sum is taken from one
 
 
 class Whole(NamedTuple):
@@ -53,14 +54,16 @@ class Listed(NamedTuple):
     Attributes:
       ids: int64 [A, K]; -1 where a position has fewer.
       probs: float64 [A, K], at temperature 1; 0 there.
-      rest: float64 [A], the mass of all others.
+      rest_low: float64 [A], the mass of all others is at least so much.
+      rest_high: float64 [A], and at most so much.
       entropy: float64 [A], in nats; NaN where it is not known.
       chosen: int64 [A], the most probable token.
     """
 
     ids: np.ndarray
     probs: np.ndarray
-    rest: np.ndarray
+    rest_low: np.ndarray
+    rest_high: np.ndarray
     entropy: np.ndarray
     chosen: np.ndarray
 
@@ -264,11 +267,13 @@ def _listed(given: Mapping[str, Any], count: int, size: int, top: int) -> Listed
     for place, (ids, own) in enumerate(rows):
         found[place, : len(ids)], probs[place, : len(ids)] = ids, own
     total = probs.sum(1)
-    rest = np.maximum(1 - total, 0.0)
+    rest_low = np.maximum(1 - total - _ROUNDING, 0.0)
+    rest_high = np.maximum(1 - total + _ROUNDING, 0.0)
     if "rest" in given:
-        rest = _masses("rest", given["rest"], count)
-    rest = np.where((found >= 0).sum(1) == size, 0.0, rest)  # no others are left
-    _sum_to_one(total + rest)
+        rest_low = rest_high = _masses("rest", given["rest"], count)
+    there = (found >= 0).sum(1) < size
+    rest_low, rest_high = (np.where(there, x, 0.0) for x in (rest_low, rest_high))
+    _sum_to_one(total + rest_high)
     entropy = np.full(count, np.nan)
     if "entropy" in given:
         entropy = _masses("entropy", given["entropy"], count)
@@ -278,7 +283,7 @@ def _listed(given: Mapping[str, Any], count: int, size: int, top: int) -> Listed
         _count("chosen", chosen, count)
         if not (found == chosen[:, None]).any(1).all():
             raise UserError("chosen names a token that is not listed; list it")
-    return Listed(found, probs, rest, entropy, chosen)
+    return Listed(found, probs, rest_low, rest_high, entropy, chosen)
 
 
 def _count(name: str, given: Any, count: int) -> None:

@@ -47,7 +47,7 @@ def row(models, top=None, more=True, tokens=None, **fields):
 def _listed(model, ids):
     ids = [sorted(row) for row in ids]
     probs = np.exp(model.astype(np.float64))
-    rest = [max(0.0, 1 - p[i].sum()) for p, i in zip(probs, ids, strict=True)]
+    rest = [np.delete(p, i).sum() for p, i in zip(probs, ids, strict=True)]
     return distributions.listed_fields(
         ids,
         [x[i] for x, i in zip(model, ids, strict=True)],
