@@ -191,6 +191,31 @@ def test_what_a_kill_cut_short_is_scored_again(config, workdir, copy):
     assert evaluation.evaluate(config, str(copy), saved=SAVED).recorded == 0
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["whole", "3"])
+def test_a_sharded_pair_saves_the_same(config, what, tmp_path):
+    found = []
+    for name, mesh in (("one", None), ("mesh", {"data": 4, "model": 2})):
+        given = copy_of(config, mesh)
+        made = recording.from_flags(what, (COLD,))
+        evaluation.evaluate(given, str(tmp_path / name), saved=made)
+        found.append(recorded(str(tmp_path / name), COLD)[2])
+    chosen = [setting({"rule": "token_v3", "alpha": 0.8, "draft_length": 2, "temperature": 1.0})]
+    for one, other in zip(*found, strict=True):
+        assert one.id == other.id and one.tokens.tolist() == other.tokens.tolist()
+        assert one.vocab_size == other.vocab_size and one.top == other.top
+        [[a]], [[b]] = (positions.replay([answer], chosen) for answer in (one, other))
+        np.testing.assert_allclose(a.rejection, b.rejection, atol=1e-4)
+        np.testing.assert_allclose(a.deferral, b.deferral, atol=1e-4)
+
+
+def copy_of(config, mesh):
+    given = config.copy_and_resolve_references()
+    if mesh:
+        given.mesh = mesh
+    return given
+
+
 @pytest.mark.parametrize(
     ("what", "of", "message"),
     [
