@@ -10,6 +10,7 @@ import numpy as np
 
 from speccascade import rules
 from speccascade.errors import UserError
+from speccascade.inference import metrics
 from speccascade.inference.reading import setting
 from speccascade.inference.setting import Setting
 from speccascade.inputs import paths, plain_text, text_files, values
@@ -162,9 +163,9 @@ _NOTES = (
     "rejected: TV(pi, q), the chance that a draft is rejected, the mean over all recorded "
     "positions; deferred: the mass that the rule leaves to the expert there. Where two figures "
     "stand, the truth lies between them.",
-    "tokens per expert call: an estimate, blocks laid over the recorded text; decoding with the "
-    "rule meets other prefixes. Beside it what decoding measured in this workdir, and how much "
-    "more the estimate says.",
+    "tokens per expert call: an estimate, blocks laid over the recorded text, with its interval "
+    "over answers; decoding with the rule meets other prefixes. Beside it what decoding measured "
+    "in this workdir, and how much more the estimate says.",
 )
 
 
@@ -173,11 +174,15 @@ def _row(
 ) -> tuple[str, ...]:
     rejected = _mean([each.rejection for each in own])
     deferred = _mean([each.deferral for each in own])
-    estimate = None
+    estimate, told = None, NOTHING
     if calls[0] is not None:
-        tokens = sum(len(answer.tokens) for answer in source.answers)
-        fewest, most = (sum(side) for side in zip(*calls, strict=True))
-        estimate = Between(tokens / most, tokens / fewest)
+        tokens = np.array([len(answer.tokens) for answer in source.answers], np.float64)
+        fewest, most = np.transpose(calls)
+        estimate = Between(_ratio(tokens, most), _ratio(tokens, fewest))
+        low, high = (
+            metrics.bootstrap(_ratio, tokens, side)[i] for i, side in ((0, most), (1, fewest))
+        )
+        told = f"{_shown(estimate, '.2f')} [{low:.2f}, {high:.2f}]"
     decoded = source.measured.get(chosen)
     difference = None
     if estimate and decoded:
@@ -186,16 +191,20 @@ def _row(
         f"`{chosen}`",
         _shown(rejected, ".3f"),
         _shown(deferred, ".3f"),
-        _shown(estimate, ".2f"),
+        told,
         NOTHING if decoded is None else f"{decoded:.2f}",
         _shown(difference, "+.2f"),
     )
 
 
+def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
+    return above.sum(-1) / below.sum(-1)
+
+
 def _shown(of: Between | None, how: str) -> str:
     if of is None or np.isnan(of.low):
         return NOTHING
-    low, high = (format(x, how) for x in of)
+    low, high = (format(0.0 if float(format(x, how)) == 0 else x, how) for x in of)
     return low if low == high else f"{low} to {high}"
 
 
