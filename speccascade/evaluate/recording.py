@@ -142,8 +142,26 @@ def run(
         for place, answer in enumerate(own)
         if answer is not None and (answer["id"], answer["prompt"]) not in saved
     ]
-    if not missing:
-        return 0
+    known = [index for index, _ in there] + [own[i]["id"] for i in missing]
+    if missing:
+        _score(engine, prompts, own, missing, top, batch_size, name, store)
+    if len(set(known)) < len(known):  # those to other prompts, of a task that has others now
+        with hosts.agreed():
+            if store is not None:
+                store.pack(name)
+    return len(missing)
+
+
+def _score(
+    engine: Engine,
+    prompts: Prompts,
+    own: Sequence[Answer | None],
+    missing: Sequence[int],
+    top: int | None,
+    batch_size: int,
+    name: str,
+    store: Answers | None,
+) -> None:
     found = teacher_forced.answered(
         engine,
         [prompts.requests[i] for i in missing],
@@ -160,7 +178,6 @@ def run(
             made = list(_rows(engine, told, part, [own[i] for i in places], top))
             if store is not None:
                 store.add(name, made)
-    return len(missing)
 
 
 class _Told(NamedTuple):

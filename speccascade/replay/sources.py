@@ -59,6 +59,7 @@ def read(source: str, split: str) -> list[Source]:
         for row in results.read(path)
         if row["kind"] == QUALITY and row["split"] == split and "answers" in row
     ]
+    rows.sort(key=lambda row: row["num_examples"])  # of those of one setting the largest counts
     saved = {from_fields(row): row for row in rows if epath.Path(_file(path, row)).exists()}
     if not saved:
         raise UserError(
@@ -66,8 +67,10 @@ def read(source: str, split: str) -> list[Source]:
             "--save_distributions"
         )
     chosen = [find(words, list(saved))] if words else list(saved)
-    measured = _measured(rows)
-    return [Source(str(one), _whole(path, saved[one], split), one, measured) for one in chosen]
+    return [
+        Source(str(one), _whole(path, saved[one], split), one, _measured(rows, saved[one]))
+        for one in chosen
+    ]
 
 
 def _file(path: str, row: Mapping[str, Any]) -> str:
@@ -85,10 +88,15 @@ def _whole(path: str, row: Mapping[str, Any], split: str) -> list[Recorded]:
     return found
 
 
-def _measured(rows: Sequence[Mapping[str, Any]]) -> dict[Setting, float]:
+def _measured(
+    rows: Sequence[Mapping[str, Any]], recorded: Mapping[str, Any]
+) -> dict[Setting, float]:
+    """Returns what decoding measured on the examples of a row."""
     found = defaultdict(list)
     for row in rows:
         setting = from_fields(row)
+        if row["num_examples"] != recorded["num_examples"]:
+            continue
         if setting.method.has_rule and setting.method.in_blocks and setting.drafting == ByModel():
             found[unseeded(setting)].append(row[CALLS])
     return {setting: float(np.mean(calls)) for setting, calls in found.items()}

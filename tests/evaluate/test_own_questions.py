@@ -13,6 +13,7 @@ from speccascade.tuning import tuner
 from speccascade.workdir import answers, results
 from tests import tiny_pair
 
+pytestmark = pytest.mark.slow
 SIZE = 4
 
 
@@ -57,7 +58,6 @@ def test_answers_are_scored_by_any_metric(config, tmp_path):
     assert evaluation.evaluate(config, workdir).measured == 0
 
 
-@pytest.mark.slow
 def test_tables_and_a_choice_with_a_promise(config, tmp_path):
     config.evaluate.settings += ({"rule": "spec", "draft_length": 2},)
     config.evaluate.splits = {"validation": SIZE, "test": SIZE}

@@ -68,8 +68,8 @@ def options(**given):
 
 def quality_row(workdir, words):
     rows = [row for row in results.read(workdir) if row["kind"] == QUALITY]
-    [row] = [r for r in rows if set(words.split()) <= set(str(from_fields(r)).split())]
-    return row
+    own = [r for r in rows if set(words.split()) <= set(str(from_fields(r)).split())]
+    return max(own, key=lambda row: row["num_examples"])
 
 
 def recorded(workdir, words):
@@ -216,6 +216,22 @@ def copy_of(config, mesh):
     if mesh:
         given.mesh = mesh
     return given
+
+
+def test_a_smaller_split_and_other_prompts_are_told_apart(config, copy):
+    fewer = copy_of(config, None)
+    fewer.evaluate.splits.test = 3
+    assert evaluation.evaluate(fewer, str(copy), saved=SAVED) == (4 + 3 * 2, [], 0)
+    before = replay(f"{copy}#{COLD}", options())
+    assert "4 with" in before and len(cells(before)) == 2
+    # An answer that was saved for another prompt gives way to the one that is asked now.
+    row, path, _ = recorded(str(copy), COLD)
+    name = row["answers"]
+    rows = answers.read(str(copy), name, distributions.FOLDER)
+    rows[0]["prompt"] = "another"
+    pathlib.Path(path).write_bytes(answers._packed(rows))
+    assert evaluation.evaluate(config, str(copy), saved=SAVED).recorded == 1
+    assert replay(f"{copy}#{COLD}", options()) == before
 
 
 @pytest.mark.parametrize(
