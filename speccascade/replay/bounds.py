@@ -10,18 +10,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from speccascade import learned_head
 from speccascade.errors import UserError
 from speccascade.inference.setting import Setting
-from speccascade.replay import known
+from speccascade.replay import head, known
+from speccascade.replay.between import Between
 from speccascade.replay.known import Known
 from speccascade.workdir.distributions import Listed, Recorded
-
-
-class Between(NamedTuple):
-    """Two bounds of an array."""
-
-    low: np.ndarray
-    high: np.ndarray
 
 
 class Bounds(NamedTuple):
@@ -46,6 +41,8 @@ class Partly(NamedTuple):
       p1: likewise.
       q1_entropy: in nats.
       p1_entropy: likewise.
+      q_chosen: int64 [P], the drafter's most probable token, which is listed.
+      p_chosen: int64 [P], the expert's.
     """
 
     q: Known
@@ -54,6 +51,8 @@ class Partly(NamedTuple):
     p1: Known
     q1_entropy: Between
     p1_entropy: Between
+    q_chosen: np.ndarray
+    p_chosen: np.ndarray
 
 
 class _Decision(NamedTuple):
@@ -79,7 +78,8 @@ def partly(recorded: Recorded, setting: Setting) -> Partly:
         ]
     else:
         warm = [known.greedy(m.chosen, own) for m, own in zip(models, one, strict=True)]
-    return Partly(*warm, *one, *(Between(*known.entropy(m, size, top)) for m in models))
+    entropies = (Between(*known.entropy(m, size, top)) for m in models)
+    return Partly(*warm, *one, *entropies, *(m.chosen for m in models))
 
 
 def of(setting: Setting, partly: Partly) -> Bounds:
@@ -231,10 +231,35 @@ def _topk_relaxed(d: Partly, k: Mapping[str, float]) -> Bounds:
     return _by_token(d, _either(ranks, _tokens_below(d.p1, _shifted(top, k["alpha"]))))
 
 
-def _learned(d: Partly, k: Mapping[str, float]) -> Bounds:
-    # The head reads TV(q1, p1), which is known in part: it may decide either way.
-    every = np.ones(len(d.q.low), bool)
-    return _by_position(d, ~every, every)
+def _at(x: Known, ids: np.ndarray) -> Between:
+    """Returns the probability of a listed token [P]."""
+    here = x.ids == ids[:, None]
+    return Between((x.low * here).sum(1), (x.high * here).sum(1))
+
+
+def _learned(d: Partly, k: Mapping[str, Any]) -> Bounds:
+    """See `learned_head.gain`."""
+    drafted, best = d.q_chosen, d.p_chosen
+    same = drafted == best
+    features = (
+        _top(d.q1),
+        _top(d.p1),
+        d.q1_entropy,
+        d.p1_entropy,
+        _variation(d.q1, d.p1),
+        _at(d.p1, drafted),
+        _at(d.q1, best),
+        Between(same * 1.0, same * 1.0),
+    )
+    of_drafter, of_expert = head.right(learned_head.load(k["head"]), features)
+    more = []
+    for ids in (drafted, best):
+        p, q = _at(d.p, ids), _at(d.q, ids)
+        more.append(Between(p.low - q.high, p.high - q.low))
+    on_drafted = Between(*(np.where(same, 0.0, x) for x in more[0]))
+    gain = on_drafted.times(of_drafter).plus(more[1].times(of_expert))
+    cost = Between(*(k["alpha"] * x for x in _variation(d.q, d.p)))
+    return _by_position(d, *_below(_ordered(*cost), gain))
 
 
 def _share(d: Partly, k: Mapping[str, float]) -> Bounds:

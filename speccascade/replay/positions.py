@@ -12,7 +12,7 @@ from speccascade.evaluate import teacher_forced
 from speccascade.inference.padding import padded
 from speccascade.inference.setting import Setting
 from speccascade.replay import bounds
-from speccascade.replay.bounds import Between
+from speccascade.replay.between import Between
 from speccascade.sampling import confidence
 from speccascade.workdir.distributions import Recorded
 

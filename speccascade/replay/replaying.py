@@ -16,7 +16,7 @@ from speccascade.inference.setting import Setting
 from speccascade.inputs import paths, plain_text, text_files, values
 from speccascade.knobs import HeadKnob
 from speccascade.replay import blocks, positions, sources
-from speccascade.replay.bounds import Between
+from speccascade.replay.between import Between
 from speccascade.replay.positions import Positions
 from speccascade.replay.sources import Source
 from speccascade.report.table import NOTHING, Table, markdown
