@@ -117,4 +117,4 @@ def find(text: str, settings: Sequence[Setting]) -> Setting:
         return found[0]
     shown = "; ".join(sorted(map(str, found or settings))[:_SHOWN])
     trouble = "is several settings" if found else "is none of the settings"
-    raise UserError(f"{text!r} {trouble}: {shown}")
+    raise UserError(f"{text!r} {trouble} that were measured: {shown}")

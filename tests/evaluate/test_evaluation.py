@@ -452,7 +452,7 @@ def test_answers_stand_side_by_side(swept):
     assert differ and text.count("== example ") == 1
     with pytest.raises(UserError, match="'token_v3 T=0' is several settings .*alpha=0.2.*; token"):
         compare_answers(swept, left, "token_v3 T=0")
-    with pytest.raises(UserError, match="'opt' is none of the settings: auto"):
+    with pytest.raises(UserError, match="'opt' is none of the settings that were measured: auto"):
         compare_answers(swept, "opt", right)
 
 
