@@ -46,7 +46,8 @@ _REFERENCES = flags.DEFINE_string("references", None, "JSON lines of `id` and `a
 _METRIC = flags.DEFINE_string(
     "metric",
     None,
-    "contains, exact_match, f1, final_number, rouge_2 or bleu of --references; or same_text.",
+    "contains, exact_match, f1, final_number, rouge_2 or bleu, of --references or of "
+    "--task=questions; or same_text.",
 )
 _SCORE = flags.DEFINE_string("score", None, "The field of the files' own scores.")
 _FULL_SCORE = flags.DEFINE_float(

@@ -21,6 +21,18 @@ _PROBE = flags.DEFINE_bool(
     "probe", False, "With --dry_run: measure how long it takes by a short probe, which compiles."
 )
 _PROFILE = flags.DEFINE_bool("profile", False, "Write a profiler trace to WORKDIR/profile.")
+_SAVE_DISTRIBUTIONS = flags.DEFINE_string(
+    "save_distributions",
+    None,
+    "Save what both models say at every token of answers, for scripts/replay.py: of how many of "
+    "the most probable tokens (32), or `whole`.",
+)
+_DISTRIBUTIONS_OF = flags.DEFINE_multi_string(
+    "distributions_of",
+    [],
+    "Whose answers: a setting, or words that tell it, 'spec N=4 T=0'; those of the expert alone if "
+    "not given.",
+)
 _READ_WEIGHTS = flags.DEFINE_bool(
     "read_weights", False, "Make the pair's hash of all bytes again, not trusting the one kept."
 )
@@ -30,23 +42,31 @@ flags.mark_flags_as_required(["config", "workdir"])
 
 def main(argv):
     del argv
-    from speccascade.evaluate import evaluation
+    from speccascade.evaluate import evaluation, recording
     from speccascade.pairs import kept_hashes
     from speccascade.sharding import hosts
 
     if _READ_WEIGHTS.value:
         kept_hashes.forget()
+    saved = recording.from_flags(_SAVE_DISTRIBUTIONS.value, _DISTRIBUTIONS_OF.value)
     if _DRY_RUN.value:
-        sweep = evaluation.prepare(_CONFIG.value, weights=_PROBE.value)
+        sweep = evaluation.prepare(_CONFIG.value, weights=_PROBE.value, saved=saved)
         described = evaluation.describe(sweep, _WORKDIR.value)
         for line in (described, evaluation.estimate(sweep, _WORKDIR.value, _PROBE.value)):
             if hosts.is_first():
                 print(line, flush=True)
         return
-    outcome = evaluation.evaluate(_CONFIG.value, _WORKDIR.value, profile=_PROFILE.value)
+    outcome = evaluation.evaluate(
+        _CONFIG.value, _WORKDIR.value, profile=_PROFILE.value, saved=saved
+    )
     workdir = _WORKDIR.value
     if hosts.is_first():
         print(f"{outcome.measured} rows measured; now run scripts/report.py --workdir={workdir}")
+        if saved:
+            print(
+                f"distributions of {outcome.recorded} answers saved; now run scripts/replay.py "
+                f"--distributions={workdir}"
+            )
     if outcome.failed:
         sys.exit("\n".join([f"error: {len(outcome.failed)} rows failed:", *outcome.failed]))
 

@@ -45,6 +45,7 @@ ALLOWED = {
     "spec_bench": (*_ANSWERS, "evaluate", "report"),
     "lm_eval": (*_ANSWERS, "evaluate", "runtime"),
     "certify": (*_ANSWERS, "evaluate", "report", "tuning"),
+    "replay": (*_ANSWERS, "evaluate", "report"),
     "conformance": _METHOD,
     "distillation": (*_ANSWERS, "training"),
     "experiment": (*_ANSWERS, "training", "evaluate", "report", "plan"),

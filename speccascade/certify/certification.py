@@ -27,7 +27,8 @@ class Options:
       task_path: where its data are, see its `path`.
       split: of the task's examples, or of a workdir's rows.
       references: a file of accepted answers.
-      metric: by which texts are compared with them, or with the texts before.
+      metric: by which texts are compared with them, with the texts before, or with the answers of
+        questions of one's own.
       score: the files' own field of scores; None for the only one.
       full_score: of those.
       filter: of files of lm-evaluation-harness.
@@ -85,7 +86,7 @@ def _check(options: Options) -> None:
     ways = [f"--{name}" for name, value in named.items() if value]
     if options.metric == scoring.SAME_TEXT:
         ways.append("--metric")
-    elif bool(options.metric) != bool(options.references):
+    elif bool(options.metric) != bool(options.references) and not options.task:
         raise UserError("--references and --metric go together")
     if len(ways) > 1:
         raise UserError(f"{' and '.join(ways)} are several ways to score; give one of them")
@@ -140,7 +141,7 @@ def _scoring(sources: Sequence[_Source], options: Options) -> Scoring:
         return own[0].scoring
     files = [source.answers for source in sources]
     if options.task:
-        task = scoring.make_task(options.task, options.task_path)
+        task = scoring.make_task(options.task, options.task_path, options.metric)
         return scoring.by_task(task, task.examples(options.split))
     if options.references:
         return scoring.by_references(options.references, options.metric)

@@ -1,7 +1,6 @@
 """What a sample is worth: by its file, by a task, by references and a metric, or by sameness."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from fractions import Fraction
 from typing import NamedTuple
 
 import ml_collections
@@ -11,12 +10,8 @@ from speccascade.certify.forms import Sample
 from speccascade.certify.reading import Answers, listed
 from speccascade.errors import UserError
 from speccascade.inputs import plain_text, text_files, values
-from speccascade.tasks import answers as short_answers
-from speccascade.tasks import columns, overlap
-from speccascade.tasks.final_number import final_number
-from speccascade.tasks.mentions import contains
-from speccascade.tasks.numbers import number
-from speccascade.tasks.thoughts import answer as without_thoughts
+from speccascade.tasks import columns
+from speccascade.tasks.metrics import METRICS
 
 Score = float | Sequence[float]
 SAME_TEXT = "same_text"
@@ -36,46 +31,6 @@ class Scoring(NamedTuple):
     score: Callable[[Sample], Score]
     aggregate: str = "mean"
     full_score: float = 1.0
-
-
-class Metric(NamedTuple):
-    """A metric of texts: of a text and the accepted answers; else as in `Scoring`."""
-
-    score: Callable[[str, Sequence[str]], Score]
-    aggregate: str = "mean"
-    full_score: float = 1.0
-
-
-def _number(text: str) -> int | float | Fraction | None:
-    return final_number(text) if "####" in text else number(text)
-
-
-def _final_number(text: str, accepted: Sequence[str]) -> float:
-    found = final_number(text)
-    return float(found is not None and found in [_number(answer) for answer in accepted])
-
-
-def _bleu(text: str, accepted: Sequence[str]) -> Score:
-    if len(accepted) > 1:
-        raise UserError("bleu takes one answer a prompt here")
-    return overlap.bleu_statistics(text.strip(), accepted[0])
-
-
-METRICS = {
-    "contains": Metric(
-        lambda text, accepted: float(
-            any(contains(without_thoughts(text), answer) for answer in accepted)
-        )
-    ),
-    "exact_match": Metric(short_answers.exact_match),
-    "f1": Metric(short_answers.f1),
-    "final_number": Metric(_final_number),
-    "rouge_2": Metric(
-        lambda text, accepted: max(overlap.rouge_2(text, answer) for answer in accepted),
-        full_score=100.0,
-    ),
-    "bleu": Metric(_bleu, "bleu", 100.0),
-}
 
 
 def given(sources: Sequence[Answers], field: str | None, full_score: float) -> Scoring:
@@ -143,9 +98,10 @@ def by_references(path: str, name: str | None) -> Scoring:
     for line, row in text_files.read_rows(path):
         where = f"{path} line {line}"
         try:
+            if isinstance(row.get("id"), bool | float | None):
+                raise UserError("a reference has an id and answers")
             own = columns.texts(row, "answers")
-            if not own or isinstance(row.get("id"), bool | float | None):
-                raise UserError("a reference has an id and at least one text in answers")
+            metric.check(own)
         except UserError as error:
             raise UserError(f"{where}: {error}") from None
         if str(row["id"]) in accepted:
@@ -168,9 +124,11 @@ def by_task(task: tasks.Task, examples: Iterable[tasks.Example]) -> Scoring:
     return Scoring(task.name, score, task.aggregate, task.full_score)
 
 
-def make_task(name: str, path: str | None) -> tasks.Task:
+def make_task(name: str, path: str | None, metric: str | None) -> tasks.Task:
     """Returns a task that is named on the command line."""
-    return tasks.make(ml_collections.ConfigDict({"name": name, **({"path": path} if path else {})}))
+    fields = {"name": name, "path": path, "metric": metric}
+    given = {field: value for field, value in fields.items() if value}
+    return tasks.make(ml_collections.ConfigDict(given))
 
 
 def by_sameness(before: Answers) -> Scoring:

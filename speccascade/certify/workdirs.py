@@ -14,10 +14,9 @@ from speccascade.certify.scoring import Scoring, by_task
 from speccascade.errors import UserError
 from speccascade.evaluate.jobs import QUALITY
 from speccascade.inference.methods import EXPERT
-from speccascade.inference.reading import from_fields
+from speccascade.inference.reading import find, from_fields
 from speccascade.inference.setting import Setting
 from speccascade.inputs import paths
-from speccascade.report.answers import find
 from speccascade.report.points import Points, collect, unseeded
 from speccascade.workdir import results
 from speccascade.workdir.files import read_json

@@ -17,6 +17,7 @@ from speccascade.evaluate import (
     origin,
     probe,
     quality,
+    recording,
     sections,
     teacher_forced,
     timing,
@@ -25,11 +26,12 @@ from speccascade.evaluate import (
 from speccascade.evaluate.jobs import QUALITY, TEACHER_FORCED, TIMING, Job, plan
 from speccascade.evaluate.origin import Origin
 from speccascade.evaluate.progress import Progress
+from speccascade.evaluate.recording import Recording
 from speccascade.inference.engine import Engine, program, rule_kind
 from speccascade.inference.setting import Setting, digest
 from speccascade.inputs import paths
 from speccascade.sharding import hosts
-from speccascade.workdir import claim, provenance, results
+from speccascade.workdir import claim, distributions, provenance, results
 from speccascade.workdir.answers import Answers
 from speccascade.workdir.answers import read as kept_answers
 from speccascade.workdir.claim import claim_workdir
@@ -49,6 +51,8 @@ class Sweep(NamedTuple):
       prompts: by split.
       jobs: all of it.
       origin: what its rows depend on.
+      recorded: the jobs whose answers' distributions are saved.
+      top: how many tokens of each; None for all.
     """
 
     config: dict[str, Any]
@@ -57,6 +61,8 @@ class Sweep(NamedTuple):
     prompts: dict[str, quality.Prompts]
     jobs: list[Job]
     origin: Origin
+    recorded: Sequence[Job] = ()
+    top: int | None = None
 
 
 class Outcome(NamedTuple):
@@ -65,18 +71,23 @@ class Outcome(NamedTuple):
     Attributes:
       measured: number of rows that it added.
       failed: a line for each job that failed.
+      recorded: number of answers whose distributions it saved.
     """
 
     measured: int
     failed: list[str]
+    recorded: int = 0
 
 
-def prepare(config: ml_collections.ConfigDict, weights: bool = True) -> Sweep:
+def prepare(
+    config: ml_collections.ConfigDict, weights: bool = True, saved: Recording | None = None
+) -> Sweep:
     """Checks everything that can be known before long work starts, and loads it.
 
     Args:
       config: see `evaluate`.
       weights: whether anything is to be decoded; else the models' weights may be left unread.
+      saved: see `evaluate`.
 
     Raises:
       UserError: a setting, the task, the pair or a prompt is not as it must be.
@@ -105,13 +116,16 @@ def prepare(config: ml_collections.ConfigDict, weights: bool = True) -> Sweep:
     for setting in settings:
         engine.check(setting)
         sections.check_heads(setting, config.task.name, asked["splits"])
+    jobs = plan(settings, asked)
     return Sweep(
         plain,
         engine,
         task,
         prompts,
-        plan(settings, asked),
+        jobs,
         origin.of(plain, task, engine, examples),
+        saved.jobs(jobs, engine) if saved else (),
+        saved.top if saved else None,
     )
 
 
@@ -167,6 +181,7 @@ def describe(sweep: Sweep, workdir: str) -> str:
             f"{len(teacher_forced.groups(forced))} splits",
             f"timing: {len(timed)} rows, {cost.answers(timed)} answers at batch 1, "
             f"beside those of the expert in {len(timing.groups(timed, sweep.jobs))} groups",
+            *(f"distributions: of the answers of {j.setting} on {j.split}" for j in sweep.recorded),
             *_cut(sweep.prompts),
             *_mesh(sweep.engine.pair),
         ]
@@ -242,7 +257,12 @@ def _mesh(pair: pairs.Pair) -> list[str]:
     return [f"mesh: {shape}", *unequal]
 
 
-def evaluate(config: ml_collections.ConfigDict, workdir: str, profile: bool = False) -> Outcome:
+def evaluate(
+    config: ml_collections.ConfigDict,
+    workdir: str,
+    profile: bool = False,
+    saved: Recording | None = None,
+) -> Outcome:
     """Measures what is missing in `workdir`, appending to `results.jsonl` as settings finish.
 
     Args:
@@ -250,13 +270,14 @@ def evaluate(config: ml_collections.ConfigDict, workdir: str, profile: bool = Fa
         devices along each axis, `{"data": 1, "model": 8}`, see `sharding/config.py`.
       workdir: made if it is missing; gs:// works. One made from another config is refused.
       profile: whether to write a trace of one warm answer per program to `workdir`/profile.
+      saved: which distributions to save beside the answers; None for none.
 
     Raises:
       UserError: bad input; nothing in the workdir is changed then.
     """
     workdir = paths.on_disk(workdir, "a profile") if profile else paths.plain(workdir)
     with hosts.agreed():
-        sweep = prepare(config)
+        sweep = prepare(config, saved=saved)
     return measure(sweep, workdir, profile)
 
 
@@ -265,14 +286,18 @@ def measure(sweep: Sweep, workdir: str, profile: bool = False) -> Outcome:
     workdir = paths.plain(workdir)
     hosts.check_alike(_fingerprint(sweep), "code, config or checkpoint")
     with contextlib.ExitStack() as held:
-        store = timed = answers = None
+        store = timed = answers = told = None
 
         def start() -> list[int]:
-            nonlocal store, timed, answers
+            nonlocal store, timed, answers, told
             check = held.enter_context(claim.claim(workdir))
+            for job in sweep.recorded:
+                size = sweep.engine.pair.expert.vocab_size
+                recording.check(workdir, sweep.origin.answers(job), sweep.top, size)
             claim_workdir(workdir, sweep.config, GROWS)
             store = results.Results(workdir, check)
             answers = Answers(workdir, check)
+            told = Answers(workdir, check, distributions.FOLDER)
             timed = results.Results(workdir, check, timing_parts.FILE)
             left = set(missing(sweep, store.rows))
             return [i for i, job in enumerate(sweep.jobs) if job in left]
@@ -297,7 +322,12 @@ def measure(sweep: Sweep, workdir: str, profile: bool = False) -> Outcome:
                         if job.kind == TIMING:
                             outcome |= timing.differing(outcome, _kept(sweep, job, workdir))
                         store.append({**sweep.origin.row(job), **outcome})
-    return Outcome(len(left) - len(failed), failed)
+        recorded = 0
+        for job in sweep.recorded:
+            name, asked_of = sweep.origin.answers(job), sweep.prompts[job.split]
+            own = sweep.engine, asked_of, job.num_examples, sweep.top
+            recorded += recording.run(*own, batch_size, workdir, name, told)
+    return Outcome(len(left) - len(failed), failed, recorded)
 
 
 def _kept(sweep: Sweep, job: Job, workdir: str) -> list[list[int] | None]:

@@ -21,12 +21,12 @@ from speccascade.evaluate import reference_rows
 from speccascade.evaluate.jobs import Job
 from speccascade.evaluate.quality import Prompts
 from speccascade.evaluate.reference_rows import Figures
-from speccascade.inference.engine import Engine, prompt_slots, rule_kind
+from speccascade.inference.engine import Engine, Request, prompt_slots, rule_kind
 from speccascade.inference.setting import Setting
 from speccascade.pairs import Pair
 from speccascade.rules import Distributions, Rule, Target
 from speccascade.sampling import Truncation, confidence, distribution
-from speccascade.sharding import hosts
+from speccascade.sharding import Layout, hosts
 from speccascade.sharding.active import over_vocabulary, pad_vocabulary, use
 from speccascade.vocab import Vocab
 
@@ -34,8 +34,8 @@ from speccascade.vocab import Vocab
 MOST_LOGITS = 2**25
 
 
-class References(NamedTuple):
-    """Prompts with their reference answers, padded to one shape.
+class Answered(NamedTuple):
+    """Prompts with answers to score, the reference ones or what was generated, of one shape.
 
     Attributes:
       prompt: int32 [n, P].
@@ -61,26 +61,27 @@ class Asked(NamedTuple):
     expert_truncation: Truncation | None
 
 
-def references(engine: Engine, prompts: Prompts, count: int) -> References:
-    """Returns the first `count` prompts with their answers, cut to the pair's lengths."""
-    read = [list(request.prompt) for request in prompts.requests[:count]]
+def answered(
+    engine: Engine, requests: Sequence[Request], given: Sequence[Sequence[int]]
+) -> Answered:
+    """Returns prompts with answers, token ids, cut to the pair's lengths."""
+    read = [list(request.prompt) for request in requests]
     lengths = engine.pair.lengths
     answers = [
         list(answer[: lengths.for_answer(len(prompt))])
-        for prompt, answer in zip(read, prompts.answers[:count], strict=True)
+        for prompt, answer in zip(read, given, strict=True)
     ]
     tokens, ids = (
-        np.zeros((count, prompt_slots(max(1, *map(len, found)))), np.int32)
+        np.zeros((len(read), prompt_slots(max(1, *map(len, found)))), np.int32)
         for found in (read, answers)
     )
     for i, (prompt, answer) in enumerate(zip(read, answers, strict=True)):
         tokens[i, : len(prompt)] = prompt
         ids[i, : len(answer)] = answer
     prompt_length, length, whole = (
-        np.array([len(x) for x in found], np.int32)
-        for found in (read, answers, prompts.answers[:count])
+        np.array([len(x) for x in found], np.int32) for found in (read, answers, given)
     )
-    return References(tokens, prompt_length, ids, length, whole)
+    return Answered(tokens, prompt_length, ids, length, whole)
 
 
 def groups(jobs: Sequence[Job]) -> list[list[Job]]:
@@ -106,24 +107,27 @@ def run(
       Each job with the measured fields of its row, or with a line that says why it failed. Without
       reference answers there are no positions, and the figures are None.
     """
-    found = references(engine, prompts[jobs[0].split], jobs[0].num_examples)
+    asked_of, many = prompts[jobs[0].split], jobs[0].num_examples
+    found = answered(engine, asked_of.requests[:many], asked_of.answers[:many])
     size = found.ids.shape[1] * engine.pair.expert.vocab_size
     rows = max(1, min(batch_size, MOST_LOGITS // size, len(found.length)))
     own = np.arange(found.ids.shape[1]) < found.length[:, None]
     parts: dict[Job, list[np.ndarray]] = {job: [] for job in jobs}
     finite = []
     for start in range(0, len(found.length), rows):
-        batch = _filled(found, start, rows)
-        logits = _both(engine, batch)
+        batch = batch_of(found, start, rows)
+        logits = both_logits(engine, batch)
         count = min(rows, len(found.length) - start)
         finite.append(hosts.gather(_finite(*logits))[:count])
         here = own[start : start + count]
-        for job, figures in _figures(engine, jobs, logits, batch.ids).items():
+        told = figures(engine.pair.layout, [job.setting for job in jobs], *logits, batch.ids)
+        for job in jobs:
             # Of many examples and rules, only what the rows need is kept.
             kept = reference_rows.sums if job.setting.method.measured else reference_rows.gains
-            parts[job].append(kept(Figures(*(values[:count] for values in figures)), here))
+            own_figures = Figures(*(values[:count] for values in told[job.setting]))
+            parts[job].append(kept(own_figures, here))
     shortened = {
-        "prompts_cut": prompts[jobs[0].split].cut(jobs[0].num_examples),
+        "prompts_cut": asked_of.cut(many),
         "answers_cut": int(np.sum(found.whole > found.length)),
     }
     invalid = int(np.sum((own & ~np.concatenate(finite)).any(1)))
@@ -141,13 +145,13 @@ def run(
         yield job, {**make(values, own), **shortened}
 
 
-def _filled(found: References, start: int, rows: int) -> References:
-    """Returns a batch; rows that only fill it repeat the last one."""
+def batch_of(found: Answered, start: int, rows: int) -> Answered:
+    """Returns `rows` rows from `start` on; those that only fill the batch repeat the last one."""
     index = np.minimum(np.arange(start, start + rows), len(found.length) - 1)
-    return References(*(values[index] for values in found))
+    return Answered(*(values[index] for values in found))
 
 
-def _both(engine: Engine, batch: References) -> tuple[jax.Array, jax.Array]:
+def both_logits(engine: Engine, batch: Answered) -> tuple[jax.Array, jax.Array]:
     """Returns the drafter's and the expert's logits of the answers' tokens, [B, A, V] each."""
     given = batch.prompt, batch.prompt_length, batch.ids
     drafter, expert = (answer_logits(engine.pair, r, *given) for r in ("drafter", "expert"))
@@ -178,18 +182,28 @@ def _finite(drafter_logits, expert_logits):
     return jnp.isfinite(jnp.max(drafter_logits, -1)) & jnp.isfinite(jnp.max(expert_logits, -1))
 
 
-def _figures(engine: Engine, jobs, logits, ids) -> dict[Job, Figures]:
+def figures(
+    layout: Layout | None, settings: Sequence[Setting], drafter_logits, expert_logits, ids
+) -> dict[Setting, Figures]:
+    """Returns what settings say of positions.
+
+    Args:
+      layout: where the logits lie on a mesh; None for one device.
+      settings: with a rule, or oracles.
+      drafter_logits: [B, A, V]; log-probabilities will do.
+      expert_logits: [B, A, V].
+      ids: int32 [B, A], the tokens that stand there.
+    """
     kinds = defaultdict(list)
-    for job in jobs:
-        s = job.setting
+    for s in settings:
         names = tuple(tuple(k for k, _ in t) for t in (s.drafter_truncation, s.expert_truncation))
-        kinds[rule_kind(s), names].append(job)
+        kinds[rule_kind(s), names].append(s)
     found: dict[Any, Any] = {}
     for alike in kinds.values():
-        each = [asked(job.setting, len(ids)) for job in alike]
+        each = [asked(setting, len(ids)) for setting in alike]
         stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *each)
-        measured = hosts.gather(_measure(engine.pair.layout, stacked, *logits, ids))
-        found |= {job: Figures(*(v[i] for v in measured)) for i, job in enumerate(alike)}
+        measured = hosts.gather(_measure(layout, stacked, drafter_logits, expert_logits, ids))
+        found |= {s: Figures(*(v[i] for v in measured)) for i, s in enumerate(alike)}
     return found
 
 

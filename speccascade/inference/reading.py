@@ -1,7 +1,7 @@
 """Settings out of configs, and out of rows."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -12,6 +12,7 @@ from speccascade.inputs import values
 
 Named = Mapping[str, Mapping[str, Any]]
 _NONE: Named = MappingProxyType({})
+_SHOWN = 8  # settings in a message
 
 
 def expand(entries: Iterable[Mapping[str, Any]], named: Named = _NONE) -> list[Setting]:
@@ -101,3 +102,19 @@ def from_fields(row: Mapping[str, Any]) -> Setting:
         if field.name not in ("method", "drafting")
     }
     return Setting(methods.named(row["method"]), drafting=drafting.of_row(row), **own)
+
+
+def find(text: str, settings: Sequence[Setting]) -> Setting:
+    """Returns the setting that a text names, or of whose name it has words enough.
+
+    Raises:
+      UserError: it is none of them, or several.
+    """
+    words = set(text.split())
+    exact = [s for s in settings if str(s) == text]
+    found = exact or [s for s in settings if words <= set(str(s).split())]
+    if len(found) == 1:
+        return found[0]
+    shown = "; ".join(sorted(map(str, found or settings))[:_SHOWN])
+    trouble = "is several settings" if found else "is none of the settings"
+    raise UserError(f"{text!r} {trouble} that were measured: {shown}")

@@ -12,13 +12,13 @@ from speccascade import pairs, tasks
 from speccascade.errors import UserError
 from speccascade.evaluate.jobs import QUALITY
 from speccascade.evaluate.quality import of_examples
-from speccascade.inference.reading import from_fields
+from speccascade.inference.reading import find, from_fields
 from speccascade.inference.setting import Setting
 from speccascade.tasks.example import Example
 from speccascade.workdir import answers, results
 
 WIDTH = 60  # of a column
-_SHOWN = 8  # settings in a message
+_SHOWN = 8  # lines of a prompt
 
 
 def differing(
@@ -101,22 +101,6 @@ def _rows(workdir: str, split: str) -> dict[Setting, Mapping[str, Any]]:
 def _examples(config: Mapping[str, Any], split: str, count: int) -> Sequence[Example]:
     task = tasks.make(ml_collections.ConfigDict(config["task"]), pairs.chats(config["pair"]))
     return task.examples(split, count)
-
-
-def find(text: str, settings: Sequence[Setting]) -> Setting:
-    """Returns the setting that a text names, or of whose name it has words enough.
-
-    Raises:
-      UserError: it is none of them, or several.
-    """
-    words = set(text.split())
-    exact = [s for s in settings if str(s) == text]
-    found = exact or [s for s in settings if words <= set(str(s).split())]
-    if len(found) == 1:
-        return found[0]
-    shown = "; ".join(sorted(map(str, found or settings))[:_SHOWN])
-    trouble = "is several settings" if found else "is none of the settings"
-    raise UserError(f"{text!r} {trouble} that were measured: {shown}")
 
 
 def _score(value: float | Sequence[float]) -> str:

@@ -9,7 +9,8 @@ import jax
 import numpy as np
 
 from speccascade.errors import UserError
-from speccascade.inference.engine import Engine, prompt_slots
+from speccascade.inference.engine import Engine
+from speccascade.inference.padding import padded
 from speccascade.inference.setting import Setting
 from speccascade.pairs import Pair
 from speccascade.sharding import hosts
@@ -64,6 +65,15 @@ def _prompt(pair: Pair, question: Question, answers: Sequence[str]) -> list[int]
     return pair.tokenizer.encode_chat(messages)
 
 
+def room(length: int) -> int:
+    """Returns to how many tokens a prompt of `length` is padded.
+
+    Each setting compiles a program for each: from 64 to 2,048 tokens there are ten. At most a third
+    of a long prompt is padding.
+    """
+    return padded(length, step=64, steps=4)
+
+
 class Speaker:
     """Answers conversations with a pair; what a prompt's room compiles is compiled untimed."""
 
@@ -97,7 +107,7 @@ class Speaker:
 
     def _reply(self, setting: Setting, ids: Sequence[int], example_id: int, name: str) -> Reply:
         request = self._engine.request(ids, example_id, name)
-        width = prompt_slots(len(ids))
+        width = room(len(ids))
         engine = dataclasses.replace(self._engine, prompt_slots=width)
         if (setting, width) not in self._ready:
             short = request._replace(max_new_tokens=1)

@@ -23,17 +23,18 @@ FOLDER = "answers"
 Answer = dict[str, Any]
 
 
-def read(workdir: str, name: str) -> list[Answer]:
+def read(workdir: str, name: str, folder: str = FOLDER) -> list[Answer]:
     """Returns the answers under a name, none where there are none.
 
     Raises:
       UserError: the file is damaged.
     """
-    return _read(_path(workdir, name))[0]
+    return _read(path_of(workdir, name, folder))[0]
 
 
-def _path(workdir: str, name: str) -> str:
-    return os.path.join(workdir, FOLDER, f"{name}.jsonl.gz")
+def path_of(workdir: str, name: str, folder: str = FOLDER) -> str:
+    """Returns the file of the answers under a name."""
+    return os.path.join(workdir, folder, f"{name}.jsonl.gz")
 
 
 def _read(path: str) -> tuple[list[Answer], bytes]:
@@ -53,23 +54,26 @@ def _read(path: str) -> tuple[list[Answer], bytes]:
             end = len(data) - len(member.unused_data)
     except (zlib.error, ValueError):
         raise UserError(
-            f"{path} is damaged; remove it, its answers are then decoded again"
+            f"{path} is damaged; remove it, what it had is then made again"
         ) from None
     return found, data[:end]
 
 
 class Answers:
-    """The answers of a workdir that this process has claimed."""
+    """The answers of a workdir that this process has claimed, or what else goes by answer."""
 
-    def __init__(self, workdir: str, check: Callable[[], None] = lambda: None):
-        """Takes the workdir, and from `claim` what is called before every change."""
+    def __init__(
+        self, workdir: str, check: Callable[[], None] = lambda: None, folder: str = FOLDER
+    ):
+        """Takes the workdir, from `claim` what is called before every change, and the folder."""
         self._workdir = workdir
         self._check = check
+        self._folder = folder
         self._open: dict[str, Growing] = {}
 
     def known(self, name: str) -> list[Answer]:
         """Returns the answers under a name so far, none where there are none."""
-        path = _path(self._workdir, name)
+        path = path_of(self._workdir, name, self._folder)
         found, data = _read(path)
         if not paths.is_bucket(self._workdir):
             os.makedirs(os.path.dirname(path), exist_ok=True)
@@ -86,7 +90,7 @@ class Answers:
 
     def pack(self, name: str) -> None:
         """Packs the answers under a name into one member, the newest to each example."""
-        newest = {a["id"]: a for a in read(self._workdir, name)}
+        newest = {a["id"]: a for a in read(self._workdir, name, self._folder)}
         self._open[name].replace(_packed(newest.values()))
 
 

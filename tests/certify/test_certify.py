@@ -196,6 +196,10 @@ def test_a_task_scores_by_the_ids_of_its_examples(tmp_path):
     options = Options(task="questions", task_path=questions, max_quality_loss=0.1)
     text = certify(base, [one], options)
     assert rows_of(text)["one"] == ["1", "0.000", "1.000", "1.000", "–", "–", "worse"]
+    strict = Options(task="questions", task_path=questions, metric="f1", max_quality_loss=0.1)
+    longer = [{**row, "text": f"a nice {row['text']}"} for row in rows]  # two of three words
+    one = files.write(tmp_path / "longer.jsonl", longer)
+    assert rows_of(certify(base, [one], strict))["longer"][1] == "0.800"
     with pytest.raises(UserError, match="line 1: id 99 is none of the task questions"):
         certify(base, [files.write(tmp_path / "x.jsonl", [{"id": 99, "text": ""}])], options)
 
@@ -380,7 +384,7 @@ def test_flags_that_say_nothing(options, message, before):
     ("rows", "message"),
     [
         ([{"id": 1}], "line 1: 'answers' is missing"),
-        ([{"id": 1, "answers": []}], "line 1: a reference has an id and at least one text"),
+        ([{"id": 1, "answers": []}], "line 1: answers must be a list of at least one text"),
         ([{"answers": "x"}], "line 1: a reference has an id"),
         ([{"id": 1, "answers": "x"}] * 2, "line 2: id 1 has a reference already"),
         ([{"id": 1, "answers": "x"}], "line 1: id 0 is none of .*r.jsonl"),

@@ -177,7 +177,7 @@ def test_without_references_there_are_no_figures(pair):
 
 def test_references_end_with_the_context(pair):
     engine, prompts = prepared(pair, answers=[[20] * 400, [21], [22, 23]])
-    found = teacher_forced.references(engine, prompts["test"], 3)
+    found = teacher_forced.answered(engine, prompts["test"].requests, prompts["test"].answers)
     assert found.length.tolist() == [297, 1, 2]
     assert found.prompt[1, :3].tolist() == [8, 9, 0] and found.ids[1, :2].tolist() == [21, 0]
 

@@ -190,6 +190,12 @@ def test_bad_configs(exported, tmp_path, fields, message):
     assert not (tmp_path / "w").exists()
 
 
+def test_few_rooms_serve_prompts_of_any_length():
+    rooms = [conversation.room(n) for n in range(1, 2049)]
+    assert len(set(rooms)) == 10 and max(rooms) == 2048
+    assert all(n <= room <= max(1.5 * n, n + 64) for n, room in enumerate(rooms, 1))
+
+
 def test_pairs_that_cannot_converse(exported, tmp_path):
     asked = questions.read(write(tmp_path / "question.jsonl", WRITING))
     pair = pairs.load(str(exported))
