@@ -6,13 +6,13 @@ distributions alone.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
 from speccascade import learned_head
 from speccascade.errors import UserError
-from speccascade.inference.setting import Setting
+from speccascade.inference.setting import Pairs, Setting
 from speccascade.replay import head, known
 from speccascade.replay.between import Between
 from speccascade.replay.known import Known
@@ -66,20 +66,27 @@ class _Decision(NamedTuple):
 
 def partly(recorded: Recorded, setting: Setting) -> Partly:
     """Returns what is known of an answer's positions under a setting's temperature and limits."""
-    models: tuple[Listed, Listed] = (recorded.drafter, recorded.expert)
+    drafter, expert = cast("Listed", recorded.drafter), cast("Listed", recorded.expert)
     size, top = recorded.vocab_size, recorded.top
-    ids = known.union(*models)
-    one = [known.at_temperature_one(model, ids, size, top) for model in models]
-    limits = setting.drafter_truncation, setting.expert_truncation
-    if setting.temperature > 0:
-        warm = [
-            known.sampled(own, setting.temperature, dict(pairs))
-            for own, pairs in zip(one, limits, strict=True)
-        ]
-    else:
-        warm = [known.greedy(m.chosen, own) for m, own in zip(models, one, strict=True)]
-    entropies = (Between(*known.entropy(m, size, top)) for m in models)
-    return Partly(*warm, *one, *entropies, *(m.chosen for m in models))
+    ids = known.union(drafter, expert)
+
+    def sampled_from(model: Listed, q1: Known, limits: Pairs) -> Known:
+        if setting.temperature > 0:
+            return known.sampled(q1, setting.temperature, dict(limits))
+        return known.greedy(model.chosen, q1)
+
+    q1 = known.at_temperature_one(drafter, ids, size, top)
+    p1 = known.at_temperature_one(expert, ids, size, top)
+    return Partly(
+        q=sampled_from(drafter, q1, setting.drafter_truncation),
+        p=sampled_from(expert, p1, setting.expert_truncation),
+        q1=q1,
+        p1=p1,
+        q1_entropy=Between(*known.entropy(drafter, size, top)),
+        p1_entropy=Between(*known.entropy(expert, size, top)),
+        q_chosen=drafter.chosen,
+        p_chosen=expert.chosen,
+    )
 
 
 def of(setting: Setting, partly: Partly) -> Bounds:

@@ -22,7 +22,8 @@ def right(head: Head, features: Sequence[Between]) -> tuple[Between, Between]:
     low, high = map(np.tanh, _affine(low, high, head.hidden_weight, head.hidden_bias))
     low, high = _affine(low, high, head.output_weight, head.output_bias)
     low, high = (1 / (1 + np.exp(-x)) for x in (low, high))
-    return tuple(Between(low[:, i], high[:, i]) for i in range(2))
+    drafter, expert = (Between(low[:, i], high[:, i]) for i in range(2))
+    return drafter, expert
 
 
 def _affine(low, high, weight, bias) -> tuple[np.ndarray, np.ndarray]:

@@ -1,7 +1,7 @@
 """What settings do at the positions of saved answers: exactly, or between bounds."""
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ from speccascade.inference.setting import Setting
 from speccascade.replay import bounds
 from speccascade.replay.between import Between
 from speccascade.sampling import confidence
-from speccascade.workdir.distributions import Recorded
+from speccascade.workdir.distributions import Recorded, Whole
 
 _MOST_NUMBERS = 2**24  # of one model at a time
 
@@ -66,24 +66,22 @@ def _whole(answers: Sequence[Recorded], settings: Sequence[Setting]) -> Iterator
     rows = max(1, min(len(answers), _MOST_NUMBERS // (width * size)))
     for start in range(0, len(answers), rows):
         part = answers[start : start + rows]
-        logits = []
-        for name in ("drafter", "expert"):
-            made = np.zeros((rows, width, size), np.float32)
-            for row, answer in zip(made, part, strict=False):
-                row[: len(answer.tokens)] = getattr(answer, name).logprobs
-            logits.append(made)
+        drafter, expert = (np.zeros((rows, width, size), np.float32) for _ in range(2))
+        for row, answer in enumerate(part):
+            drafter[row, : len(answer.tokens)] = cast("Whole", answer.drafter).logprobs
+            expert[row, : len(answer.tokens)] = cast("Whole", answer.expert).logprobs
         ids = np.zeros((rows, width), np.int32)
-        told = teacher_forced.figures(None, settings, *logits, ids)
+        told = teacher_forced.figures(None, settings, drafter, expert, ids)
         for i, answer in enumerate(part):
             own = slice(0, len(answer.tokens))
             found = []
             for setting in settings:
                 figures = told[setting]
-                rejection = figures.distance[i, own].astype(np.float64)
-                deferral = figures.deferral[i, own].astype(np.float64)
+                rejection = np.asarray(figures.distance[i, own], np.float64)
+                deferral = np.asarray(figures.deferral[i, own], np.float64)
                 ends = np.zeros(len(rejection), bool)
                 if rules.RULES[setting.rule].ends_draft is not None:
-                    ends = _ends(setting, _confidence(logits[0][i])[own])
+                    ends = _ends(setting, _confidence(drafter[i])[own])
                 both = Between(rejection, rejection), Between(deferral, deferral)
                 found.append(Positions(*both, ends))
             yield found

@@ -79,7 +79,8 @@ def replay(source: str, options: Options) -> str:
       UserError: something cannot be read or replayed; nothing is written then.
     """
     out = options.out and paths.on_disk(options.out, "what was replayed")
-    tables, records = [], []
+    tables: list[Table] = []
+    records: list[dict[str, Any]] = []
     for one in sources.read(source, options.split):
         settings = _settings(one, options)
         told = list(positions.replay(one.answers, settings))
@@ -142,13 +143,14 @@ def _calls(own: Positions, chosen: Setting) -> tuple[float, float] | None:
     """Returns the fewest and the most blocks of an answer; None where a block is judged whole."""
     if chosen.verifier != "token":
         return None
-    return tuple(
+    low, high = (
         blocks.expected(chance, own.ends, chosen.draft_length).calls for chance in own.rejection
     )
+    return low, high
 
 
 def _mean(parts: Sequence[Between]) -> Between:
-    return Between(*(float(np.concatenate(side).mean()) for side in zip(*parts, strict=True)))
+    return Between(*(np.asarray(np.concatenate(side).mean()) for side in zip(*parts, strict=True)))
 
 
 _COLUMNS = (

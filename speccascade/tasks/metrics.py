@@ -4,6 +4,7 @@ A new one is a row in `METRICS`: questions of one's own and `scripts/certify.py`
 """
 
 from collections.abc import Callable, Sequence
+from fractions import Fraction
 from typing import NamedTuple
 
 from speccascade.errors import UserError
@@ -51,7 +52,7 @@ def _contains(text: str, accepted: Sequence[str]) -> float:
     return float(any(contains(text, answer) for answer in accepted))
 
 
-def _number(text: str) -> float | None:
+def _number(text: str) -> int | float | Fraction | None:
     return final_number(text) if "####" in text else number(text)
 
 

@@ -22,10 +22,13 @@ import binascii
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from speccascade.errors import UserError
 from speccascade.inputs import plain_text, text_files, values
+
+Array = np.ndarray | jax.Array
 
 FOLDER = "distributions"
 MODELS = ("drafter", "expert")
@@ -91,18 +94,19 @@ class Recorded(NamedTuple):
 # ---- writing ----
 
 
-def whole_fields(logprobs: np.ndarray) -> dict[str, Any]:
+def whole_fields(logprobs: Array) -> dict[str, Any]:
     """Returns a model's fields of a row, for float32 [A, V]."""
-    data = np.ascontiguousarray(logprobs, "<f4").tobytes()
-    return {"logprobs": base64.b64encode(data).decode(), "chosen": logprobs.argmax(1).tolist()}
+    own = np.ascontiguousarray(logprobs, "<f4")
+    data = base64.b64encode(own.tobytes()).decode()
+    return {"logprobs": data, "chosen": own.argmax(1).tolist()}
 
 
 def listed_fields(
-    ids: Sequence[Sequence[int]],
-    logprobs: Sequence[Sequence[float]],
-    rest: Sequence[float],
-    entropy: Sequence[float],
-    chosen: Sequence[int],
+    ids: Sequence[Array],
+    logprobs: Sequence[Array],
+    rest: Array,
+    entropy: Array,
+    chosen: Array,
 ) -> dict[str, Any]:
     """Returns a model's fields of a row; arrays of float32 are written to their last digit."""
     return {
@@ -114,7 +118,7 @@ def listed_fields(
     }
 
 
-def _floats(numbers: Sequence[float]) -> list[float]:
+def _floats(numbers: Array) -> list[float]:
     return [float(f"{max(x, NEVER):.9g}") for x in numbers]
 
 
@@ -175,8 +179,11 @@ def from_row(row: Mapping[str, Any]) -> Recorded:
         if not isinstance(given, Mapping):
             raise UserError(f"{name} must be an object, not {plain_text.show(given)}")
         try:
-            own = _whole if top is None else _listed
-            models[name] = own(given, len(tokens), size, top)
+            models[name] = (
+                _whole(given, len(tokens), size)
+                if top is None
+                else _listed(given, len(tokens), size, top)
+            )
         except UserError as error:
             raise UserError(f"{name}: {error}") from None
     return Recorded(str(row["id"]), tokens, size, top, **models)
@@ -223,7 +230,7 @@ def _masses(name: str, given: Any, count: int) -> np.ndarray:
     return found
 
 
-def _whole(given: Mapping[str, Any], count: int, size: int, top: None) -> Whole:
+def _whole(given: Mapping[str, Any], count: int, size: int) -> Whole:
     if "ids" in given:
         raise UserError("it lists ids, and the row has no `top`; say how many are there for sure")
     _need(given, ("logprobs",))
