@@ -36,7 +36,7 @@ ALLOWED = {
     "inference": _ANSWERS,
     "evaluate": _ANSWERS,
     "training": _ANSWERS,
-    "benchmark": _ANSWERS,
+    "benchmark": (*_ANSWERS, "evaluate", "report"),
     "trace": _ANSWERS,
     "plan": _ANSWERS,
     "report": (*_ANSWERS, "evaluate"),

@@ -1,0 +1,136 @@
+"""The growths: what they measure is what they say, and a run goes on. No time is ever compared."""
+
+import csv
+import pathlib
+import runpy
+
+import ml_collections
+import pytest
+
+from speccascade.benchmark.growth import batches, growing, sets, start
+from speccascade.errors import UserError
+from speccascade.inference.sweep import product
+from tests.smallest_model import MODEL
+
+SECTION = {
+    "expert": dict(MODEL),
+    "drafter": dict(MODEL),
+    "agreement": 0.5,
+    "draft_length": 2,
+    "prompt_length": 3,
+    "new_tokens": 6,
+    "window": 4,
+    "num_prompts": 5,
+    "sweep_prompts": 2,
+    "sweep_slots": 3,
+    "sweeps": {
+        "alphas": product(rule="token_v3", alpha=(0.2, 0.4)),
+        "rules": product(rule="spec") + product(rule="chow", alpha=0.3),
+    },
+    "sizes": {"cache": (64, 32)},
+    "trials": 1,
+}
+
+
+def config(**changes) -> ml_collections.ConfigDict:
+    return ml_collections.ConfigDict({"growth": {**SECTION, **changes}})
+
+
+def test_a_run_goes_on_and_leaves_tables_plots_and_a_csv(tmp_path):
+    said = []
+    growing.run(config(), str(tmp_path), said.append)
+    first = (tmp_path / "results.jsonl").read_text()
+    growing.run(config(sizes={"cache": (32, 64), "prompt": (4,)}), str(tmp_path), said.append)
+    again = (tmp_path / "results.jsonl").read_text()
+    assert again.startswith(first) and len(again.splitlines()) == len(first.splitlines()) + 1 == 3
+    with open(tmp_path / "growth.csv") as file:
+        lines = list(csv.DictReader(file))
+    at = {(line["growth"], line["size"], line["series"]): line for line in lines}
+    assert len(at) == len(lines) == 2 * 3 + 3
+    # Keys and values of one head of four float32 numbers; a ring of the window and one more.
+    assert float(at["cache", "64", "full"]["megabytes"]) == pytest.approx(64 * 8 * 4 / 1e6)
+    for size in ("32", "64"):
+        ring = float(at["cache", size, "window of 4"]["megabytes"])
+        assert ring == pytest.approx(5 * 8 * 4 / 1e6)
+    assert all(float(line["value"]) > 0 < float(line["megabytes"]) for line in lines)
+    assert {path.name for path in tmp_path.glob("*.png")} == {
+        "growth_cache.png",
+        "growth_prompt.png",
+    }
+    tables = [text for text in said if text.startswith("### ")]
+    assert [text.split(":")[0] for text in tables] == ["### cache", "### prompt", "### cache"]
+    with pytest.raises(UserError, match="growth.agreement"):
+        growing.run(config(agreement=0.6), str(tmp_path), said.append)
+
+
+def emitted(series) -> int:
+    timed = series.timed
+    timed.warm()
+    return timed.keep(timed.run(timed.prepare()))
+
+
+@pytest.mark.slow
+def test_a_set_is_answered_whole_in_slots_and_in_batches():
+    series = sets.SLOTS.at(SECTION, 2)
+    found = {emitted(own) for own in series.values()}
+    assert len(found) == 1 and 5 <= found.pop() <= 5 * 6
+    assert all(own.memory(None) > 0 for own in series.values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [1, 2])
+def test_a_sweep_answers_every_prompt_under_every_setting(size):
+    for series in sets.SETTINGS.at(SECTION, size).values():
+        assert emitted(series) == size * 2 * 6
+
+
+@pytest.mark.slow
+def test_batches_answer_all_rows_and_hold_what_they_must():
+    few, many = (batches.BATCH.at(SECTION, size) for size in (1, 3))
+    for name in few:
+        assert [emitted(own[name]) for own in (few, many)] == [6, 18]
+    larger = batches.VOCABULARY.at(SECTION, 370)
+    # Embeddings and, of one row, logits of both models.
+    added = (370 - 37) * MODEL["d_model"] * 4
+    alone = "expert alone"
+    assert larger[alone].memory(None) - few[alone].memory(None) >= added
+
+
+@pytest.mark.slow
+def test_a_process_starts_cold_and_warm(tmp_path):
+    said = []
+    growing.run(config(sizes={"start": (1,)}), str(tmp_path), said.append)
+    with open(tmp_path / "growth.csv") as file:
+        lines = {line["series"]: line for line in csv.DictReader(file)}
+    assert set(lines) == {"cold", "warm"}
+    assert all(float(line["megabytes"]) > 50 for line in lines.values())
+
+
+@pytest.mark.slow
+def test_a_process_that_fails_says_why():
+    series = start.LAYERS.at({**SECTION, "draft_length": 0}, 1)["cold"].timed
+    with pytest.raises(UserError, match="draft_length"):
+        series.run(series.prepare())
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"trials": 0}, "growth.trials=0"),
+        ({"sizes": {"prompts": (4,)}}, "prompts"),
+        ({"sizes": {"prompt": (0,)}}, "growth.sizes.prompt"),
+        ({"sizes": {"settings": (1, 3)}}, "growth.sweeps has 2 alphas"),
+        ({"sizes": 4}, "growth.sizes"),
+    ],
+)
+def test_bad_config_is_one_line(changes, words, tmp_path):
+    with pytest.raises(UserError) as error:
+        growing.run(config(**changes), str(tmp_path / "run"), print)
+    assert words in str(error.value) and "\n" not in str(error.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_config_that_comes_with_the_project():
+    path = pathlib.Path(__file__).parents[1] / "configs/growth.py"
+    section = growing._read(runpy.run_path(str(path))["get_config"]())
+    assert list(section["sizes"]) == list(growing.GROWTHS)
