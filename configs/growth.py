@@ -2,7 +2,7 @@
 
 python scripts/growth.py --config=configs/growth.py --workdir=runs/growth
 
-About ten minutes on two idle cores. `--config.growth.sizes="{'start': (4, 32)}"` measures these alone.
+About ten minutes on two idle cores. These sizes alone: `--config.growth.sizes="{'start': (4, 32)}"`.
 """
 
 import ml_collections
