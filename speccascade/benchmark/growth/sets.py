@@ -43,7 +43,7 @@ def _refilled(program: Program, make: Callable[[int | None], Make], count: int, 
     def memory(_):
         fresh = make(None)(range(refill.rows_at_once(slots)))
         first = partial(refill.begin, program.decoder, slots)
-        batch = jax.eval_shape(first, program.params, fresh, np.int32(1))
+        batch = jax.eval_shape(first, program.params, fresh, np.ones(slots, bool))
         run = loop.run.lower(program.decoder, program.params, *batch, np.int32(1))
         return memory_of(run.compile())
 
