@@ -40,7 +40,7 @@ ALLOWED = {
     "trace": _ANSWERS,
     "plan": _ANSWERS,
     "report": (*_ANSWERS, "evaluate"),
-    "tuning": (*_ANSWERS, "evaluate", "report"),
+    "tuning": (*_ANSWERS, "evaluate", "report", "benchmark"),
     "spec_bench": (*_ANSWERS, "evaluate", "report"),
     "lm_eval": (*_ANSWERS, "evaluate", "runtime"),
     "certify": (*_ANSWERS, "evaluate", "report", "tuning"),
