@@ -36,34 +36,41 @@ def config(**changes) -> ml_collections.ConfigDict:
     return ml_collections.ConfigDict({"growth": {**SECTION, **changes}})
 
 
-def test_a_run_goes_on_and_leaves_tables_plots_and_a_csv(tmp_path):
+def lines_of(folder) -> dict:
+    with open(folder / "growth.csv") as file:
+        return {(r["growth"], r["size"], r["series"]): r for r in csv.DictReader(file)}
+
+
+def test_a_run_goes_on_and_leaves_a_table_a_plot_and_a_csv(tmp_path):
     said = []
     growing.run(config(), str(tmp_path), said.append)
     first = (tmp_path / "results.jsonl").read_text()
-    growing.run(config(sizes={"cache": (32, 64), "prompt": (4,)}), str(tmp_path), said.append)
+    growing.run(config(sizes={"cache": (64, 16, 32)}), str(tmp_path), said.append)
     again = (tmp_path / "results.jsonl").read_text()
     assert again.startswith(first) and len(again.splitlines()) == len(first.splitlines()) + 1 == 3
-    with open(tmp_path / "growth.csv") as file:
-        lines = list(csv.DictReader(file))
-    at = {(line["growth"], line["size"], line["series"]): line for line in lines}
-    assert len(at) == len(lines) == 2 * 3 + 3
+    lines = lines_of(tmp_path)
+    assert [size for _, size, series in lines if series == "full"] == ["16", "32", "64"]
     # Keys and values of one head of four float32 numbers; a ring of the window and one more.
-    assert float(at["cache", "64", "full"]["megabytes"]) == pytest.approx(64 * 8 * 4 / 1e6)
-    for size in ("32", "64"):
-        ring = float(at["cache", size, "window of 4"]["megabytes"])
-        assert ring == pytest.approx(5 * 8 * 4 / 1e6)
-    assert all(float(line["value"]) > 0 < float(line["megabytes"]) for line in lines)
-    assert {path.name for path in tmp_path.glob("*.png")} == {
-        "growth_cache.png",
-        "growth_prompt.png",
-    }
-    tables = [text for text in said if text.startswith("### ")]
-    assert [text.split(":")[0] for text in tables] == ["### cache", "### prompt", "### cache"]
+    megabytes = {key: float(line["megabytes"]) for key, line in lines.items()}
+    for size in ("16", "32", "64"):
+        assert megabytes["cache", size, "full"] == pytest.approx(int(size) * 8 * 4 / 1e6)
+        assert megabytes["cache", size, "window of 4"] == pytest.approx(5 * 8 * 4 / 1e6)
+    assert all(float(line["value"]) > 0 for line in lines.values())
+    assert [path.name for path in tmp_path.glob("*.png")] == ["growth_cache.png"]
+    tables = [text for text in said if text.startswith("### cache: ms per pass of the expert")]
+    assert len(tables) == 2 and "2 times as much: full" in tables[0]
     with pytest.raises(UserError, match="growth.agreement"):
         growing.run(config(agreement=0.6), str(tmp_path), said.append)
 
 
+@pytest.mark.slow
+def test_a_prompt_and_the_answer_behind_it():
+    series = batches.PROMPT.at(SECTION, 4)
+    assert {name for name in series if emitted(series[name]) == 6} == {"expert alone", "spec"}
+
+
 def emitted(series) -> int:
+    """Returns what a timing keeps: how many tokens there were."""
     timed = series.timed
     timed.warm()
     return timed.keep(timed.run(timed.prepare()))
@@ -100,9 +107,8 @@ def test_batches_answer_all_rows_and_hold_what_they_must():
 def test_a_process_starts_cold_and_warm(tmp_path):
     said = []
     growing.run(config(sizes={"start": (1,)}), str(tmp_path), said.append)
-    with open(tmp_path / "growth.csv") as file:
-        lines = {line["series"]: line for line in csv.DictReader(file)}
-    assert set(lines) == {"cold", "warm"}
+    lines = lines_of(tmp_path)
+    assert {series for _, _, series in lines} == {"cold", "warm"}
     assert all(float(line["megabytes"]) > 50 for line in lines.values())
 
 

@@ -172,6 +172,9 @@ def test_mutants_break_the_law(mutant):
 RULES = tuple(rules_lib.make(name, alpha=0.3) for name in ("token_v3", "mixture"))
 
 
+@pytest.mark.parametrize(
+    "pair", ["decoder_only", pytest.param("encoder_decoder", marks=pytest.mark.slow)], indirect=True
+)
 def test_q_is_the_lookups_or_the_models_that_has_read_the_whole_text(pair):
     few = [[token % 6 for token in prompt] for prompt in toys.prompts(seed=2)]
     rows = toys.greedy_rows(

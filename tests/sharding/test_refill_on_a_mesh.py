@@ -40,7 +40,7 @@ def test_prompts_go_to_the_parts_in_turn_and_to_idle_rows_alone():
 # ---- texts ----
 
 
-@pytest.mark.parametrize("joined", [False, True])
+@pytest.mark.parametrize("joined", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_tables_answer_as_in_a_batch(joined):
     """A table's sums are of one row whatever the batch: two rows a part, and every order."""
     rng = np.random.default_rng(4)
