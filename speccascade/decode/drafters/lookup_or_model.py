@@ -15,13 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
-from speccascade.decode.drafters.interface import (
-    AT_ROWS,
-    ROWS,
-    Dense,
-    Draft,
-    check_vocabulary,
-)
+from speccascade.decode.drafters.interface import AT_ROWS, ROWS, Dense, Draft, check_vocabulary
 from speccascade.decode.drafters.lookup import LookupDrafter, look_up
 from speccascade.decode.drafters.model import ModelDrafter
 from speccascade.models.interface import Model
@@ -113,20 +107,20 @@ class LookupOrModelDrafter:
         rows, size = jnp.arange(request.length.shape[0]), request.size
         none = jnp.zeros_like(request.length)
         read = state._replace(seen=jnp.minimum(state.seen, request.position))
-        vocab = jnp.zeros((len(rows), self.model.vocab_size))
-        block = _Block(request.text, read, vocab, none, none == 0)
+        logits = jnp.zeros((len(rows), self.model.vocab_size))
+        block = _Block(request.text, read, logits, none, none == 0)
+        draws = over_vocabulary(lambda vocab, q, u: draw(q, u, vocab), (AT_ROWS, ROWS), ROWS)
 
         def position(i, block, width):
             length = request.length + i
-            token, found = look_up(
-                block.text, length, self.lookup.max_ngram, self.lookup.min_ngram
-            )
+            sizes = self.lookup.max_ngram, self.lookup.min_ngram
+            token, found = look_up(block.text, length, *sizes)
             block = self._read(params, request, block, i, ~found, width)
             q, q1, finite = _distributions(request, block.logits)
             at = found[:, None] & (jnp.arange(q.shape[-1]) == token[:, None])
             q, q1 = (jnp.where(found[:, None], at.astype(x.dtype), x) for x in (q, q1))
             u = jnp.take(request.uniforms, jnp.minimum(i, size - 1), axis=1)
-            token = jnp.where(found, token, _drawn(q, u))
+            token = jnp.where(found, token, draws(q, u))
             text = block.text.at[rows, length].set(token)
             return block._replace(text=text, valid=block.valid & (found | finite)), (token, q, q1)
 
@@ -201,7 +195,3 @@ def _distributions(request, logits):
 
     run = over_vocabulary(look, (AT_ROWS, ROWS, ROWS), (AT_ROWS, AT_ROWS, ROWS))
     return run(pad_vocabulary(logits), request.temperature, request.truncation)
-
-
-def _drawn(q, u):
-    return over_vocabulary(lambda vocab, q, u: draw(q, u, vocab), (AT_ROWS, ROWS), ROWS)(q, u)
