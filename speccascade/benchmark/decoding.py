@@ -40,7 +40,7 @@ class Decoding:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Program:
+class Program:
     """What a case is compiled from, and its parameters."""
 
     decoder: decode.Decoder
@@ -75,9 +75,11 @@ class _Program:
         return lambda most: Timed(lambda: run(1), lambda: None, lambda _: run(most), _answers)
 
     def prefill(self, rows: decode.Rows):
+        """Reads the prompts."""
         return loop.prefill(self.decoder, self.params, rows)
 
     def run(self, rows: decode.Rows, state):
+        """Decodes to the end; the state's buffers are donated."""
         return loop.run(self.decoder, self.params, (self.rule,), rows, state)
 
 
@@ -94,7 +96,8 @@ def _answers(state) -> list[list[int]]:
     return [tokens[:count].tolist() for tokens, count in rows]
 
 
-def _program(subject: Subject, case: Case) -> _Program:
+def program_of(subject: Subject, case: Case) -> Program:
+    """Returns the program that decodes a case."""
     drafter: decode.Drafter
     setting, room = case.setting, subject.max_new_tokens
     subject = subject.at(case)
@@ -108,10 +111,11 @@ def _program(subject: Subject, case: Case) -> _Program:
     decoder = decode.Decoder(subject.models[scorer], drafter, size, room, verifier)
     loop.check(decoder, (rule,))
     params = {"drafter": own, "expert": subject.params[scorer]}
-    return _Program(decoder, params, rule, scorer)
+    return Program(decoder, params, rule, scorer)
 
 
-def _rows(subject: Subject, case: Case, requests: Sequence[Request]) -> decode.Rows:
+def rows_of(subject: Subject, case: Case, requests: Sequence[Request]) -> decode.Rows:
+    """Returns some of a subject's requests as a batch on the device."""
     rows = decode.make_rows(
         [request.prompt for request in requests],
         stop_table=subject.stop_table,
@@ -126,12 +130,12 @@ def _rows(subject: Subject, case: Case, requests: Sequence[Request]) -> decode.R
 
 def prepare(subject: Subject, case: Case, batch: int, num_batches: int) -> list[Decoding]:
     """Returns the decoding of each of the first `num_batches` batches."""
-    program = _program(subject, case)
+    program = program_of(subject, case)
     decoder = program.decoder
     by_model = isinstance(decoder.drafter, decode.ModelDrafter)
     same = program.rule, decoder.draft_length, program.scorer, batch, by_model
     return [
-        Decoding(program.timed(_rows(subject, case, requests)), *same)
+        Decoding(program.timed(rows_of(subject, case, requests)), *same)
         for requests in subject.batches(batch, num_batches)
     ]
 
@@ -143,9 +147,9 @@ def prepare_with_prompts(
 
     The reading of the prompt is timed too. What is kept is the list of one answer's token ids.
     """
-    program = _program(subject, case)
+    program = program_of(subject, case)
     return [
-        program.timed_with_prompts(_rows(subject, case, requests))
+        program.timed_with_prompts(rows_of(subject, case, requests))
         for requests in subject.batches(1, num_prompts)
     ]
 

@@ -5,6 +5,7 @@ from speccascade.decode.drafters import (
     Draft,
     Drafter,
     LookupDrafter,
+    LookupOrModelDrafter,
     ModelDrafter,
     NoDrafter,
 )
@@ -23,6 +24,7 @@ __all__ = [
     "Draft",
     "Drafter",
     "LookupDrafter",
+    "LookupOrModelDrafter",
     "ModelDrafter",
     "NoDrafter",
     "Output",

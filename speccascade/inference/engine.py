@@ -187,6 +187,7 @@ class Engine:
 
         The arguments are those of `prepare`.
         """
+        made, index = rules_by_row(settings, kinds)
         rows = decode.make_rows(
             [request.prompt for request in requests],
             stop_table=self.stop_table,
@@ -195,14 +196,13 @@ class Engine:
             temperature=[s.temperature for s in settings],
             seed=[s.seed for s in settings],
             example_ids=[request.example_id for request in requests],
-            rule_index=_rule_index(settings, kinds),
+            rule_index=index,
             stop_state=[self._stop_state(request.prompt) for request in requests],
             drafter_truncation=_truncation([s.drafter_truncation for s in settings]),
             expert_truncation=_truncation([s.expert_truncation for s in settings]),
             drafting=settings[0].drafting.rows(settings),
         )
-        own = [_rule(kind, settings) for kind in kinds if kind.rule is not None]
-        return tuple(own) or (rules.make("spec"),), rows
+        return made, rows
 
     def begins(self, prompt: Sequence[int]) -> bool:
         """Returns whether the answer to a prompt begins a text, rather than going on with one."""
@@ -222,9 +222,18 @@ class Engine:
         return cut(self.pair.tokenizer.decode(tokens, begins), self.stop_strings)
 
 
-def _rule_index(settings: Sequence[Setting], kinds: Sequence[Setting]) -> list[int]:
+def rules_by_row(
+    settings: Sequence[Setting], kinds: Sequence[Setting]
+) -> tuple[tuple[rules.Rule, ...], list[int]]:
+    """Returns rules, knobs [B], and which of them each row follows.
+
+    Args:
+      settings: per row; of one `program`.
+      kinds: a setting for each `rule_kind`, as in `Engine.prepare`.
+    """
     order = [rule_kind(kind) for kind in kinds]
-    return [order.index(rule_kind(setting)) for setting in settings]
+    own = tuple(_rule(kind, settings) for kind in kinds if kind.rule is not None)
+    return own or (rules.make("spec"),), [order.index(rule_kind(setting)) for setting in settings]
 
 
 def _rule(kind: Setting, settings: Sequence[Setting]) -> rules.Rule:

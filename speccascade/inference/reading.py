@@ -24,7 +24,7 @@ def expand(entries: Iterable[Mapping[str, Any]], named: Named = _NONE) -> list[S
         `threshold`, and `drafter_` or `expert_` `top_k`, `top_p`, `min_p`. Where a middle model
         drafts: `middle_rule` with its knobs, each named `middle_` and the knob, such as
         `middle_alpha`, and `middle_draft_length`. Where no model drafts: `drafter="lookup"`, with
-        `max_ngram` and `min_ngram`.
+        `max_ngram` and `min_ngram`; with `otherwise` a model does where nothing is found.
       named: the drafters that a pair names and that are no model of their own, by the fields that
         `drafter=NAME` stands for; see `pairs.named_drafters`.
 

@@ -1,8 +1,8 @@
 """A data set rather than a batch: any number of prompts under settings of one program.
 
 Prompts of like length share a cache of their own room; within it, a row that is done is given the
-next prompt (`decode.stream`). What has no loop of blocks goes on in fixed batches, and so does a
-pair on a mesh, whose caches stay where they are.
+next prompt (`decode.stream`). What has no loop of blocks goes on in fixed batches, and so do rows
+that do not divide over a mesh.
 """
 
 import dataclasses
@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from speccascade import decode
-from speccascade.decode import Answered
+from speccascade.decode import Answered, refill
 from speccascade.inference.engine import Engine, Request, prompt_slots
 from speccascade.inference.setting import Setting
 from speccascade.sharding import hosts
@@ -45,7 +45,7 @@ def answers(
     Yields:
       The answers that were found done together, as soon as they are known.
     """
-    refills = refilled(engine, settings[0]) if settings else False
+    refills = refilled(engine, settings[0], slots) if settings else False
     for width, group in groups(engine, requests, slots):
         own = dataclasses.replace(engine, prompt_slots=width)
         asked = [settings[i] for i in group], [requests[i] for i in group]
@@ -54,11 +54,10 @@ def answers(
             yield [answer._replace(index=group[answer.index]) for answer in part]
 
 
-def refilled(engine: Engine, setting: Setting) -> bool:
+def refilled(engine: Engine, setting: Setting, slots: int) -> bool:
     """Returns whether rows of a setting's program are given the next prompt as they are done."""
-    if engine.pair.layout is not None:
-        return False
-    return setting.method.decoder(engine.room(), setting) is not None
+    found = setting.method.decoder(engine.room(), setting)
+    return found is not None and slots % refill.parts_of(found[0]) == 0
 
 
 def groups(

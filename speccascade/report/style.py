@@ -47,7 +47,11 @@ def line(label: str) -> dict:
     name, rest = re.match(r"(\w*)(.*)", label).groups()
     # A new one comes last, so that it leaves the others alone.
     names = list(dict.fromkeys((*_FIRST, *RULES, *METHODS)))
-    index = names.index(name) if name in names else len(names)
+    return nth(names.index(name) if name in names else len(names), rest)
+
+
+def nth(index: int, rest: str = "") -> dict:
+    """Returns how the line of a number is drawn, broken by a text where there is one."""
     return {
         "color": _COLOURS[index % len(_COLOURS)],
         "marker": _MARKERS[index % len(_MARKERS)],

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 import numpy as np
@@ -55,6 +55,7 @@ class Decision:
       chosen: the setting.
       basis: "certified" by its examples, by its "law", or None where nothing is promised.
       lossless: the fastest setting whose law is the expert's.
+      kept: tokens per block of each setting that keeps the promise; NaN of one without blocks.
     """
 
     promise: "Promise"
@@ -64,6 +65,7 @@ class Decision:
     chosen: Setting
     basis: str | None
     lossless: Setting
+    kept: Mapping[Setting, float]
 
     @property
     def nearest(self) -> Hypothesis | None:
@@ -214,7 +216,9 @@ def decide(points: Points, temperature: float, promise: Promise, confidence: flo
     if kept:
         chosen = max(kept, key=lambda setting: promise.preference(found[setting]))
         basis = "law" if chosen in by_law else "certified"
-    return Decision(promise, confidence, temperature, tuple(hypotheses), chosen, basis, lossless)
+    tokens = {setting: _tokens(found[setting]) for setting in kept}
+    common = promise, confidence, temperature, tuple(hypotheses)
+    return Decision(*common, chosen, basis, lossless, tokens)
 
 
 def _test(promise, settings, found, expert, error) -> list[Hypothesis]:
@@ -240,6 +244,11 @@ def _test(promise, settings, found, expert, error) -> list[Hypothesis]:
         for keys, own, count, level in zip(ordered, p_values, counts, levels, strict=True)
         for i, (key, p_value) in enumerate(zip(keys, own, strict=True))
     ]
+
+
+def _tokens(point: Point) -> float:
+    found = point.rates["tokens_per_expert_call"]
+    return math.nan if found is None else found
 
 
 def _speedup(point: Point) -> float:

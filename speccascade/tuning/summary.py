@@ -1,6 +1,8 @@
 """What was chosen and whether its promise held, for people and as JSON."""
 
 import os
+import types
+from collections.abc import Mapping
 from typing import Any
 
 from etils import epath
@@ -10,19 +12,26 @@ from speccascade.inputs import paths
 from speccascade.report.choice import TEST
 from speccascade.report.points import Point, Points
 from speccascade.tasks import aggregate
+from speccascade.tuning.batches import Fastest
 from speccascade.tuning.choice import Decision, Hypothesis, MaxQualityLoss
 from speccascade.workdir.files import write_json
 
 Record = dict[str, Any]
 
 
-def write(decision: Decision, points: Points, failed: list[str]) -> tuple[str, Record]:
+def write(
+    decision: Decision,
+    points: Points,
+    failed: list[str],
+    in_batches: Mapping[int, Fastest] = types.MappingProxyType({}),
+) -> tuple[str, Record]:
     """Returns the summary as Markdown, and all that it says as a JSON-ready record.
 
     Args:
       decision: of the validation split.
       points: of the test split.
       failed: a line for each job that failed; they are no candidates.
+      in_batches: what is the fastest by batch size; may have none.
     """
     expert = points.expert(decision.temperature, TEST)
     settings = {"chosen": decision.chosen, "lossless": decision.lossless}
@@ -39,6 +48,10 @@ def write(decision: Decision, points: Points, failed: list[str]) -> tuple[str, R
         "test": held,
         "lossless": decision.lossless.fields(),
         "hypotheses": [_hypothesis(h) for h in decision.hypotheses],
+        "batch_sizes": {
+            str(batch): {"setting": found.setting.fields(), "speedup": found.speedup}
+            for batch, found in in_batches.items()
+        },
         "rows": points.shared,
         "failed": failed,
     }
@@ -53,6 +66,7 @@ def write(decision: Decision, points: Points, failed: list[str]) -> tuple[str, R
         "",
         *_table(decision),
         "",
+        *_batches(in_batches),
         *_notes(decision),
         *(f"- {line}" for line in failed),
     ]
@@ -193,6 +207,16 @@ def _table(decision: Decision) -> list[str]:
             f"{h.level:.2g} | {outcome} |"
         )
     return lines
+
+
+def _batches(in_batches: Mapping[int, Fastest]) -> list[str]:
+    if not in_batches:
+        return []
+    rows = (
+        f"| {batch} | {found.setting} | {found.speedup:.2f} |"
+        for batch, found in in_batches.items()
+    )
+    return ["| batch | fastest that keeps the promise | speed-up |", "|---|---|---|", *rows, ""]
 
 
 def _notes(decision: Decision) -> list[str]:

@@ -1,5 +1,6 @@
 """Behind `scripts/tune.py`: measures the validation split, chooses, measures the choice on test."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import ml_collections
@@ -10,11 +11,11 @@ from speccascade.evaluate.jobs import TEACHER_FORCED
 from speccascade.inference.methods import EXPERT
 from speccascade.inference.reading import from_fields
 from speccascade.inference.setting import Setting
-from speccascade.inputs import paths
+from speccascade.inputs import paths, values
 from speccascade.report.choice import TEST, VALIDATION
 from speccascade.report.points import collect, unseeded
 from speccascade.sharding import hosts
-from speccascade.tuning import summary
+from speccascade.tuning import batches, summary
 from speccascade.tuning.choice import Decision, MaxQualityLoss, MinSpeedUp, Promise, decide
 
 
@@ -38,6 +39,7 @@ def tune(
     min_speedup: float | None = None,
     confidence: float = 0.95,
     temperature: float | None = None,
+    batch_sizes: Sequence[int] = (),
 ) -> Tuned:
     """Chooses a setting of the config's sweep; writes tune.json and tune.md to `workdir`.
 
@@ -50,6 +52,8 @@ def tune(
       min_speedup: the promise of speed.
       confidence: of the promise, between 0 and 1.
       temperature: of the settings that may be chosen; may be None where the sweep has but one.
+      batch_sizes: for which the fastest is told too, of the settings that keep a promise of
+        quality; see `batches`.
 
     Raises:
       UserError: bad input. Nothing is decoded then.
@@ -67,6 +71,7 @@ def tune(
             promise = MaxQualityLoss(max_quality_loss, sweep.task.full_score)
         temperature = _temperature(sweep, temperature)
         _check(sweep, temperature)
+        batch_sizes = _batch_sizes(sweep, promise, batch_sizes)
     on_validation = _part(sweep, VALIDATION, temperature)
     measured = evaluation.measure(on_validation, workdir)
     written = {}
@@ -82,10 +87,11 @@ def tune(
     on_test = _part(sweep, TEST, temperature, {expert, *wanted})
     held_out = evaluation.measure(on_test, workdir)
     failed = measured.failed + held_out.failed
+    in_batches = _fastest(sweep, written["decision"], batch_sizes) if batch_sizes else {}
 
     def write() -> str:
         points = collect(evaluation.measured(on_test, workdir), sweep.config, "")
-        text, record = summary.write(written["decision"], points, failed)
+        text, record = summary.write(written["decision"], points, failed, in_batches)
         summary.save(workdir, text, record)
         return text
 
@@ -128,6 +134,31 @@ def _check(sweep: evaluation.Sweep, temperature: float) -> None:
             f"the sweep lacks the expert's own decoding at temperature {temperature:g}; add "
             f'{{"method": "{EXPERT}", "temperature": {temperature:g}}}'
         )
+
+
+def _batch_sizes(
+    sweep: evaluation.Sweep, promise: Promise, given: Sequence[int]
+) -> list[int]:
+    """Returns checked batch sizes."""
+    if not given:
+        return []
+    if not isinstance(promise, MaxQualityLoss):
+        raise UserError("--batch_sizes needs --max_quality_loss: a speed is promised of batch 1")
+    if sweep.engine.pair.layout is not None:
+        raise UserError("--batch_sizes times passes on one device; leave config.mesh out")
+    numbers = [int(each) if str(each).isdecimal() else each for each in given]  # a flag's are text
+    return values.wholes("--batch_sizes", numbers, 1)
+
+
+def _fastest(
+    sweep: evaluation.Sweep, decision: Decision, batch_sizes: Sequence[int]
+) -> dict[int, batches.Fastest]:
+    """Returns the fastest setting that keeps the promise, by batch size."""
+    tokens = {s: each for s, each in decision.kept.items() if batches.passes(s) is not None}
+    wanted = sorted({which for setting in tokens for which in batches.passes(setting)})
+    trials = sweep.config["evaluate"]["timing"]["trials"]
+    timed = batches.measured(sweep.engine, wanted, batch_sizes, trials)
+    return {batch: batches.fastest(tokens, seconds) for batch, seconds in timed}
 
 
 def _part(

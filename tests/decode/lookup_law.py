@@ -51,7 +51,11 @@ def settings() -> list[Setting]:
 
 def law(drafter: LookupDrafter, setting: Setting, params, prompts=PROMPTS) -> np.ndarray:
     """Returns the probabilities of answers to each prompt, `[P, V**LIMIT]`, filled up with EOS."""
-    pi = targets(drafter, setting, params, prompts)[0]
+    return law_of(targets(drafter, setting, params, prompts)[0], prompts)
+
+
+def law_of(pi: np.ndarray, prompts=PROMPTS) -> np.ndarray:
+    """Returns the same from pi behind each prompt and beginning of an answer."""
     pi = pi.reshape(len(prompts), -1, VOCAB)
     place = {own: i for i, own in enumerate(prefixes())}
     probs = np.ones((len(prompts), VOCAB**LIMIT))
@@ -138,20 +142,28 @@ def blocks(drafter, size: int, chosen: Sequence[Setting], params, prompts=PROMPT
     return keys, *run(text, length, rows._replace(rule_index=np.array(index)), made)
 
 
-def sequence_laws(keys, draft, q, decision, size: int, method: str) -> dict[tuple, np.ndarray]:
-    """Returns the law of answers `[V**LIMIT]` by setting and prompt."""
+def sequence_laws(
+    keys, draft, q, decision, size: int, method: str, weights=None
+) -> dict[tuple, np.ndarray]:
+    """Returns the law of answers `[V**LIMIT]` by setting and prompt.
+
+    Where a block has several drafts, each a row of its own, `weights` are their probabilities.
+    """
     accepted, after = verify.law(draft.tokens, q, decision.pi, length=draft.length, method=method)
     tokens, accepted, after = (np.asarray(x, np.float64) for x in (draft.tokens, accepted, after))
-    at = {key: i for i, key in enumerate(keys)}
+    weights = np.ones(len(keys)) if weights is None else weights
+    at: dict[tuple, list[int]] = defaultdict(list)
+    for i in np.flatnonzero(weights):
+        at[keys[i]].append(i)
     laws = {}
     for setting, prompt in dict.fromkeys((s, prompt) for s, prompt, _ in keys):
         mass: dict[tuple, float] = defaultdict(float)
         mass[()] = 1.0
         done = np.zeros(VOCAB**LIMIT)
         for own in prefixes():  # shorter ones first
-            i = at[setting, prompt, own]
-            for kept, token in itertools.product(range(size + 1), range(VOCAB)):
-                chance = accepted[i, kept]
+            rows = at[setting, prompt, own]
+            for i, kept, token in itertools.product(rows, range(size + 1), range(VOCAB)):
+                chance = weights[i] * accepted[i, kept]
                 if mass[own] and chance and after[i, kept, token]:
                     answer = (*own, *map(int, tokens[i, :kept]), token)[:LIMIT]
                     share = mass[own] * chance * after[i, kept, token]

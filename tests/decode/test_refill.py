@@ -143,7 +143,7 @@ def test_refill_writes_the_rows_that_it_is_told_to(case):
     decoder, params, made, rows = case
     own, first = taken(rows, made, range(4))
     first = first._replace(stop_table=rows.stop_table)
-    batch = refill.begin(decoder, SLOTS, params, (own, first), np.int32(3))
+    batch = refill.begin(decoder, SLOTS, params, (own, first), np.arange(SLOTS) < 3)
     assert np.asarray(batch.state.done)[3:].all()
     before = jax.device_get(batch)
     fresh = taken(rows, made, [9, 10, 11, 12])

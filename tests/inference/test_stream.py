@@ -75,7 +75,7 @@ def assert_same(found, expected):
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_a_stream_answers_as_fixed_batches(engine, name):
     settings, requests, kinds = items(engine, name)
-    assert stream.refilled(engine, kinds[0]) == ("cascade" not in name)
+    assert stream.refilled(engine, kinds[0], SLOTS) == ("cascade" not in name)
     expected = told(stream.in_batches(engine, settings, requests, kinds, SLOTS))
     assert len({len(tokens) for tokens, _, _ in expected}) > 2
     assert_same(told(stream.answers(engine, settings, requests, kinds, SLOTS)), expected)

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from speccascade.errors import UserError
+from speccascade.inference.reading import setting
 from speccascade.report.points import collect
 from speccascade.tuning import summary
 from speccascade.tuning.choice import MaxQualityLoss, MinSpeedUp, decide
@@ -87,6 +88,23 @@ def test_lossless_decoding_needs_no_test_and_is_what_is_left():
     assert found.nearest.wanted is None  # its estimate breaks the promise
     slow = decided(LOSS, (speculative("spec"), RIGHT, 0.8), (v3(0.4), wrong(30), 3.0))
     assert slow.chosen.method.alone == "expert"
+
+
+@pytest.mark.parametrize("promise", [LOSS, MinSpeedUp(1.0), MinSpeedUp(1.3)], ids=str)
+@pytest.mark.parametrize("seed", range(3))
+def test_what_is_chosen_is_never_slower_than_the_expert_alone(promise, seed):
+    """N = 0 is always a choice: where no block pays, nothing is drafted."""
+    rng = np.random.default_rng(seed)
+    for fastest in (0.95, 1.6):
+        entries = [speculative("spec"), v3(0.2), v3(0.4), v3(0.4, draft_length=5)]
+        speeds = dict(zip(map(str, entries), rng.uniform(0.4, fastest, len(entries)), strict=True))
+        points = [(entry, wrong(int(rng.integers(3))), speeds[str(entry)]) for entry in entries]
+        found = decided(promise, *points)
+        if fastest < 1:
+            assert found.chosen.method.alone == "expert"
+        for (entry, _, speed) in points:
+            if setting(entry) == found.chosen:
+                assert speed >= 1
 
 
 def test_more_candidates_need_more_evidence():

@@ -84,6 +84,20 @@ def test_rows_serve_other_promises_and_an_evaluation(exported, tuned):
     assert len(left) == len(sweep.jobs) - len(results.read(workdir))
 
 
+def test_the_fastest_is_told_by_batch_size(exported, tuned):
+    workdir, _ = tuned
+    before = results.read(workdir)
+    asked = {"max_quality_loss": 0.95, "temperature": 0.0}
+    text = tuner.tune(config(exported), workdir, **asked, batch_sizes=["1", "3"]).text
+    assert results.read(workdir) == before
+    record = json.loads((pathlib.Path(workdir) / "tune.json").read_text())
+    assert list(record["batch_sizes"]) == ["1", "3"]
+    for batch, found in record["batch_sizes"].items():
+        chosen = from_fields(found["setting"])
+        assert found["speedup"] >= 1 and (found["speedup"] == 1 or chosen.method.in_blocks)
+        assert f"| {batch} | {chosen} | {found['speedup']:.2f} |" in text
+
+
 @pytest.mark.parametrize("role", ["drafter", "expert"])
 def test_what_fails_is_no_candidate_and_is_named(exported, tmp_path, role):
     pair = pairs.load(exported)
@@ -108,6 +122,8 @@ def test_what_fails_is_no_candidate_and_is_named(exported, tmp_path, role):
     [
         ({}, {}, "give one of --max_quality_loss and --min_speedup"),
         ({"max_quality_loss": 0.1, "min_speedup": 1.5}, {}, "give one of --max_quality_loss"),
+        ({"min_speedup": 2.0, "batch_sizes": [2]}, {}, "--batch_sizes needs --max_quality_loss"),
+        ({"max_quality_loss": 0.1, "batch_sizes": ["x"]}, {}, "--batch_sizes='x' must be a whole"),
         ({"max_quality_loss": 1.0}, {}, "must be at least 0 and below 1, the score of a perfect"),
         ({"min_speedup": -1.0}, {}, "--min_speedup=-1 must be a positive number"),
         ({"min_speedup": 2.0, "confidence": 95.0}, {}, "--confidence=95 must be between 0 and 1"),

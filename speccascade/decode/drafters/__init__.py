@@ -1,8 +1,9 @@
-"""Who writes the block: a model, a cascade of two, a lookup in the text, or nobody."""
+"""Who writes the block: a model, a cascade of two, a lookup in the text, both, or nobody."""
 
 from speccascade.decode.drafters.cascade import CascadeDrafter
 from speccascade.decode.drafters.interface import Dense, Draft, Drafter, OneHot, Request
 from speccascade.decode.drafters.lookup import LookupDrafter
+from speccascade.decode.drafters.lookup_or_model import LookupOrModelDrafter
 from speccascade.decode.drafters.model import ModelDrafter
 from speccascade.decode.drafters.none import NoDrafter
 
@@ -16,6 +17,7 @@ __all__ = [
     "Draft",
     "Drafter",
     "LookupDrafter",
+    "LookupOrModelDrafter",
     "ModelDrafter",
     "NoDrafter",
     "OneHot",

@@ -5,10 +5,16 @@ from typing import Any
 
 from speccascade.inference.drafting.cascade import ByCascade
 from speccascade.inference.drafting.lookup import ByLookup
+from speccascade.inference.drafting.lookup_or_model import ByLookupOrModel
 from speccascade.inference.setting import ByModel, Drafting
 
 # The first that finds itself named in a setting, or in a row, has it.
-DRAFTINGS: tuple[type[Drafting], ...] = (ByLookup, ByCascade, ByModel)
+DRAFTINGS: tuple[type[Drafting], ...] = (
+    ByLookupOrModel,
+    ByLookup,
+    ByCascade,
+    ByModel,
+)
 
 
 def read(given: Mapping[str, Any], rule: str) -> tuple[Drafting, set[str]]:
