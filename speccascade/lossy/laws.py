@@ -28,17 +28,16 @@ class Tables(NamedTuple):
 
 
 def expert_law(table: np.ndarray, limit: int, eos: int | None = None) -> np.ndarray:
-    """Returns the law of the first `limit` tokens drawn from a table `[C, V]` one by one."""
-    contexts, vocab = table.shape
-    found = np.zeros(vocab**limit)
-    for number, sequence in enumerate(itertools.product(range(vocab), repeat=limit)):
-        context, ended, chance = 0, False, 1.0
-        for token in sequence:
-            chance *= float(token == eos) if ended else table[context, token]
-            ended = ended or token == eos
-            context = (context * vocab + token) % contexts
-        found[number] = chance
-    return found
+    """Returns the law `[..., V**L]` of the first `limit` tokens drawn from tables `[..., C, V]`."""
+    contexts, vocab = table.shape[-2:]
+    law = np.ones((*table.shape[:-2], 1))
+    context, ended, tokens = np.zeros(1, int), np.zeros(1, bool), np.arange(vocab)
+    for _ in range(limit):
+        following = np.where(ended[:, None], tokens == eos, table[..., context, :])
+        law = (law[..., None] * following).reshape(*law.shape[:-1], -1)
+        ended = (ended[:, None] | (tokens == eos)).ravel()
+        context = (context[:, None] * vocab + tokens).ravel() % contexts
+    return law
 
 
 def kernel_law(
@@ -71,7 +70,7 @@ def kernel_law(
                 going[tokens, number] = context, mass
         blocks.find({(context, number) for (_, number), (context, _) in going.items()})
         for (tokens, number), (context, mass) in going.items():
-            for emitted, chance, after in blocks.found[context, number]:
+            for (emitted, after), chance in blocks.found[context, number].items():
                 if length == 0:
                     first += chance * len(emitted)
                 if eos in emitted:
@@ -89,7 +88,7 @@ class _Blocks:
     """The laws of a kernel's blocks, by the context and the number that they begin with.
 
     Attributes:
-      found: of each, what a block may emit: its tokens, their probability, the number after them.
+      found: of each, the probability of the tokens that a block may emit, with the number after.
     """
 
     def __init__(self, rule: Rule, tables: Tables, size: int):
@@ -98,7 +97,7 @@ class _Blocks:
         self.tables = tables
         vocab = tables.q.shape[1]
         self.drafts = np.array(list(itertools.product(range(vocab), repeat=size)), np.int32)
-        self.found: dict[tuple[int, float], list[tuple[tuple[int, ...], float, float]]] = {}
+        self.found: dict[tuple[int, float], collections.Counter] = {}
 
     def beginning(self) -> float:
         """Returns the number that the prompt 0 begins with."""
@@ -113,11 +112,10 @@ class _Blocks:
             own = missing[start : start + at_once]
             own_laws = self._law([*own, *[own[0]] * (at_once - len(own))])  # of one shape
             for pair, joint, numbers in zip(own, *own_laws, strict=False):
-                self.found[pair] = [
-                    ((*self.drafts[d, :i].tolist(), int(token)), joint[d, i, token], number)
-                    for d, i, token in zip(*np.nonzero(joint), strict=True)
-                    for number in [float(numbers[d, i, token])]
-                ]
+                emitted = self.found[pair] = collections.Counter()
+                for d, i, token in zip(*np.nonzero(joint), strict=True):
+                    tokens = (*self.drafts[d, :i].tolist(), int(token))
+                    emitted[tokens, float(numbers[d, i, token])] += joint[d, i, token]
 
     def _law(self, pairs) -> tuple[np.ndarray, np.ndarray]:
         """Returns the law of draft, number kept and next token, and the numbers after them.
@@ -145,6 +143,6 @@ class _Blocks:
         return joint.reshape(shape), numbers.reshape(shape)
 
 
-def distance(law: np.ndarray, other: np.ndarray) -> float:
-    """Returns the total variation distance of two laws."""
-    return float(np.abs(law - other).sum() / 2)
+def distance(law: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Returns the total variation distance of laws `[..., K]`, `[...]`."""
+    return np.abs(law - other).sum(-1) / 2

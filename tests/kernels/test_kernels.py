@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import types
 
 import jax
 import jax.numpy as jnp
@@ -92,20 +93,61 @@ def read(name, knobs, number, token):
     return {knobs["begin"]: 1.0, knobs["end"]: 0.0}.get(token, number)
 
 
-@pytest.mark.parametrize(("name", "i"), CASES)
-def test_a_kernel_is_the_engines_loop(name, i):
+def check(kernel, name, i):
+    """Raises AssertionError where a kernel is not the plain loop of that name."""
     block, carry, noise = blocks()
-    verdict, numbers = kernels.verify(KERNELS[name], lifted(name, i), block, carry, noise)
+    verdict, numbers = kernels.verify(kernel, lifted(name, i), block, carry, noise)
+    after = np.asarray(kernels.law(kernel, lifted(name, i), block, carry)[1])
     wrong = 0
     for b, (kept, weights, number) in enumerate(expected(name, i)):
         token = int(verdict.next_token[b])
         if verdict.num_accepted[b] != kept or token != inverse_cdf(weights, noise.token[b]):
             wrong += 1  # float32 beside float64 at an edge
             continue
+        np.testing.assert_allclose(after[b, kept], np.array(weights) / sum(weights), atol=1e-5)
         own = read(name, knobs_of(name, i), number, token)
         np.testing.assert_allclose(numbers[b], own, rtol=1e-4, atol=1e-5)
     assert wrong <= 1
     assert len(set(np.asarray(verdict.num_accepted).tolist())) == SIZE + 1
+
+
+@pytest.mark.parametrize(("name", "i"), CASES)
+def test_a_kernel_is_the_engines_loop(name, i):
+    check(KERNELS[name], name, i)
+
+
+MISTAKES = [
+    ("medusa_typical", 0, "jnp.log(p + 1e-5)", "jnp.log(p + 1e-2)"),
+    ("medusa_typical", 0, "after = best(block.p, vocab)", "after = block.p"),
+    ("vllm_typical", 0, "p = block.p[:, :", "p = block.p1[:, :"),
+    ("sglang_threshold", 0, "without_draft(block, vocab), block.p)", "block.p[:, :-1], block.p)"),
+    ("sglang_threshold", 0, 'p >= knobs["threshold_single"]', 'p > knobs["threshold_acc"]'),
+    ("trtllm_relaxed", 0, "rank < ", "rank <= "),
+    ("trtllm_relaxed", 0, '* carry[:, None]', "* 1.0"),
+    ("trtllm_relaxed", 0, "thinks = [carry]", "thinks = [carry * 0]"),
+    ("fly", 1, "block.length[:, None] - window", "block.length[:, None] - window + 1"),
+    ("fly", 1, "range(1, min(window, size))", "range(1, min(window - 1, size))"),
+    ("fly", 0, "for _ in range(3)", "for _ in range(4)"),
+    ("fly", 0, "1 - missed * missed", "1 - missed"),
+    ("asd", 0, "block.length[:, None] - jnp.arange(size)", "size - jnp.arange(size)"),
+    ("asd", 0, "spent = carry[:, None] +", "spent ="),
+    ("asd", 0, "jnp.cumsum(misses, axis=1)", "misses"),
+    ("cactus", 0, "jnp.sqrt(2 * ", "jnp.sqrt("),
+    ("cactus", 0, "* scale[..., None]", "* 1.0"),
+]
+
+
+@pytest.mark.parametrize(("name", "i", "old", "new"), MISTAKES)
+def test_a_planted_mistake_is_caught(name, i, old, new):
+    module = inspect.getmodule(KERNELS[name].judge)
+    source = inspect.getsource(module)
+    assert source.count(old) == 1, f"{module.__name__} has changed: update this mistake's {old!r}"
+    copy = types.ModuleType("mistaken")
+    exec(compile(source.replace(old, new), "mistaken", "exec"), copy.__dict__)
+    rows = {name: row for name, row in vars(copy).items() if isinstance(row, kernels.Kernel)}
+    row = next(r for r in rows.values() if r.equation == KERNELS[name].equation)
+    with pytest.raises(AssertionError):
+        check(row, name, i)
 
 
 @pytest.mark.parametrize(("name", "i"), CASES)
