@@ -253,3 +253,50 @@ def test_the_law_of_a_mode_is_that_of_its_blocks(name, knobs, least):
     np.testing.assert_allclose([law.sum() for law in made], 1, atol=1e-9)
     assert laws.distance(*made) > least
 
+
+# ---- the direct twin ----
+
+
+def twin_law(name, knobs, pair, size, limit):
+    """The law of a process of one expert pass a token: the drafter's token is tested, and what is
+    decided stands; only how many tokens were kept in a row is remembered, `size` at most."""
+    vocab = pair.q.shape[1]
+    contexts = np.arange(vocab**2)
+    with jax.enable_x64(True):
+        context, token = (x.ravel() for x in np.meshgrid(contexts, np.arange(vocab), indexing="ij"))
+        p = np.stack([pair.p[context]] * 2, 1)
+        one = np.ones(len(token), np.int32)
+        block = kernels.Block(token[:, None].astype(np.int32), one, pair.q[context][:, None], p, p)
+        block = jax.tree.map(jnp.asarray, block)
+        made = rules.knobs_of(rules.make(name, **knobs), 2)
+        tested = kernels.law(KERNELS[name], made, block, jnp.zeros(len(token)))
+        block = block._replace(length=0 * one)
+        ended = kernels.law(KERNELS[name], made, block, jnp.zeros(len(token)))
+    keep = np.asarray(tested[0])[:, 1].reshape(-1, vocab) * pair.q  # [C, V], kept as drafted
+    lost = (pair.q - keep)[..., None] * np.asarray(tested[1])[:, 0].reshape(-1, vocab, vocab)
+    lost, bonus = lost.sum(1), np.asarray(ended[1])[:, 0].reshape(-1, vocab, vocab)[:, 0]
+    states = {((), 0): 1.0}
+    for _ in range(limit):
+        following = {}
+        for (tokens, row), mass in states.items():
+            c = int(np.dot((0, 0, *tokens)[-2:], (vocab, 1)))
+            for v in range(vocab):
+                if row == size:
+                    ways = [(0, bonus[c, v])]
+                else:
+                    ways = [(row + 1, keep[c, v]), (0, lost[c, v])]
+                for then, chance in ways:
+                    key = (*tokens, v), then
+                    following[key] = following.get(key, 0) + mass * chance
+        states = following
+    found = np.zeros(vocab**limit)
+    for (tokens, _), mass in states.items():
+        found[int(np.dot(tokens, vocab ** np.arange(limit)[::-1]))] += mass
+    return found
+
+
+@pytest.mark.parametrize(("name", "knobs", "_"), BY_BLOCK[:4])
+def test_a_mode_that_looks_at_one_token_is_its_direct_twin(name, knobs, _):
+    found, _ = laws.kernel_law(rules.make(name, **knobs), tables(), 2, 4)
+    np.testing.assert_allclose(found, twin_law(name, knobs, tables(), 2, 4), atol=1e-9)
+    assert laws.distance(found, twin_law(name, knobs, tables(), 1, 4)) > 0.01
