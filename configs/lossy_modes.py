@@ -1,7 +1,7 @@
 """Engines' lossy modes on a shipped pair, beside rules and the truncated expert, both lossless.
 
     python scripts/evaluate.py --config=configs/lossy_modes.py --workdir=runs/lossy_modes
-    python scripts/report.py --workdir=runs/lossy_modes
+    python scripts/lossy_modes.py --workdir=runs/lossy_modes
 
 For the pair of another task: `--config=configs/lossy_modes.py:debian_en_de`. What is compared is
 quality at equal tokens per expert call; nothing is timed. docs/kernels.md has the table.
@@ -14,18 +14,16 @@ import ml_collections
 
 from speccascade.inference.sweep import product
 
+# A token of every prompt, so that TensorRT-LLM's mode takes all of an answer for thinking.
+BEGIN = {"gsm_symbolic": 200, "debian_en_de": 317, "debian_summaries": 84}
 
-def sweep(begin: int = 200) -> tuple[dict, ...]:
-    """Kernels at their engines' usual knobs, and their rivals at several strengths.
 
-    Args:
-      begin: a token of every prompt, so that TensorRT-LLM's mode takes all of an answer for
-        thinking: the newline of the tokenizer.
-    """
+def sweep(task: str = "gsm_symbolic") -> tuple[dict, ...]:
+    """Kernels at their engines' usual knobs, and their rivals at several strengths."""
     warm, cold = {"temperature": 1.0}, {"temperature": 0.0}
     drafted = {"draft_length": 4}
     kernel = {"method": "kernel", **drafted}
-    spans = {"k": 10, "begin": begin, "end": 0}
+    spans = {"k": 10, "begin": BEGIN[task], "end": 0}
     cut = product(rule="spec", expert_min_p=(0.05, 0.1, 0.3, 0.6), **drafted, **warm)
     return (
         product(
@@ -52,7 +50,7 @@ def get_config(task: str = "gsm_symbolic") -> ml_collections.ConfigDict:
     config = ml_collections.ConfigDict({"task": whole["get_config"]().task})
     config.pair = f"shipped:{task}"
     config.evaluate = {
-        "settings": sweep(),
+        "settings": sweep(task),
         "splits": {"validation": 8, "test": 48},
         "max_new_tokens": 64,
         "batch_size": 56,

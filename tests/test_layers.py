@@ -47,7 +47,7 @@ ALLOWED = {
     "lm_eval": (*_ANSWERS, "evaluate", "runtime"),
     "certify": (*_ANSWERS, "evaluate", "report", "tuning"),
     "conformance": _METHOD,
-    "lossy": _ANSWERS,
+    "lossy": (*_ANSWERS, "evaluate", "report"),
     "distillation": (*_ANSWERS, "training"),
     "experiment": (*_ANSWERS, "training", "evaluate", "report", "plan"),
     "runtime": (*_FILES,),

@@ -31,6 +31,7 @@ class Mode:
       knobs: of the kernel.
       claim: what it is said to sample from.
       claimed: `(p, p1) -> table`, that law.
+      sure: whether drafts are the drafter's best tokens, as the engine drafts, not samples of it.
     """
 
     kernel: str
@@ -38,6 +39,7 @@ class Mode:
     knobs: dict[str, float]
     claim: str
     claimed: Callable[[np.ndarray, np.ndarray], np.ndarray]
+    sure: bool = False
 
     def __str__(self) -> str:
         knobs = " ".join(f"{k}={v:g}" for k, v in self.knobs.items() if k not in ("begin", "end"))
@@ -67,22 +69,22 @@ def _above(edge: float) -> Callable:
     return lambda p, p1: _truncated(p, p >= edge)
 
 
-def _typical(name: str, **knobs: float) -> Mode:
-    return Mode(name, 1.0, knobs, "eta-truncated expert", _eta(**knobs))
+def _typical(name: str, knobs: dict[str, float], sure: bool = False) -> Mode:
+    return Mode(name, 1.0, knobs, "eta-truncated expert", _eta(**knobs), sure)
 
 
 _USUAL, _LOOSE = {"epsilon": 0.09, "delta": 0.3}, {"epsilon": 0.05, "delta": 0.1}
 _SPAN = {"begin": 0, "end": VOCAB}  # the prompt thinks, and nothing ends that
 
 MODES = (
-    _typical("medusa_typical", **_USUAL),
-    _typical("vllm_typical", **_USUAL),
-    _typical("vllm_typical", **_LOOSE),
-    Mode("sglang_threshold", 1.0, {}, "expert", _expert),
-    Mode("sglang_threshold", 1.0, {"threshold_acc": 0.5}, "expert", _expert),
-    Mode("sglang_threshold", 1.0, {"threshold_single": 0.2}, "p above 0.2", _above(0.2)),
-    Mode("fly", 1.0, {"window": 6}, "expert", _expert),
-    Mode("fly", 1.0, {"window": 2}, "expert", _expert),
+    _typical("medusa_typical", _USUAL, sure=True),
+    _typical("vllm_typical", _USUAL),
+    _typical("vllm_typical", _LOOSE),
+    Mode("sglang_threshold", 1.0, {}, "expert", _expert, sure=True),
+    Mode("sglang_threshold", 1.0, {"threshold_acc": 0.5}, "expert", _expert, sure=True),
+    Mode("sglang_threshold", 1.0, {"threshold_single": 0.2}, "p above 0.2", _above(0.2), sure=True),
+    Mode("fly", 1.0, {"window": 6}, "expert", _expert, sure=True),
+    Mode("fly", 1.0, {"window": 2}, "expert", _expert, sure=True),
     Mode("cactus", 1.0, {"delta": 0.1}, "expert", _expert),
     Mode("cactus", 1.0, {"delta": 0.5}, "expert", _expert),
     Mode("fly", 0.0, {"window": 2}, "expert", _expert),
@@ -108,6 +110,11 @@ def pairs(count: int, temperature: float) -> tuple[Tables, ...]:
     return tuple(made)
 
 
+def _sure(tables: Tables) -> Tables:
+    """Returns a pair whose drafter writes its best token."""
+    return tables._replace(q=np.eye(VOCAB)[tables.q.argmax(-1)])
+
+
 # ---- lossless rivals ----
 
 
@@ -126,8 +133,8 @@ def _min_p(strengths: np.ndarray, all_pairs: Tables) -> tuple[list[np.ndarray], 
         edge = strengths[:, None, None, None] * table.max(-1, keepdims=True)
         return _truncated(np.broadcast_to(table, (len(strengths), *table.shape)), table >= edge)
 
-    # Its law is the same, whoever drafts: the drafter, or the drafter as truncated.
-    return [all_pairs.q, cut(all_pairs.q)], cut(all_pairs.p)
+    # Its law is the same, whoever drafts: the drafter, as truncated too, or its best tokens.
+    return [all_pairs.q, cut(all_pairs.q), _sure(all_pairs).q], cut(all_pairs.p)
 
 
 def _rule(
@@ -164,7 +171,7 @@ def _rivals(name: str, count: int, temperature: float) -> tuple[np.ndarray, np.n
 
 
 def _row(mode: Mode, count: int) -> list[str]:
-    made = pairs(count, mode.temperature)
+    made = [_sure(each) if mode.sure else each for each in pairs(count, mode.temperature)]
     rule = rules_lib.make(mode.kernel, **mode.knobs)
     laws, firsts = zip(*(kernel_law(rule, each, SIZE, LIMIT) for each in made), strict=True)
     alone = [kernel_law(rule, each, 1, LIMIT)[0] for each in made]
@@ -174,8 +181,9 @@ def _row(mode: Mode, count: int) -> list[str]:
         others = np.stack([expert_law(target(x.p, x.p1), LIMIT) for x in made])
         return f"{distance(laws, others).mean():.3f}"
 
-    cells = [str(mode), f"{mode.temperature:g}", f"{tokens:.2f}", far(_expert), mode.claim]
-    cells += [far(mode.claimed), f"{distance(laws, np.stack(alone)).mean():.3f}"]
+    drafts = "best" if mode.sure or mode.temperature == 0 else "sampled"
+    cells = [str(mode), f"{mode.temperature:g}", drafts, f"{tokens:.2f}", far(_expert)]
+    cells += [mode.claim, far(mode.claimed), f"{distance(laws, np.stack(alone)).mean():.3f}"]
     for name, (_, strengths) in RIVALS.items():
         reached, distances = _rivals(name, count, mode.temperature)
         enough = np.flatnonzero(reached >= tokens - 1e-9)
@@ -204,7 +212,8 @@ def table(count: int) -> str:
     """
     if count < 1:
         raise UserError(f"pairs={count} must be at least 1")
-    heads = ["mode", "T", "tokens per call", "TV from the expert", "said to sample", "TV from that"]
+    heads = ["mode", "T", "drafts", "tokens per call", "TV from the expert", "said to sample"]
+    heads.append("TV from that")
     heads += [f"TV from N = 1 to {SIZE}", *(f"{name}: TV (strength)" for name in RIVALS)]
     rows = [heads, ["---"] * len(heads), *(_row(mode, count) for mode in MODES)]
     lines = [f"| {' | '.join(row)} |" for row in rows] + [""]
