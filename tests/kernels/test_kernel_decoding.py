@@ -105,10 +105,10 @@ def test_what_was_drafted_before_changes_what_follows():
 
     expert = laws.expert_law(path_law.softmax(PARAMS["expert"].astype(float)), LIMIT, EOS)
     assert spread(expert) < 1e-9
-    # Medusa's best tokens leave too few sequences to compare; the last is lossless.
-    found = {SETTINGS[i][1]: spread(exact(i)) for i in range(1, len(SETTINGS) - 1)}
-    assert min(found.values()) > 0.005, found
-    assert spread(exact(len(SETTINGS) - 1)) < 1e-9
+    # Those that go on with the expert's best token leave too few sequences to compare.
+    drawing = ("vllm_typical", "sglang_threshold", "fly", "cactus")
+    *found, lossless = [spread(exact(i)) for i, s in enumerate(SETTINGS) if s[1] in drawing]
+    assert min(found) > 0.05 and lossless < 1e-9
 
 
 # ---- mistakes, each of which the check catches ----
@@ -137,14 +137,10 @@ def begins_every_block(patch):
     patch(decode.step, "begun", lambda *args: real(*args[:-1], 0 * args[-1]))
 
 
-@pytest.mark.parametrize(
-    "mistake",
-    [
-        forgets,
-        pytest.param(never_begins, marks=pytest.mark.slow),
-        pytest.param(begins_every_block, marks=pytest.mark.slow),
-    ],
-)
+SLOW = [pytest.param(f, marks=pytest.mark.slow) for f in (never_begins, begins_every_block)]
+
+
+@pytest.mark.parametrize("mistake", [forgets, *SLOW], ids=lambda mistake: mistake.__name__)
 def test_a_loop_that_loses_the_number_is_caught(mistake, monkeypatch):
     mistake(monkeypatch.setattr)
     with pytest.raises(AssertionError, match="is not of its law"):

@@ -14,6 +14,7 @@ from speccascade.errors import UserError
 from speccascade.kernels import KERNELS
 from speccascade.lossy import laws
 from speccascade.verify import Uniforms
+from speccascade.vocab import WHOLE, Vocab
 from tests.kernels import plain
 
 VOCAB, SIZE, BATCH = 5, 4, 400
@@ -29,6 +30,7 @@ KNOBS = {
     "asd": [{"budget": 2.0, "per_value": 0.6, "most": 2.0}, {"budget": 0.0}],
     "cactus": [{"delta": 0.2}, {"delta": 0.0}],
 }
+slow = pytest.mark.slow
 CASES = [(name, i) for name, each in KNOBS.items() for i in range(len(each))]
 
 
@@ -150,7 +152,9 @@ def test_a_planted_mistake_is_caught(name, i, old, new):
         check(row, name, i)
 
 
-@pytest.mark.parametrize(("name", "i"), CASES)
+@pytest.mark.parametrize(
+    ("name", "i"), [case if case[1] == 0 else pytest.param(*case, marks=slow) for case in CASES]
+)
 def test_the_law_is_what_the_loop_does_over_its_noise(name, i):
     rows, draws = 12, 250
     block, carry, _ = blocks()
@@ -175,6 +179,34 @@ def test_the_law_is_what_the_loop_does_over_its_noise(name, i):
             np.testing.assert_allclose(numbers[b, kept], then, rtol=1e-4, atol=1e-5)
         spread = 6 * np.sqrt(accepted[b] * (1 - accepted[b]) * draws) + 1e-4 * draws
         assert (np.abs(counts - draws * accepted[b]) <= spread).all()
+
+
+@slow
+def test_kernels_on_shards_of_the_vocabulary_decide_as_on_the_whole():
+    """Beside the whole vocabulary: two devices with half of it each, as a mesh has it."""
+    block, carry, noise = blocks()
+    wide = [np.pad(x, ((0, 0), (0, 0), (0, 1))) for x in (block.q, block.p, block.p1)]
+    block = kernels.Block(block.draft, block.length, *wide)
+    mesh = jax.sharding.Mesh(jax.devices()[:2], "model")
+    rows, table = jax.sharding.PartitionSpec(), jax.sharding.PartitionSpec(None, None, "model")
+
+    def decide(vocab, block, carry, noise):
+        return [
+            kernels.verify(KERNELS[name], lifted(name, 0), block, carry, noise, vocab)
+            for name in KERNELS
+        ]
+
+    specs = kernels.Block(rows, rows, table, table, table), rows, rows
+    sharded = functools.partial(decide, Vocab("model"))
+    sharded = jax.shard_map(sharded, mesh=mesh, in_specs=specs, out_specs=rows, check_vma=False)
+    found = jax.jit(sharded)(block, carry, noise)
+    whole = jax.jit(functools.partial(decide, WHOLE))(block, carry, noise)
+    for name, (verdict, numbers), (expected, then) in zip(KERNELS, found, whole, strict=True):
+        same = (verdict.num_accepted == expected.num_accepted) & (
+            verdict.next_token == expected.next_token
+        )
+        assert same.sum() >= BATCH - 2, name  # sums of another order may turn an edge
+        np.testing.assert_allclose(numbers[same], then[same], rtol=1e-5, err_msg=name)
 
 
 def test_thinking_begins_with_the_prompt():
