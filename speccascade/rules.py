@@ -5,13 +5,16 @@ at temperature 1, untruncated, from which confidences are read. One lossless ver
 turns any pi into tokens. Equation numbers are those of Narasimhan et al., "Faster Cascades via
 Speculative Decoding", ICLR 2025.
 
+Engines also use lossy modes that are no such target: they are the rows of `kernels.KERNELS`, which
+a `Rule` may name too.
+
 To add a rule, write one function `(d, knobs, vocab) -> (pi, r)` and give it one row in `RULES`. `r`
 says what is deferred to the expert (1) or left to the drafter (0): `[..., 1]` per position, `[...,
 V]` per token, None where the method has no such notion.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -19,6 +22,7 @@ import jax.numpy as jnp
 
 from speccascade import learned_head
 from speccascade.errors import UserError
+from speccascade.kernels import KERNELS, VERIFIER, Kernel
 from speccascade.knobs import HeadKnob, Knob
 from speccascade.vocab import (
     WHOLE,
@@ -73,7 +77,7 @@ class RuleDefinition:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """A rule with its knobs set: a pytree whose leaves are the traced knobs, each `[]` or `[B]`."""
+    """A rule or kernel with its knobs: a pytree whose leaves are the traced ones, `[]` or `[B]`."""
 
     name: str = dataclasses.field(metadata={"static": True})
     knobs: dict[str, jax.Array]
@@ -276,18 +280,29 @@ RULES: dict[str, RuleDefinition] = {
 }
 
 
-def definition(name: str) -> RuleDefinition:
-    """Returns the registry's row; raises UserError for a name that it lacks."""
-    if not isinstance(name, str) or name not in RULES:
+def definition(name: str) -> RuleDefinition | Kernel:
+    """Returns the registry's row, a kernel's too; raises UserError for a name that it lacks."""
+    if not isinstance(name, str) or name not in (*RULES, *KERNELS):
         raise UserError(f"rule {name!r} is unknown; choose one of: {', '.join(RULES)}")
-    return RULES[name]
+    return RULES.get(name) or KERNELS[name]
+
+
+def check_verifier(verifier: str, rules: Iterable[Rule]) -> None:
+    """Raises UserError where rules are given to the verifier of kernels, or kernels to another."""
+    known = KERNELS if verifier == VERIFIER else RULES
+    for rule in rules:
+        if rule.name not in known:
+            raise UserError(
+                f"rule {rule.name} does not go with verifier {verifier!r}; it takes one of "
+                f"{', '.join(known)}"
+            )
 
 
 def make(name: str, **knobs: Any) -> Rule:
     """Makes a rule.
 
     Args:
-      name: a key of `RULES`.
+      name: a key of `RULES` or `KERNELS`.
       **knobs: the rule's knobs, each a number or an array `[B]`; static ones a Python int, or
         the name of a head.
 
@@ -312,8 +327,13 @@ def make(name: str, **knobs: Any) -> Rule:
     return Rule(name, traced, tuple(static))
 
 
-def _knobs(rule: Rule, ndim: int) -> dict[str, Any]:
-    """Returns the knobs, traced ones `[]` or `[B]` lifted to broadcast against `[B, ..., V]`."""
+def knobs_of(rule: Rule, ndim: int) -> dict[str, Any]:
+    """Returns the knobs, traced ones `[]` or `[B]` lifted to broadcast against an array `[B, ...]`.
+
+    Args:
+      rule: from `make`.
+      ndim: of that array.
+    """
 
     def lift(knob):
         knob = jnp.asarray(knob)
@@ -331,7 +351,7 @@ def apply(rule: Rule, d: Distributions, vocab: Vocab = WHOLE) -> Target:
       vocab: how to reduce over V.
     """
     d = Distributions(*map(flushed, d))
-    pi, r = RULES[rule.name].target(d, _knobs(rule, d.q.ndim), vocab)
+    pi, r = RULES[rule.name].target(d, knobs_of(rule, d.q.ndim), vocab)
     if r is None:
         return Target(pi, jnp.full(d.q.shape[:-1], jnp.nan, d.q.dtype))
     return Target(pi, vocab.sum(jnp.where(r, d.q, 0.0))[..., 0])
@@ -346,7 +366,7 @@ def target(
 
 def uses_q(rule: Rule) -> bool:
     """Returns whether pi depends on the drafter, so that the bonus position needs its q."""
-    return RULES[rule.name].uses_q
+    return definition(rule.name).uses_q
 
 
 def check_without_distribution(name: str) -> None:
@@ -368,20 +388,20 @@ def check_without_distribution(name: str) -> None:
 
 def can_end_draft(rule: Rule) -> bool:
     """Returns whether the rule may end a block's drafting early."""
-    return RULES[rule.name].ends_draft is not None
+    return definition(rule.name).ends_draft is not None
 
 
 def ends_draft(rule: Rule, q1: jax.Array, vocab: Vocab = WHOLE) -> jax.Array:
     """Returns bool `[...]`: whether drafting ends before a position of confidence `q1 [..., V]`."""
-    row = RULES[rule.name]
+    row = definition(rule.name)
     if row.ends_draft is None:
         return jnp.zeros(q1.shape[:-1], bool)
-    return row.ends_draft(flushed(q1), _knobs(rule, q1.ndim), vocab)[..., 0]
+    return row.ends_draft(flushed(q1), knobs_of(rule, q1.ndim), vocab)[..., 0]
 
 
 def check_sequential(rule: Rule) -> None:
     """Raises UserError where the rule needs the expert's distribution to decide."""
-    if not RULES[rule.name].sequential:
+    if not definition(rule.name).sequential:
         known = ", ".join(name for name, row in RULES.items() if row.sequential)
         raise UserError(
             f"rule {rule.name} needs the expert to decide; a token cascade takes {known}"
@@ -391,5 +411,5 @@ def check_sequential(rule: Rule) -> None:
 def defers_before_expert(rule: Rule, q1: jax.Array, vocab: Vocab = WHOLE) -> jax.Array:
     """Returns bool `[...]`: what a rule that reads q1 alone decides before the expert has run."""
     d = Distributions(*[flushed(q1)] * 4)
-    _, r = RULES[rule.name].target(d, _knobs(rule, q1.ndim), vocab)
+    _, r = RULES[rule.name].target(d, knobs_of(rule, q1.ndim), vocab)
     return r[..., 0]

@@ -10,7 +10,8 @@ ROOT = pathlib.Path("speccascade")
 
 # What each folder, or file at the top, may import beside itself. The method stands alone.
 _BASE = ("errors", "vocab")
-_METHOD = (*_BASE, "inputs", "learned_head", "knobs", "rules", "sampling", "verify", "randomness")
+_KNOBS = (*_BASE, "inputs", "learned_head", "knobs")
+_METHOD = (*_KNOBS, "kernels", "rules", "sampling", "verify", "randomness")
 _MODELS = (*_BASE, "inputs", "sharding", "models")
 _FILES = (*_MODELS, "text", "workdir")
 _PAIRS = (*_METHOD, *_FILES, "decode", "importing", "pairs")
@@ -21,7 +22,8 @@ ALLOWED = {
     "vocab": (),
     "learned_head": (*_BASE, "inputs"),
     "knobs": (*_BASE, "inputs", "learned_head"),
-    "rules": (*_BASE, "inputs", "learned_head", "knobs"),
+    "kernels": (*_BASE, "knobs", "sampling", "verify"),
+    "rules": (*_KNOBS, "kernels"),
     "sampling": _BASE,
     "verify": (*_BASE, "sampling"),
     "randomness": (*_BASE, "inputs"),
@@ -47,6 +49,7 @@ ALLOWED = {
     "certify": (*_ANSWERS, "evaluate", "report", "tuning"),
     "replay": (*_ANSWERS, "evaluate", "report"),
     "conformance": _METHOD,
+    "lossy": (*_ANSWERS, "evaluate", "report"),
     "distillation": (*_ANSWERS, "training"),
     "experiment": (*_ANSWERS, "training", "evaluate", "report", "plan"),
     "runtime": (*_FILES,),

@@ -4,11 +4,12 @@ Where the vocabulary is sharded it runs under `jax.shard_map`, each device on it
 """
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from speccascade import kernels
 from speccascade import rules as rules_lib
 from speccascade.decode.drafters.interface import AT_POSITIONS, ROWS, Draft, by_row
 from speccascade.decode.rows import Rows
@@ -31,7 +32,8 @@ class Decision(NamedTuple):
       distance: float32 [B, N], TV(pi, q).
       deferral: float32 [B, N + 1], the deferred mass; NaN where the method has no such thing.
       p: float32 [B, N + 1, V], the expert as sampled from.
-      pi: float32 [B, N + 1, V], the target distribution.
+      pi: float32 [B, N + 1, V], the target distribution; NaN where kernels decide.
+      carry: float32 [B], the rows' numbers after the block where kernels decide, else ().
     """
 
     verdict: Verdict
@@ -43,9 +45,10 @@ class Decision(NamedTuple):
     deferral: jax.Array
     p: jax.Array
     pi: jax.Array
+    carry: Any
 
 
-_DECISION = Decision(*(ROWS,) * 7, AT_POSITIONS, AT_POSITIONS)
+_DECISION = Decision(*(ROWS,) * 7, AT_POSITIONS, AT_POSITIONS, ROWS)
 
 
 class _Asked(NamedTuple):
@@ -64,44 +67,52 @@ def decide(
     draft: Draft,
     logits: jax.Array,
     uniforms: Uniforms,
+    carry: Any = (),
 ) -> Decision:
     """Decides on a block.
 
     Args:
-      method: the verifier, "token" or "block".
+      method: the verifier, "token", "block" or that of kernels.
       logprobs: whether the log-probabilities of the tokens are wanted.
       rules: the run's rules; knobs of shape [B] go by row.
       rows: the batch.
       draft: the drafted block.
       logits: float32 [B, N + 1, V], the expert's.
       uniforms: the verifier's randomness.
+      carry: float32 [B], the rows' numbers where kernels decide, else ().
     """
     asked = _Asked(rows.temperature, rows.expert_truncation, rows.rule_index)
     run = over_vocabulary(
         partial(_decide, method, logprobs),
-        (ROWS, ROWS, draft.axes(), AT_POSITIONS, ROWS),
+        (ROWS, ROWS, draft.axes(), AT_POSITIONS, ROWS, ROWS),
         _DECISION,
     )
-    return run(rules, asked, draft, pad_vocabulary(logits), uniforms)
+    return run(rules, asked, draft, pad_vocabulary(logits), uniforms, carry)
 
 
-def _decide(method, logprobs, vocab: Vocab, rules, asked, draft: Draft, logits, uniforms):
+def _decide(method, logprobs, vocab: Vocab, rules, asked, draft: Draft, logits, uniforms, carry):
     size = draft.tokens.shape[1]
     p = distribution(logits, asked.temperature, asked.truncation, vocab)
     p1 = confidence(logits, vocab)
     q, q1 = draft.q.spread(p, vocab)
-    target = _target(rules, asked.rule_index, draft, Distributions(q, p, q1, p1), vocab)
-    q = q[:, :size]
-    verdict = verify(
-        None,
-        draft.tokens,
-        q,
-        target.pi,
-        length=draft.length,
-        method=method,
-        uniforms=uniforms,
-        vocab=vocab,
-    )
+    if method == kernels.VERIFIER:
+        target = Target(jnp.full_like(p, jnp.nan), jnp.full(p.shape[:-1], jnp.nan, p.dtype))
+        q = q[:, :size]
+        block = kernels.Block(draft.tokens, draft.length, q, p, p1)
+        verdict, carry = _by_kernel(rules, asked.rule_index, block, carry, uniforms, vocab)
+    else:
+        target = _target(rules, asked.rule_index, draft, Distributions(q, p, q1, p1), vocab)
+        q = q[:, :size]
+        verdict = verify(
+            None,
+            draft.tokens,
+            q,
+            target.pi,
+            length=draft.length,
+            method=method,
+            uniforms=uniforms,
+            vocab=vocab,
+        )
     kept, following = verdict.num_accepted[:, None], verdict.next_token[:, None]
     tokens = jnp.concatenate([draft.tokens, draft.tokens[:, :1] if size else following], axis=1)
     tokens = jnp.where(jnp.arange(size + 1) == kept, following, tokens)
@@ -119,7 +130,47 @@ def _decide(method, logprobs, vocab: Vocab, rules, asked, draft: Draft, logits, 
         deferral=target.deferral,
         p=p,
         pi=target.pi,
+        carry=carry,
     )
+
+
+def _by_kernel(rules, rule_index, block: kernels.Block, carry, uniforms: Uniforms, vocab: Vocab):
+    """Returns each row's verdict under its own kernel, and its number after the block."""
+    decided = [
+        kernels.verify(
+            rules_lib.definition(rule.name),
+            rules_lib.knobs_of(rule, 2),
+            block,
+            carry,
+            uniforms,
+            vocab,
+        )
+        for rule in rules
+    ]
+    verdicts, carries = zip(*decided, strict=True)
+    verdict = Verdict(*(by_row(list(part), rule_index) for part in zip(*verdicts, strict=True)))
+    return verdict, by_row(list(carries), rule_index)
+
+
+def begun(rules: tuple[Rule, ...], rows: Rows, carry: jax.Array, count: jax.Array) -> jax.Array:
+    """Returns the rows' numbers before a block, float32 [B], as kernels begin with them.
+
+    Args:
+      rules: the run's kernels.
+      rows: the batch.
+      carry: float32 [B], the numbers after the last block.
+      count: int32 [B], tokens generated: a row without any is at its beginning.
+    """
+    numbers = [
+        kernels.begin(
+            rules_lib.definition(rule.name),
+            rules_lib.knobs_of(rule, 2),
+            rows.prompt,
+            rows.prompt_length,
+        )
+        for rule in rules
+    ]
+    return jnp.where(count == 0, by_row(numbers, rows.rule_index), carry)
 
 
 def _target(rules: tuple[Rule, ...], rule_index, draft: Draft, d: Distributions, vocab) -> Target:

@@ -40,7 +40,9 @@ def prefill(decoder: Decoder, params: dict[str, Any], rows: Rows) -> State:
         read = decoder.expert.prefill(params["expert"], rows.prompt, rows.prompt_length, cache)
     width = decoder.max_new_tokens + decoder.overhang
     roles = decoder.drafter.roles
-    state = state_lib.initial(rows, width, read.last, read.position, drafter, read.cache, roles)
+    state = state_lib.initial(
+        rows, width, read.last, read.position, drafter, read.cache, roles, decoder.has_carry
+    )
     return placing.constrain(decoder, state)
 
 
@@ -84,6 +86,7 @@ def check(decoder: Decoder, rules: tuple[Rule, ...], drafting: Any = None) -> No
     """
     if not rules:
         raise UserError("no rule was given; decoding needs at least one")
+    rules_lib.check_verifier(decoder.verifier, rules)
     decoder.drafter.check(decoder.expert, decoder.draft_length, rules, drafting)
     decoder.placement("drafter")
 

@@ -66,6 +66,7 @@ class State(NamedTuple):
       stats: counts per row.
       drafter: the drafter's state.
       expert: the expert's cache.
+      carry: float32 [B], what kernels remember of each row, see `kernels`; () where rules decide.
     """
 
     text: jax.Array
@@ -83,6 +84,7 @@ class State(NamedTuple):
     stats: Stats
     drafter: Any
     expert: Any
+    carry: Any = ()
 
     @property
     def tokens(self) -> jax.Array:
@@ -123,7 +125,14 @@ class Output(NamedTuple):
 
 
 def initial(
-    rows: Rows, width: int, last, position, drafter: Any, expert: Any, roles: Sequence[str]
+    rows: Rows,
+    width: int,
+    last,
+    position,
+    drafter: Any,
+    expert: Any,
+    roles: Sequence[str],
+    has_carry: bool = False,
 ) -> State:
     """Returns the state after the prompts were read.
 
@@ -135,6 +144,7 @@ def initial(
       drafter: the drafter's state.
       expert: the expert's cache.
       roles: of the drafter's models.
+      has_carry: whether kernels decide.
     """
     batch, slots = rows.prompt.shape
 
@@ -161,6 +171,7 @@ def initial(
         stats=Stats(**{**counts, "drafter_calls": dict.fromkeys(roles, zero)}),
         drafter=drafter,
         expert=expert,
+        carry=zero if has_carry else (),
     )
 
 
@@ -193,8 +204,8 @@ def commit(state: State, rows: Rows, block: Emission) -> tuple[State, jax.Array]
     """Appends a block to every row that is not done, up to its end.
 
     Returns:
-      The state (its blocks, stats, drafter and expert as they were) and the tokens really emitted,
-      int32 [B]: up to the first that ends the row, and no more than its maximum allows.
+      The state (its blocks, stats, drafter, expert and carry as they were) and the tokens really
+      emitted, int32 [B]: up to the first that ends the row, and no more than its maximum allows.
     """
     states = advance(rows.stop_table, state.stop_state, block.tokens)
     index = jnp.arange(block.tokens.shape[1])

@@ -12,11 +12,12 @@ import jax.numpy as jnp
 
 from speccascade import rules as rules_lib
 from speccascade.decode import state as state_lib
-from speccascade.decode.decide import Decision, decide
+from speccascade.decode.decide import Decision, begun, decide
 from speccascade.decode.drafters.interface import Draft, Drafter, EndsDraft, Request
 from speccascade.decode.rows import Rows
 from speccascade.decode.state import Emission, State, Stats
 from speccascade.errors import UserError
+from speccascade.kernels import VERIFIER
 from speccascade.models.interface import Model
 from speccascade.randomness import Role, row_keys, uniforms_by_role
 from speccascade.rules import Rule
@@ -34,7 +35,7 @@ class Decoder:
       drafter: writes them.
       draft_length: N, tokens per block.
       max_new_tokens: the most tokens that a row may ask for.
-      verifier: "token" or "block".
+      verifier: "token" or "block"; "kernel" where the rows' rules are acceptance kernels.
       logprobs: whether the log-probabilities of the emitted tokens are kept.
       layout: how models and rows lie on a mesh; None for one device.
     """
@@ -48,12 +49,17 @@ class Decoder:
     layout: Layout | None = None
 
     def __post_init__(self):
-        if self.verifier not in METHODS:
+        if self.verifier not in (known := (*METHODS, VERIFIER)):
             raise UserError(
-                f"verifier {self.verifier!r} is unknown; choose one of: {', '.join(METHODS)}"
+                f"verifier {self.verifier!r} is unknown; choose one of: {', '.join(known)}"
             )
         if self.max_new_tokens < 1:
             raise UserError(f"max_new_tokens={self.max_new_tokens} must be at least 1")
+
+    @property
+    def has_carry(self) -> bool:
+        """Whether rows keep a number from block to block, for kernels."""
+        return self.verifier == VERIFIER
 
     @property
     def overhang(self) -> int:
@@ -135,7 +141,12 @@ def step(
 
         # Verify.
         uniform = Uniforms(noise[Role.ACCEPT], noise[Role.TOKEN][:, 0])
-        decision = decide(decoder.verifier, decoder.logprobs, rules, rows, draft, logits, uniform)
+        carry = state.carry
+        if decoder.has_carry:
+            carry = begun(rules, rows, carry, state.count)
+        decision = decide(
+            decoder.verifier, decoder.logprobs, rules, rows, draft, logits, uniform, carry
+        )
 
     # Commit.
     kept = decision.verdict.num_accepted
@@ -150,7 +161,9 @@ def step(
     counted = _count(state, draft, decision, kept, emitted)
     ran = state.stats.expert_calls.astype(jnp.int32)  # a row that is done adds a zero behind them
     blocks = state_lib.append(state.blocks, emitted[:, None], ran)
-    new = new._replace(drafter=drafter, expert=expert, stats=counted, blocks=blocks)
+    new = new._replace(
+        drafter=drafter, expert=expert, stats=counted, blocks=blocks, carry=decision.carry
+    )
     record = Record(draft, decision.p, decision.pi, decision.deferral, decision.verdict, emitted)
     return new, record
 

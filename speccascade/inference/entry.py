@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from speccascade import learned_head, rules, verify
+from speccascade import kernels, learned_head, rules, verify
 from speccascade.errors import UserError
 from speccascade.inference.setting import TRUNCATIONS, Pairs, pairs_of
 from speccascade.inputs import values
@@ -44,13 +44,25 @@ def length(given: Mapping[str, Any], field: str) -> int:
     return found
 
 
-def rule(given: Mapping[str, Any], prefix: str = "") -> tuple[str, Pairs, set[str]]:
-    """Returns a rule, its knobs, and the names of its fields, which all have the prefix."""
+def rule(
+    given: Mapping[str, Any], prefix: str = "", rows: Mapping[str, Any] = rules.RULES
+) -> tuple[str, Pairs, set[str]]:
+    """Returns a rule, its knobs, and the names of its fields, which all have the prefix.
+
+    Args:
+      given: the fields of a setting.
+      prefix: of those of the rule.
+      rows: the rules to choose from.
+    """
     if f"{prefix}rule" not in given:
         raise UserError("it names no rule; give it one")
     name = given[f"{prefix}rule"]
+    row = rules.definition(name)
+    if name not in rows:
+        kind = "an acceptance kernel" if name in kernels.KERNELS else "a rule with a target"
+        raise UserError(f"rule {name} is {kind}; here it is one of {', '.join(rows)}")
     own: dict[str, Any] = {}
-    for key, knob in rules.definition(name).knobs.items():
+    for key, knob in row.knobs.items():
         field = f"{prefix}{key}"
         if given.get(field, knob.default) is None:
             raise UserError(f"rule {name} needs {field}; its domain is {knob.domain}")

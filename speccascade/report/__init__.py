@@ -71,7 +71,7 @@ def report(
     """
     workdir = paths.plain(workdir)
     columns.shown(asked)
-    points = _read(workdir, only_newest)
+    points = points_of(workdir, only_newest)
     directory = epath.Path(workdir) / "report"
     directory.mkdir(parents=True, exist_ok=True)
     written = []
@@ -161,7 +161,7 @@ def report_beside(
     workdirs = [paths.plain(workdir) for workdir in workdirs]
     columns.shown(asked)
     names = beside.titles(workdirs)
-    by_title = {t: _read(w, only_newest) for t, w in zip(names, workdirs, strict=True)}
+    by_title = {t: points_of(w, only_newest) for t, w in zip(names, workdirs, strict=True)}
     text = table.markdown(beside.tables(by_title, TEST, asked), beside.notes(by_title))
     directory = epath.Path(workdirs[0]) / "report"
     directory.mkdir(parents=True, exist_ok=True)
@@ -189,7 +189,8 @@ def _config(workdir: str) -> dict[str, Any]:
     return config
 
 
-def _read(workdir: str, only_newest: bool) -> Points:
+def points_of(workdir: str, only_newest: bool = False) -> Points:
+    """Returns a workdir's points; raises UserError where a table lacks what it needs."""
     config = _config(workdir)
     command = f"python scripts/evaluate.py --config=CONFIG.py --workdir={workdir}"
     points = collect(results.read(workdir), config, command, only_newest)

@@ -17,6 +17,7 @@ from matplotlib.axes import Axes  # noqa: E402
 
 from speccascade.inference.methods import METHODS
 from speccascade.inference.setting import Setting
+from speccascade.kernels import KERNELS
 from speccascade.rules import RULES
 
 # Okabe and Ito's colours, told apart by colour-blind readers too; markers change with them.
@@ -46,7 +47,7 @@ def line(label: str) -> dict:
     """
     name, rest = re.match(r"(\w*)(.*)", label).groups()
     # A new one comes last, so that it leaves the others alone.
-    names = list(dict.fromkeys((*_FIRST, *RULES, *METHODS)))
+    names = list(dict.fromkeys((*_FIRST, *RULES, *METHODS, *KERNELS)))
     return nth(names.index(name) if name in names else len(names), rest)
 
 

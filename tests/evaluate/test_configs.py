@@ -18,6 +18,7 @@ LOCAL = (
     "gsm_symbolic",
     "learned_rule",
     "three_models",
+    "lossy_modes",
     "debian_en_de",
     "debian_summaries",
     "smollm2",

@@ -2,6 +2,7 @@
 
 from speccascade.errors import UserError
 from speccascade.inference.methods.autoregressive import DRAFTER, EXPERT
+from speccascade.inference.methods.kernel import KERNEL
 from speccascade.inference.methods.oracle import ORACLE
 from speccascade.inference.methods.sequence_cascade import SEQUENCE_CASCADE
 from speccascade.inference.methods.speculative import SPECULATIVE
@@ -11,7 +12,7 @@ from speccascade.inference.setting import Method
 # The first is what a setting means that names none.
 METHODS = {
     method.name: method
-    for method in (SPECULATIVE, EXPERT, DRAFTER, TOKEN_CASCADE, SEQUENCE_CASCADE)
+    for method in (SPECULATIVE, EXPERT, DRAFTER, TOKEN_CASCADE, SEQUENCE_CASCADE, KERNEL)
 }
 
 
@@ -30,6 +31,7 @@ def named(name: str) -> Method:
 __all__ = [
     "DRAFTER",
     "EXPERT",
+    "KERNEL",
     "METHODS",
     "ORACLE",
     "SEQUENCE_CASCADE",

@@ -1,0 +1,35 @@
+"""Blocks are drafted, scored in one pass and kept by an acceptance kernel: engines' lossy modes."""
+
+from speccascade import kernels
+from speccascade.inference import drafting, entry
+from speccascade.inference.methods.speculative import Speculative
+from speccascade.inference.setting import Method
+
+
+class Kernel(Speculative):
+    """A row of `kernels.KERNELS`, by blocks; its rule has no target, so nothing is scored by it."""
+
+    name = "kernel"
+    has_rule = False
+
+    def read(self, given):
+        """Takes a kernel as its rule, a draft length, a drafting, and limits on both models."""
+        rule, knobs, known = entry.rule(given, rows=kernels.KERNELS)
+        drafted, own = drafting.read(given, rule)
+        limits, limited = entry.truncations(given, "drafter", "expert")
+        fields = {
+            "rule": rule,
+            "knobs": knobs,
+            "draft_length": entry.length(given, "draft_length"),
+            "verifier": kernels.VERIFIER,
+            "drafting": drafted,
+            **limits,
+        }
+        return fields, {*known, *own, *limited, "draft_length"}
+
+    def law(self, setting):
+        """Blocks of another length, or drafted by another, are of another law."""
+        return Method.law(self, setting)
+
+
+KERNEL = Kernel()

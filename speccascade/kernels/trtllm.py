@@ -1,0 +1,53 @@
+"""TensorRT-LLM's relaxed acceptance in thinking spans (`relaxed_topk`, `relaxed_delta`).
+
+`mtpRelaxedAcceptanceKernel` in cpp/tensorrt_llm/kernels/speculativeDecoding/mtpKernels.cu of
+NVIDIA/TensorRT-LLM, and `sample_and_accept_draft_tokens` in tensorrt_llm/_torch/speculative/mtp.py
+that calls it with probabilities at temperature 1. A draft token x is kept where it is among the k
+likeliest and `p1(x) >= max p1 - delta`; delta is 0 outside a thinking span, where only the expert's
+best token (or one tied with it) is kept. The token behind the kept ones is the expert's best.
+
+A request thinks from the start where its prompt holds the begin token, *whether or not the end
+token follows it there*; later, begin and end tokens turn it on and off, from the next block on.
+"""
+
+import jax.numpy as jnp
+
+from speccascade.kernels.interface import Judgement, Kernel, at_draft, best
+from speccascade.knobs import Knob
+
+
+def _judge(block, carry, knobs, vocab):
+    p1 = block.p1[:, : block.draft.shape[1]]
+    own = at_draft(p1, block, vocab)
+    rank = vocab.sum((p1 > own[..., None]).astype(jnp.int32))[..., 0]
+    delta = knobs["delta"] * carry[:, None]
+    passes = (rank < knobs["k"]) & (own >= vocab.max(p1)[..., 0] - delta)
+    thinks = [carry]
+    for token in block.draft.T:
+        thinks.append(_reads(thinks[-1], token, knobs))
+    after = best(block.p1, vocab)
+    return Judgement(passes.astype(p1.dtype), after[:, :-1], after, jnp.stack(thinks, axis=1))
+
+
+def _reads(carry, token, knobs):
+    carry = jnp.where(token == knobs["begin"], 1.0, carry)
+    return jnp.where(token == knobs["end"], 0.0, carry)
+
+
+def _begins(prompt, length, knobs):
+    own = jnp.arange(prompt.shape[1]) < length[:, None]
+    return jnp.any(own & (prompt == knobs["begin"]), axis=1)
+
+
+TRTLLM = Kernel(
+    _judge,
+    "TensorRT-LLM's mtpKernels.cu",
+    {
+        "delta": Knob(0, 1, default=0.6),
+        "k": Knob(1, default=10, static=True),
+        "begin": Knob(0, static=True),
+        "end": Knob(0, static=True),
+    },
+    begins=_begins,
+    reads=_reads,
+)

@@ -1,0 +1,1 @@
+"""What engines' lossy modes sample from: exactly on small vocabularies, by counts on pairs."""
