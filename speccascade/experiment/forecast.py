@@ -12,7 +12,7 @@ from speccascade.evaluate import evaluation, sections
 from speccascade.experiment import stages
 from speccascade.inputs import paths
 from speccascade.models import memory, shapes
-from speccascade.plan.chips import CHIPS
+from speccascade.sharding.chips import CHIPS
 from speccascade.training import given, loop
 from speccascade.workdir import checkpoints
 from speccascade.workdir.storage import storage

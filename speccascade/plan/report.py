@@ -5,12 +5,12 @@ from collections import Counter
 from collections.abc import Sequence
 
 from speccascade.inference.formula import expected_tokens
-from speccascade.plan.chips import GIB
 from speccascade.plan.fit import Parts
 from speccascade.plan.program import Program, TooLarge
 from speccascade.plan.roofline import Act, Block
 from speccascade.plan.subject import Subject
 from speccascade.plan.topology import Topology
+from speccascade.sharding.chips import GIB
 from speccascade.sharding.hlo import Collective
 
 

@@ -6,6 +6,7 @@ objective.py  what is minimised and measured
 given.py      trained models that another begins or learns from
 optimizer.py  optimisers by name
 step.py       one step, on one device or on a mesh
+tracing.py    a profiler trace of a few of them
 steps.py      the loop around steps: metrics, checkpoints, going on
 loop.py       all of it for a config
 learned_head.py  the head of the rule `learned`

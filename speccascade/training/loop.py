@@ -27,13 +27,16 @@ _TOKENIZER = ("vocab_size", "train_examples")
 _EXAMPLE = "configs/gsm_symbolic.py"
 
 
-def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, float]:
+def train(
+    config: ml_collections.ConfigDict, workdir: str, profile: bool = False
+) -> dict[str, float]:
     """Trains the model of `config` in `workdir`, or goes on where an earlier process stopped.
 
     Args:
       config: `task` and `train`; `model` and `tokenizer`, unless a trained model that it begins
         from has them; where wanted `mesh`, the devices along each axis.
       workdir: made if it is missing; gs:// works.
+      profile: whether to write a trace of a few steps to `workdir`/profile.
 
     Returns:
       The last validation figures.
@@ -41,7 +44,7 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, float]:
     Raises:
       UserError: something is missing or out of range. Nothing is made in `workdir` then.
     """
-    workdir = paths.plain(workdir)
+    workdir = paths.on_disk(workdir, "a profile") if profile else paths.plain(workdir)
     with hosts.agreed():
         c, layout, optimizer = prepare(config)
         task = tasks.make(config.task)
@@ -104,13 +107,15 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, float]:
                 rows = data.rows_of_step(number, len(learnt), c.batch_size, c.seed)
             key = jax.random.fold_in(dropped, number)
             batch = objective.batch(learnt, rows)
-            return step(params, state, batch, teacher and teacher.params, key)
+            taken = step(params, state, batch, teacher and teacher.params, key)
+            return *taken, objective.work(batch)
 
         def measure(params):
             return evaluate(model, params, held_out, c.batch_size, tokenizer.vocab_size, layout)
 
         begin, shown = step.start(params), "validation_whole_answer"
-        return steps.run(c, workdir, saved, begin, advance, measure, shown, check)
+        traced = os.path.join(workdir, "profile") if profile else ""
+        return steps.run(c, workdir, saved, begin, advance, measure, shown, check, traced)
 
 
 def prepare(

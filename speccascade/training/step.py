@@ -7,7 +7,7 @@ divided by what the whole batch has of them, so that the parts' gradients add up
 import dataclasses
 from collections.abc import Collection
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -22,11 +22,27 @@ from speccascade.sharding.layout import Placement
 Batch = dict[str, Any]
 
 
+class Work(NamedTuple):
+    """What a step has to do, whatever pads its batch left out.
+
+    Attributes:
+      tokens: of all texts.
+      ops: operations, a multiplication and an addition being two.
+    """
+
+    tokens: int
+    ops: float
+
+
 class Objective(Protocol):
     """What is minimised: hashable, since a step is compiled for it."""
 
     def totals(self, batch: Batch) -> Any:
         """Returns a pytree of sums over a batch, by which its means are divided."""
+        ...
+
+    def work(self, batch: Batch) -> Work:
+        """Returns what a step on a batch of NumPy arrays has to do."""
         ...
 
     def __call__(
@@ -113,11 +129,15 @@ def put(batch: Batch, layout: Layout | None, parts: int | None = None) -> Batch:
       parts: if given, the arrays become `[parts, B / parts, ...]`.
     """
     if parts is not None:
-        batch = {k: x.reshape(parts, len(x) // parts, *x.shape[1:]) for k, x in batch.items()}
+        batch = _in_parts(batch, parts)
     if layout is None:
         return batch
     names = P("batch") if parts is None else P(None, "batch")
     return hosts.put(batch, layout.rows.shardings(names, batch))
+
+
+def _in_parts(batch: Batch, parts: int) -> Batch:
+    return {k: x.reshape(parts, len(x) // parts, *x.shape[1:]) for k, x in batch.items()}
 
 
 # Two programs: the first is compiled for every shape of a batch, the second takes long and has one.

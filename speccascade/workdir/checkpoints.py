@@ -4,7 +4,7 @@ config.json      task, tokenizer, model and train sections of the config it was 
 tokenizer.json   the tokenizer (an imported one: its own files)
 model.json       the model's description, as `speccascade.models.build` takes it
 checkpoints/     Orbax: params, their checksums, optimiser state and step, the last two kept
-metrics.jsonl    losses and validation figures; the same as TensorBoard events in tb/
+metrics.jsonl    losses, speed and validation figures; the same as TensorBoard events in tb/
 data/            tokenised problems, read while their texts are the same; may be deleted
 
 An imported model has the first four, without optimiser state; its config.json is that of the

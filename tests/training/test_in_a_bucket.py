@@ -16,7 +16,7 @@ from speccascade.training import loop
 from speccascade.training.step import Step
 from speccascade.workdir import bucket, checkpoints, notes
 from speccascade.workdir.training_metrics import read_metrics
-from tests.training import tiny
+from tests.training import times, tiny
 from tests.workdir.bucket import install
 from tests.workdir.bucket_server import serve
 
@@ -76,7 +76,7 @@ def config():
 
 def logged(workdir):
     rows = read_metrics(os.path.join(workdir, "metrics.jsonl"))
-    return [{k: v for k, v in row.items() if k != "seconds_per_step"} for row in rows]
+    return times.without(rows)
 
 
 def interrupt(monkeypatch, after):
