@@ -38,7 +38,7 @@ ALLOWED = {
     "training": _ANSWERS,
     "benchmark": _ANSWERS,
     "trace": _ANSWERS,
-    "plan": _ANSWERS,
+    "plan": (*_ANSWERS, "training"),
     "report": (*_ANSWERS, "evaluate"),
     "tuning": (*_ANSWERS, "evaluate", "report"),
     "spec_bench": (*_ANSWERS, "evaluate", "report"),

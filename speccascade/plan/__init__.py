@@ -7,5 +7,7 @@ program.py   the decode loop, compiled for the slice
 streams.py   how often that streams vocabulary-wide arrays over memory
 fit.py       the largest batch that fits, and where none does the nearest setting that would
 report.py    all of it as text
+training.py  the steps that train the pair's models, compiled for the slice
+training_report.py  that as text
 planning.py  what scripts/tpu_plan.py calls
 """

@@ -51,6 +51,16 @@ class Plan:
                 return max(self.parts.total, error.needed)
         return self.parts.total
 
+    def by_program(self) -> dict[str, int]:
+        """Returns the bytes that are needed on a device to read prompts, and to decode."""
+        if not isinstance(self.program, Program):
+            return {"reading prompts and decoding": self.total}
+        kept = self.parts.arguments + self.program.code
+        return {
+            "reading prompts": kept + self.program.prefill_temporaries,
+            "decoding": kept + self.program.temporaries,
+        }
+
     @property
     def fits(self) -> bool:
         """Whether there is room for them."""

@@ -21,6 +21,7 @@ from speccascade.pairs import ROLES
 from speccascade.plan.topology import Topology
 from speccascade.rules import Rule
 from speccascade.sharding import from_config
+from speccascade.sharding.layout import lay
 
 WEIGHTS = ("bfloat16", "int8")
 _NUMBERS = ("batch_size", "prompt_length", "max_new_tokens")
@@ -110,13 +111,13 @@ class Subject:
         )
         loop.check(decoder, (self.rule,))
         params = {role: models.shapes(model) for role, model in self.models.items()}
-        params = _lay(params, placing.param_shardings(decoder))
+        params = lay(params, placing.param_shardings(decoder))
         rows = _rows(self.batch_size, self.prompt_length, decoder.expert.vocab_size)
-        rows = _lay(rows, placing.rows_shardings(decoder, rows))
+        rows = lay(rows, placing.rows_shardings(decoder, rows))
         state = jax.eval_shape(lambda p, r: loop.prefill(decoder, p, r), params, rows)
-        state = _lay(state, placing.state_shardings(decoder, state))
+        state = lay(state, placing.state_shardings(decoder, state))
         followed = jax.eval_shape(lambda: (self.rule,))
-        followed = _lay(followed, placing.rule_shardings(decoder, followed))
+        followed = lay(followed, placing.rule_shardings(decoder, followed))
         return Inputs(decoder, params, followed, rows, state)
 
 
@@ -174,10 +175,4 @@ def _rows(batch: int, prompt_length: int, vocab_size: int) -> Rows:
         seed=per_row(jnp.uint32, 2),
         temperature=per_row(jnp.float32),
         stop_table=jax.ShapeDtypeStruct((1, vocab_size), jnp.int32),
-    )
-
-
-def _lay(shapes: Any, shardings: Any) -> Any:
-    return jax.tree.map(
-        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings
     )

@@ -60,6 +60,12 @@ def of(device: jax.Device) -> Chip | None:
     return next((chip for chip in CHIPS.values() if chip.kind == device.device_kind), None)
 
 
+def memory(device: jax.Device) -> int | None:
+    """Returns the bytes of a device that programs may use, None where that is not known."""
+    told = (device.memory_stats() or {}).get("bytes_limit")
+    return told or ((chip := of(device)) and chip.hbm_bytes)
+
+
 # A collective also takes this long per chip that it crosses, whatever it carries: "about 1 us" in
 # the same book. No vendor publishes it, and small batches are bound by it.
 HOP_SECONDS = 1e-6

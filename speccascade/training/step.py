@@ -15,9 +15,9 @@ import optax
 from jax.sharding import PartitionSpec as P
 
 from speccascade.errors import UserError
-from speccascade.models.interface import Model, Params
+from speccascade.models.interface import Model, Params, shapes
 from speccascade.sharding import Layout, active, hosts
-from speccascade.sharding.layout import Placement
+from speccascade.sharding.layout import Placement, lay
 
 Batch = dict[str, Any]
 
@@ -106,6 +106,33 @@ class Step:
         grads, logged = _gradients(params, batch, fixed, key, how=self)
         params, state, norm = _update(params, state, grads, how=self)
         return params, state, {**logged, "grad_norm": norm}
+
+    def shapes(self) -> tuple[Params, Any]:
+        """Returns parameters and the optimizer's state as shapes, where the steps have them."""
+        params = shapes(self.model)
+        state = jax.eval_shape(self.optimizer.init, params)
+        if self.placement is None:
+            return params, state
+        where = (self.placement.like_params(self.model, tree) for tree in (params, state))
+        return lay(params, next(where)), lay(state, next(where))
+
+    def lower(
+        self, batch: Batch, fixed: Any = None
+    ) -> tuple[jax.stages.Lowered, jax.stages.Lowered]:
+        """Returns both programs of a step, to be compiled for a layout that need not be there.
+
+        Args:
+          batch: as a step takes it.
+          fixed: likewise, as shapes where the layout has them.
+        """
+        params, state = self.shapes()
+        parts = _in_parts(batch, self.accumulate)
+        key = jax.eval_shape(lambda: jax.random.key(0))
+        if self.layout is not None:
+            parts = lay(parts, self.layout.rows.shardings(P(None, "batch"), parts))
+            key = lay(key, self.layout.rows.sharding(P(), ()))
+        gradients = _gradients.lower(params, parts, fixed, key, how=self)
+        return gradients, _update.lower(params, state, params, how=self)
 
     @property
     def placement(self) -> Placement | None:
