@@ -91,7 +91,8 @@ def distill(config: ml_collections.ConfigDict, workdir: str) -> dict[str, float]
         fixed = {"embedding": embedding, "expert": expert.params, "ids": ids}
         learner = dataclasses.replace(model, remat=c.train.get("remat", False))
         objective = Imitation(learner, expert.model, c.train.loss)
-        step = Step(model, objective, optimizer, layout, c.train.get("accumulate", 1))
+        how = c.train.get("accumulate", 1), c.train.get("ema_decay", 0.0)
+        step = Step(model, objective, optimizer, layout, *how)
 
         def advance(params, state, number):
             rows = data.rows_of_step(number, len(learnt), c.train.batch_size, c.train.seed)

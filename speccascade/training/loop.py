@@ -148,7 +148,8 @@ def make_step(
         distance=c["distill_loss"] if teacher else "",
         distill_weight=c.get("distill_weight", 0.0) if teacher else 0.0,
     )
-    return Step(model, objective, make_optimizer(c, layout), layout, c.get("accumulate", 1))
+    how = c.get("accumulate", 1), c.get("ema_decay", 0.0)
+    return Step(model, objective, make_optimizer(c, layout), layout, *how)
 
 
 def _checked(config: Mapping[str, Any]) -> ml_collections.FrozenConfigDict:

@@ -19,7 +19,7 @@ class Needs:
 
     Attributes:
       weights: of the model that is trained.
-      optimizer: its state.
+      optimizer: its state, and with `train.ema_decay` the weights beside their average.
       gradients: float32.
       teacher: the teacher's weights.
     """

@@ -40,6 +40,8 @@ def check(c: Any, more: Sequence[str] = (), example: str = "") -> None:
         values.whole(f"train.{name}", c[name], 1)
     values.whole("train.accumulate", c.get("accumulate", 1), 1)
     values.boolean("train.remat", c.get("remat", False))
+    if not 0 <= values.number("train.ema_decay", c.get("ema_decay", 0.0)) < 1:
+        raise UserError(f"train.ema_decay={c['ema_decay']} must be at least 0 and below 1")
     for name in _RATES:
         if values.number(f"train.{name}", c[name]) < 0:
             raise UserError(f"train.{name}={c[name]} must be at least 0")
