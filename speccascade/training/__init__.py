@@ -1,6 +1,7 @@
 """Training on worked answers.
 
 data.py       tokenised problems as batches that depend on the step alone
+token_rows.py their tokens, in a file of which only what is asked for is read
 losses.py     losses per token
 objective.py  what is minimised and measured
 given.py      trained models that another begins or learns from
