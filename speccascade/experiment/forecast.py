@@ -12,6 +12,8 @@ from speccascade.evaluate import evaluation, sections
 from speccascade.experiment import stages
 from speccascade.inputs import paths
 from speccascade.models import Model, shapes
+from speccascade.models.memory import size
+from speccascade.plan import subject
 from speccascade.sharding.chips import CHIPS, GIB
 from speccascade.training import given, loop, memory
 from speccascade.workdir import checkpoints
@@ -52,18 +54,18 @@ def _training(config: ml_collections.ConfigDict, role: str, workdir: str) -> lis
     step = loop.make_step(c, model, known, teacher, layout)
     needs = memory.needs(step)
     memory.check(needs)
-    size = sum(leaf.size for leaf in jax.tree.leaves(shapes(model)))
+    weights = sum(leaf.size for leaf in jax.tree.leaves(shapes(model)))
     tokens = c.num_steps * c.batch_size * c.row_length
-    work = 6 * size * tokens / _SHARE / 3600
+    work = 6 * weights * tokens / _SHARE / 3600
     by_chip = ", ".join(f"{work / chip.flops:,.2g} on {chip.name}" for chip in CHIPS.values())
     done = _step(stages.folder(workdir, role))
     devices = 1 if layout is None else layout.mesh.size
     held = {k: v for k, v in dataclasses.asdict(needs).items() if v}
     return [
-        f"  {size / 1e6:,.0f}M parameters from {c.init_from}; step {done} of {c.num_steps}, "
+        f"  {weights / 1e6:,.0f}M parameters from {c.init_from}; step {done} of {c.num_steps}, "
         f"{c.batch_size} rows of at most {c.row_length} tokens each",
         f"  {needs.total / GIB:.2f} GiB on each of {devices} devices for "
-        f"{', '.join(f'{name} {size / GIB:.2f}' for name, size in held.items())}; activations "
+        f"{', '.join(f'{name} {part / GIB:.2f}' for name, part in held.items())}; activations "
         "besides",
         f"  at most {tokens / 1e9:,.2g}G tokens; chip hours at {_SHARE:.0%} of the peak: {by_chip}",
     ]
@@ -90,11 +92,30 @@ def _sweep(config: ml_collections.ConfigDict, workdir: str, place: str) -> list[
             splits = ", ".join(f"{count} examples of {split}" for split, count in counts.items())
             return [
                 f"  {len(settings)} settings on {splits}; waits for the {' and the '.join(left)}",
+                *_decoding(config),
                 "  what a slice can hold, and how fast: --topology=SLICE",
             ]
     sweep = evaluation.prepare(made, weights=False)
     told = [*evaluation.describe(sweep, place).split("\n"), evaluation.estimate(sweep, place)]
     return [f"  {line}" for line in told]
+
+
+def _decoding(config: ml_collections.ConfigDict) -> list[str]:
+    """Returns a line on the memory of decoding, where the config says what to plan for."""
+    if any(config.get(name) is None for name in ("models", "mesh", "plan")):
+        return []
+    planned = subject.load(config, config.evaluate.batch_size)
+    found = {role: pairs.load_model(config.pair[role], read=False)[0] for role in pairs.ROLES}
+    planned = dataclasses.replace(planned, models=found).stored_as(planned.weights)
+    inputs = planned.on(jax.devices(), "this machine")
+    caches = size((inputs.state.drafter, inputs.state.expert)) / GIB
+    weights = {role: size(tree) / GIB for role, tree in inputs.params.items()}
+    parts = ", ".join(f"{role}'s weights {held:.2f}" for role, held in weights.items())
+    return [
+        f"  {sum(weights.values()) + caches:.2f} GiB on each of {len(jax.devices())} devices for "
+        f"{parts}, caches {caches:.2f} of {planned.batch_size} rows, {planned.prompt_length} + "
+        f"{planned.max_new_tokens} tokens each; temporaries besides",
+    ]
 
 
 def _step(workdir: str) -> int:

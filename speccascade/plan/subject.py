@@ -1,6 +1,7 @@
 """What is planned: a config's pair, its mesh and the shapes of a batch."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -89,17 +90,25 @@ class Subject:
         return rules.uses_q(self.rule)
 
     def inputs(self, topology: Topology) -> Inputs:
-        """Returns the decode loop's arguments on a slice, as shapes.
+        """Returns `on` the devices of a slice."""
+        return self.on(topology.devices, topology.name)
+
+    def on(self, devices: Sequence[jax.Device], name: str) -> Inputs:
+        """Returns the decode loop's arguments on some devices, as shapes.
+
+        Args:
+          devices: for the mesh.
+          name: what messages call them.
 
         Raises:
-          UserError: mesh or batch do not fit the slice.
+          UserError: mesh or batch do not fit them.
         """
-        layout = from_config(self.mesh, topology.devices)
+        layout = from_config(self.mesh, devices)
         data = layout.ways(layout.expert.batch)
         if self.batch_size % data:
             raise UserError(
                 f"a batch of {self.batch_size} does not divide over the {data} devices along "
-                f"{layout.expert.batch} on {topology.name}; give --batch_size a multiple of that"
+                f"{layout.expert.batch} on {name}; give --batch_size a multiple of that"
             )
         decoder = decode.Decoder(
             self.models["expert"],
