@@ -6,6 +6,10 @@
 fine-tunes the expert, then the drafter, measures every rule on the two, and writes the report. Each
 stage has a folder in the workdir. Started again with the same arguments, it goes on where it
 stopped. `:xsum,quick` measures the few settings that answer the main question.
+
+`--dry_run` says what each stage needs on the devices at hand; with --topology=v4:2x2x4 it also
+compiles training, prefill and decoding of the config's models for that slice, as
+scripts/tpu_plan.py does.
 """
 
 from absl import flags
@@ -21,6 +25,9 @@ _STAGES = flags.DEFINE_list(
 _DRY_RUN = flags.DEFINE_bool(
     "dry_run", False, "Only say what is done, what is left, and what that needs."
 )
+_TOPOLOGY = flags.DEFINE_string(
+    "topology", None, "With --dry_run: a slice to plan for, as scripts/tpu_plan.py takes it."
+)
 app.define_distributed()
 flags.mark_flags_as_required(["config", "workdir"])
 
@@ -30,9 +37,12 @@ def main(argv):
     from functools import partial
 
     from speccascade import experiment
+    from speccascade.plan import planning
     from speccascade.sharding import hosts
 
     if _DRY_RUN.value:
+        if _TOPOLOGY.value:
+            planning.run(_CONFIG.value, print, slices=_TOPOLOGY.value)
         told = experiment.describe(_CONFIG.value, _WORKDIR.value)
         if hosts.is_first():
             print(told)

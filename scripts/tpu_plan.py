@@ -9,7 +9,8 @@ and caches. What comes out, per device: weights, caches and temporaries with the
 memory, the largest batch that fits, what the devices exchange in a block, whether the caches are
 overwritten in place, and the least time that the chip's published rates allow for a draft step, an
 expert pass, verification and a token. Where it does not fit: by how much, and the nearest setting
-that does.
+that does. Of a config that fine-tunes its models, as configs/paper/t5_small_large.py:xsum, the
+steps of training are compiled too, and at the end stands what training, prefill and decoding need.
 
 Times are those of the decode loop; reading the prompts counts with its memory alone.
 

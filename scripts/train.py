@@ -10,6 +10,9 @@ from speccascade.runtime import app
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "What to train; see configs/.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where checkpoints and metrics go.")
+_PROFILE = flags.DEFINE_bool(
+    "profile", False, "Write a profiler trace of a few steps to WORKDIR/profile."
+)
 flags.mark_flags_as_required(["config", "workdir"])
 app.define_distributed()
 
@@ -19,7 +22,7 @@ def main(argv):
     from speccascade.sharding import hosts
     from speccascade.training import loop
 
-    figures = loop.train(_CONFIG.value, _WORKDIR.value)
+    figures = loop.train(_CONFIG.value, _WORKDIR.value, _PROFILE.value)
     if hosts.is_first():
         print(", ".join(f"{name} {value:.4f}" for name, value in figures.items()))
 

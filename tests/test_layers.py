@@ -41,7 +41,7 @@ ALLOWED = {
     "training": _ANSWERS,
     "benchmark": (*_ANSWERS, "evaluate", "report"),
     "trace": (*_ANSWERS, "web"),
-    "plan": _ANSWERS,
+    "plan": (*_ANSWERS, "training"),
     "report": (*_ANSWERS, "evaluate", "web"),
     "tuning": (*_ANSWERS, "evaluate", "report", "benchmark"),
     "spec_bench": (*_ANSWERS, "evaluate", "report"),

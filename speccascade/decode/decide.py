@@ -4,7 +4,7 @@ Where the vocabulary is sharded it runs under `jax.shard_map`, each device on it
 """
 
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -138,7 +138,7 @@ def _by_kernel(rules, rule_index, block: kernels.Block, carry, uniforms: Uniform
     """Returns each row's verdict under its own kernel, and its number after the block."""
     decided = [
         kernels.verify(
-            rules_lib.definition(rule.name),
+            cast(kernels.Kernel, rules_lib.definition(rule.name)),
             rules_lib.knobs_of(rule, 2),
             block,
             carry,
@@ -163,7 +163,7 @@ def begun(rules: tuple[Rule, ...], rows: Rows, carry: jax.Array, count: jax.Arra
     """
     numbers = [
         kernels.begin(
-            rules_lib.definition(rule.name),
+            cast(kernels.Kernel, rules_lib.definition(rule.name)),
             rules_lib.knobs_of(rule, 2),
             rows.prompt,
             rows.prompt_length,

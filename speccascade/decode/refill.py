@@ -230,13 +230,13 @@ def stream(
         working = owner >= 0
         seconds[owner[working]] += (time.monotonic() - began) / working.sum()
         ended = working & done.reshape(owner.shape)
-        part = []
-        for row in np.flatnonzero(ended):
-            index = int(owner.flat[row])
-            own = jax.tree.map(lambda x, row=row: x[row], found)
-            part.append(Answered(index, own, float(seconds[index])))
+        answered: list[Answered] = []
+        for at in np.flatnonzero(ended):
+            index = int(owner.flat[at])
+            own = jax.tree.map(lambda x, at=at: x[at], found)
+            answered.append(Answered(index, own, float(seconds[index])))
         owner[ended] = -1
-        yield part
+        yield answered
 
 
 def _taken(rules: tuple[Rule, ...], rows: Rows, prompt: np.ndarray) -> Fresh:

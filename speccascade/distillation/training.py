@@ -18,7 +18,7 @@ from speccascade.distillation.texts import EXAMPLE, Texts
 from speccascade.errors import UserError
 from speccascade.importing import Loaded
 from speccascade.inputs import paths, values
-from speccascade.models import trim
+from speccascade.models import costs, trim
 from speccascade.models.axes import param_axes
 from speccascade.models.interface import Model, Params
 from speccascade.models.shrink import SHARED, shrink
@@ -26,7 +26,7 @@ from speccascade.sharding import Layout, active, for_training, from_config, host
 from speccascade.sharding.layout import loading
 from speccascade.training import data, losses, steps
 from speccascade.training.optimizer import make_optimizer
-from speccascade.training.step import Step, check_batch, check_layout
+from speccascade.training.step import Step, Work, check_batch, check_layout
 from speccascade.workdir import checkpoints, claim, files, sharing
 
 SECTIONS = ("expert", "texts", "drafter", "train")
@@ -91,13 +91,15 @@ def distill(config: ml_collections.ConfigDict, workdir: str) -> dict[str, float]
         fixed = {"embedding": embedding, "expert": expert.params, "ids": ids}
         learner = dataclasses.replace(cast(Any, model), remat=c.train.get("remat", False))
         objective = Imitation(learner, expert.model, c.train.loss)
-        step = Step(model, objective, optimizer, layout, c.train.get("accumulate", 1))
+        how = c.train.get("accumulate", 1), c.train.get("ema_decay", 0.0)
+        step = Step(model, objective, optimizer, layout, *how)
 
         def advance(params, state, number):
             rows = data.rows_of_step(number, len(learnt), c.train.batch_size, c.train.seed)
-            given = _trained(params), state, learnt.batch(rows), fixed, jax.random.key(0)
+            batch = learnt.batch(rows)
+            given = _trained(params), state, batch, fixed, jax.random.key(0)
             params, state, logged = step(*given)
-            return _with_ids(params, ids), state, logged
+            return _with_ids(params, ids), state, logged, objective.work(batch)
 
         def measure(params):
             whole = {**params, SHARED: embedding}
@@ -121,6 +123,14 @@ class Imitation:
     model: Model
     expert: Model
     distance: str
+
+    def work(self, batch):
+        """Returns what a step on a batch has to do: the drafter's part, and the expert's head."""
+        prompt, length = batch["prompt_length"], batch["length"]
+        drafted = 3 * costs.scoring(self.model, prompt, length - prompt, length)
+        tokens = int(np.sum(length))
+        rows = self.model.config.head_size or self.expert.vocab_size
+        return Work(tokens, drafted + 2 * rows * self.expert.config.d_model * tokens)
 
     def totals(self, batch):
         """Returns how many tokens of a batch the expert wrote."""

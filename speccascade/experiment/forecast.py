@@ -1,9 +1,9 @@
 """What the stages of an experiment need: said by `--dry_run`, computed from configs and files."""
 
+import dataclasses
 import os
 
 import jax
-import jax.numpy as jnp
 import ml_collections
 from etils import epath
 
@@ -11,9 +11,11 @@ from speccascade import pairs
 from speccascade.evaluate import evaluation, sections
 from speccascade.experiment import stages
 from speccascade.inputs import paths
-from speccascade.models import memory, shapes
-from speccascade.plan.chips import CHIPS
-from speccascade.training import given, loop
+from speccascade.models import Model, shapes
+from speccascade.models.memory import size
+from speccascade.plan import subject
+from speccascade.sharding.chips import CHIPS, GIB
+from speccascade.training import given, loop, memory
 from speccascade.workdir import checkpoints
 from speccascade.workdir.storage import storage
 
@@ -41,28 +43,39 @@ def describe(config: ml_collections.ConfigDict, workdir: str) -> str:
 
 def _training(config: ml_collections.ConfigDict, role: str, workdir: str) -> list[str]:
     made = stages.training(config, role, workdir)
-    c, layout, optimizer = loop.prepare(made)
-    source = pairs.load_model(c.init_from, read=False)
-    found = given.Given(c.init_from, *source[:3])
-    model = given.form(made.get("model"), found.tokenizer.vocab_size, found)
-    kept = shapes(model)
-    state = jax.eval_shape(optimizer.init, kept)
-    grads = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, jnp.float32), kept)
-    held = [memory.size(tree) / 2**30 for tree in (kept, state, grads)]
-    ways = 1 if layout is None else layout.ways("fsdp") * layout.ways("model")
-    size = sum(leaf.size for leaf in jax.tree.leaves(kept))
+    c, layout = loop.prepare(made)
+    model, known = _form(made, c.init_from)
+    teacher = None
+    if c.distill_from == stages.folder(workdir, "expert"):  # which need not be there yet
+        expert = stages.training(config, "expert", workdir)
+        teacher, _ = _form(expert, expert.train.init_from)
+    elif c.distill_from:
+        teacher = pairs.load_model(c.distill_from, read=False)[0]
+    step = loop.make_step(c, model, known, teacher, layout)
+    needs = memory.needs(step)
+    memory.check(needs)
+    weights = sum(leaf.size for leaf in jax.tree.leaves(shapes(model)))
     tokens = c.num_steps * c.batch_size * c.row_length
-    work = 6 * size * tokens / _SHARE / 3600
+    work = 6 * weights * tokens / _SHARE / 3600
     by_chip = ", ".join(f"{work / chip.flops:,.2g} on {chip.name}" for chip in CHIPS.values())
     done = _step(stages.folder(workdir, role))
     devices = 1 if layout is None else layout.mesh.size
+    held = {k: v for k, v in dataclasses.asdict(needs).items() if v}
     return [
-        f"  {size / 1e6:,.0f}M parameters from {c.init_from}; step {done} of {c.num_steps}, "
+        f"  {weights / 1e6:,.0f}M parameters from {c.init_from}; step {done} of {c.num_steps}, "
         f"{c.batch_size} rows of at most {c.row_length} tokens each",
-        f"  {sum(held) / ways:.2f} GiB on each of {devices} devices for weights, optimizer and "
-        f"gradients ({', '.join(f'{x / ways:.2f}' for x in held)}), activations besides",
+        f"  {needs.total / GIB:.2f} GiB on each of {devices} devices for "
+        f"{', '.join(f'{name} {part / GIB:.2f}' for name, part in held.items())}; activations "
+        "besides",
         f"  at most {tokens / 1e9:,.2g}G tokens; chip hours at {_SHARE:.0%} of the peak: {by_chip}",
     ]
+
+
+def _form(made: ml_collections.ConfigDict, source: str) -> tuple[Model, int]:
+    """Returns a model as it is trained, and how many token ids its tokenizer has."""
+    found = given.Given(source, *pairs.load_model(source, read=False)[:3])
+    known = found.tokenizer.vocab_size
+    return given.form(made.get("model"), known, found), known
 
 
 def _sweep(config: ml_collections.ConfigDict, workdir: str, place: str) -> list[str]:
@@ -79,11 +92,30 @@ def _sweep(config: ml_collections.ConfigDict, workdir: str, place: str) -> list[
             splits = ", ".join(f"{count} examples of {split}" for split, count in counts.items())
             return [
                 f"  {len(settings)} settings on {splits}; waits for the {' and the '.join(left)}",
-                "  what a slice can hold, and how fast: scripts/tpu_plan.py with this config",
+                *_decoding(config),
+                "  what a slice can hold, and how fast: --topology=SLICE",
             ]
     sweep = evaluation.prepare(made, weights=False)
     told = [*evaluation.describe(sweep, place).split("\n"), evaluation.estimate(sweep, place)]
     return [f"  {line}" for line in told]
+
+
+def _decoding(config: ml_collections.ConfigDict) -> list[str]:
+    """Returns a line on the memory of decoding, where the config says what to plan for."""
+    if any(config.get(name) is None for name in ("models", "mesh", "plan")):
+        return []
+    planned = subject.load(config, config.evaluate.batch_size)
+    found = {role: pairs.load_model(config.pair[role], read=False)[0] for role in pairs.ROLES}
+    planned = dataclasses.replace(planned, models=found).stored_as(planned.weights)
+    inputs = planned.on(jax.devices(), "this machine")
+    caches = size((inputs.state.drafter, inputs.state.expert)) / GIB
+    weights = {role: size(tree) / GIB for role, tree in inputs.params.items()}
+    parts = ", ".join(f"{role}'s weights {held:.2f}" for role, held in weights.items())
+    return [
+        f"  {sum(weights.values()) + caches:.2f} GiB on each of {len(jax.devices())} devices for "
+        f"{parts}, caches {caches:.2f} of {planned.batch_size} rows, {planned.prompt_length} + "
+        f"{planned.max_new_tokens} tokens each; temporaries besides",
+    ]
 
 
 def _step(workdir: str) -> int:

@@ -12,6 +12,8 @@ A rejected token gives way to the first of the two drawn, so to p without it; be
 stands a token of p. What is kept hangs on later drafts: there is no law of the next token alone.
 """
 
+from typing import Any
+
 import jax.numpy as jnp
 
 from speccascade.kernels.interface import Judgement, Kernel, at_draft, without_draft
@@ -25,7 +27,7 @@ def _judge(block, carry, knobs, vocab):
 
 
 def _entropy_of_three(p1, vocab):
-    total = 0.0
+    total: Any = 0.0
     for _ in range(3):
         top = vocab.max(p1)
         some = positive(top)

@@ -7,7 +7,7 @@ the order of their numbers in base V; what follows an end of sequence is filled 
 
 import collections
 import itertools
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -57,7 +57,7 @@ def kernel_law(
     """
     contexts, vocab = tables.q.shape
     blocks = _Blocks(rule, tables, size)
-    started = [collections.Counter() for _ in range(limit + 1)]
+    started: list[dict] = [collections.Counter() for _ in range(limit + 1)]
     started[0][(), blocks.beginning()] = 1.0
     first = 0.0
     for length in range(limit):
@@ -92,7 +92,7 @@ class _Blocks:
     """
 
     def __init__(self, rule: Rule, tables: Tables, size: int):
-        self.kernel = rules_lib.definition(rule.name)
+        self.kernel = cast(kernels.Kernel, rules_lib.definition(rule.name))
         self.knobs = rules_lib.knobs_of(rule, 2)
         self.tables = tables
         vocab = tables.q.shape[1]
@@ -124,11 +124,11 @@ class _Blocks:
         """
         tables, drafts = self.tables, self.drafts
         contexts, vocab = tables.q.shape
-        path = [np.repeat([context for context, _ in pairs], len(drafts))]
+        paths = [np.repeat([context for context, _ in pairs], len(drafts))]
         drafted = np.tile(drafts, (len(pairs), 1))
         for i in range(drafts.shape[1]):
-            path.append((path[-1] * vocab + drafted[:, i]) % contexts)
-        path = np.stack(path, axis=1)
+            paths.append((paths[-1] * vocab + drafted[:, i]) % contexts)
+        path = np.stack(paths, axis=1)
         carry = np.repeat([number for _, number in pairs], len(drafts))
         with jax.enable_x64(True):
             q, p, p1 = (np.asarray(t, np.float64)[path] for t in (tables.q, tables.p, tables.p1))

@@ -143,11 +143,12 @@ def _rule(
     with jax.enable_x64(True):
         rule = rules_lib.Rule(name, {"alpha": jnp.asarray(strengths)})
         shape = (len(strengths), *all_pairs.q.shape)
-        target = rules_lib.target(rule, *(jnp.broadcast_to(x, shape) for x in all_pairs))
+        q, p, q1, p1 = (jnp.broadcast_to(x, shape) for x in all_pairs)
+        target = rules_lib.target(rule, q, p, q1, p1)
         return [all_pairs.q], np.asarray(target)
 
 
-RIVALS = {
+RIVALS: dict[str, tuple[Callable, np.ndarray]] = {
     "truncated expert (min-p)": (_min_p, np.linspace(0, 1, 101)),
     "lossy": (partial(_rule, "lossy"), np.linspace(0, 0.99, 100)),
     "token_v3": (partial(_rule, "token_v3"), np.linspace(-0.01, 1, 102)),

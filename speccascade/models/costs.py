@@ -6,17 +6,21 @@ product's summed axis is sharded. Activations are not: those of a few tokens sta
 """
 
 import dataclasses
+import functools
+import math
 import re
 
 import jax
+import numpy as np
 
-from speccascade.models.interface import Cache, Model, Params
+from speccascade.models.interface import Cache, Model, Params, shapes
 from speccascade.models.memory import is_product, leaves, local, size
 
 # A decoder's step needs neither the encoder nor what has become the cache's keys and values of the
 # prompt.
 _PREFILL_ONLY = re.compile(r"encoder/|decoder/cross_attention_\d+/(key|value)/")
 _EMBEDDING = re.compile(r"embedding($|/)")  # with int8 weights it has two arrays
+_HEAD = re.compile(r"head/")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,3 +123,55 @@ def verification(rows: int, vocab: int, expert_tokens: int, drafter_tokens: int)
       drafter_tokens: positions of a row at which the drafter's distribution is known, N or N + 1.
     """
     return Cost(hbm_bytes=4 * rows * vocab * (3 * (expert_tokens + drafter_tokens) + 2))
+
+
+def scoring(
+    model: Model, prompt_length: np.ndarray, answer_length: np.ndarray, scored: np.ndarray
+) -> float:
+    """Returns the operations of scoring texts without a cache, what pads them left out.
+
+    A step of training takes three times as many: a product's two gradients cost as much as the
+    product each.
+
+    Args:
+      model: the model.
+      prompt_length: [B], tokens.
+      answer_length: [B], tokens.
+      scored: [B], of how many tokens the logits are made.
+    """
+    c, (prompt_only, others, head) = model.config, _weights(model)
+    prompt, answer = np.asarray(prompt_length, float), np.asarray(answer_length, float)
+    per_pair = 4 * c.num_heads * c.head_dim  # a score, and its part of the mix
+    if hasattr(c, "num_decoder_layers"):  # answers are read apart
+        layers, read = c.num_decoder_layers, answer
+        pairs = c.num_layers * prompt**2 + layers * (_causal(answer) + answer * prompt)
+    else:
+        read = prompt + answer
+        pairs = sum(_causal(read, c.layer_window(layer)) for layer in range(c.num_layers))
+    products = prompt_only * prompt + others * read + head * np.asarray(scored, float)
+    return float(np.sum(2 * products + per_pair * pairs))
+
+
+def _causal(length: np.ndarray, window: int | None = None) -> np.ndarray:
+    """How many pairs of tokens of a text see each other, each itself and those before."""
+    full = length if window is None else np.minimum(length, window)
+    return full * (full + 1) / 2 + (length - full) * full
+
+
+@functools.lru_cache(maxsize=64)
+def _weights(model: Model) -> tuple[int, int, int]:
+    """Numbers in products with a prompt's tokens alone, with all that are read, and in the head."""
+    prompt_only = others = head = 0
+    for key, leaf in leaves(shapes(model)):
+        if not is_product(key, leaf):
+            continue
+        size = math.prod(leaf.shape)
+        if _EMBEDDING.match(key):
+            head += size if model.config.tie_embeddings else 0
+        elif _HEAD.match(key):
+            head += size
+        elif _PREFILL_ONLY.match(key):
+            prompt_only += size
+        else:
+            others += size
+    return prompt_only, others, head

@@ -9,7 +9,7 @@ import ml_collections
 
 from speccascade.errors import UserError
 from speccascade.models import costs
-from speccascade.plan import fit, report, roofline, topology
+from speccascade.plan import fit, report, roofline, topology, training, training_report
 from speccascade.plan.program import Program, TooLarge, compile_both
 from speccascade.plan.subject import Inputs, Subject, load
 from speccascade.plan.topology import Topology
@@ -20,15 +20,15 @@ def run(
     say: Callable[[str], None],
     *,
     slices: str,
-    batch_size: int | None,
-    weights: str,
-    acceptance: float,
-    confirm: bool,
+    batch_size: int | None = None,
+    weights: str = "bfloat16",
+    acceptance: float = 0.8,
+    confirm: bool = False,
 ) -> None:
     """Plans a pair and says what was found, slice by slice.
 
     Args:
-      config: see configs/paper/gemma2_2b_9b.py.
+      config: see configs/paper/gemma2_2b_9b.py; with `fine_tuning` that is planned too.
       say: told the Markdown of a slice as soon as it is there.
       slices: topologies with commas between, or "all".
       batch_size: in place of the config's.
@@ -45,9 +45,15 @@ def run(
     # JAX would keep programs for slices that are not there, but cannot read them back.
     jax.config.update("jax_enable_compilation_cache", False)
     for slice_ in [topology.describe(name) for name in topology.names(slices)]:
+        trainings = training.load(config, subject, slice_)
         found = plan(subject, slice_, acceptance, confirm)
         others = [] if found.fits else fit.alternatives(subject, slice_)
         say(report.render(found, others))
+        taught = [training.plan(one) for one in trainings]
+        for one in taught:
+            say(training_report.render(one))
+        if taught:
+            say(training_report.together(found, taught))
 
 
 def plan(subject: Subject, slice_: Topology, acceptance: float, confirm: bool) -> report.Plan:

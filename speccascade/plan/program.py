@@ -73,9 +73,9 @@ def compile_both(inputs: Inputs) -> Program:
       TooLarge: one of them does not fit into a device's memory.
     """
     start = time.perf_counter()
-    read = _compile(loop.prefill.lower(inputs.decoder, inputs.params, inputs.rows))
+    read = compile_lowered(loop.prefill.lower(inputs.decoder, inputs.params, inputs.rows))
     read = read.memory_analysis()
-    compiled = _compile(loop.run.lower(*inputs))
+    compiled = compile_lowered(loop.run.lower(*inputs))
     seconds = time.perf_counter() - start
     memory, text = compiled.memory_analysis(), compiled.as_text()
     caches = jax.tree.leaves((inputs.state.drafter, inputs.state.expert))
@@ -95,7 +95,12 @@ def compile_both(inputs: Inputs) -> Program:
     )
 
 
-def _compile(lowered):
+def compile_lowered(lowered: jax.stages.Lowered) -> jax.stages.Compiled:
+    """Compiles a program.
+
+    Raises:
+      TooLarge: it does not fit into a device's memory.
+    """
     try:
         return lowered.compile()
     except jax.errors.JaxRuntimeError as error:

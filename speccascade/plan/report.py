@@ -5,12 +5,12 @@ from collections import Counter
 from collections.abc import Sequence
 
 from speccascade.inference.formula import expected_tokens
-from speccascade.plan.chips import GIB
 from speccascade.plan.fit import Parts
 from speccascade.plan.program import Program, TooLarge
 from speccascade.plan.roofline import Act, Block
 from speccascade.plan.subject import Subject
 from speccascade.plan.topology import Topology
+from speccascade.sharding.chips import GIB
 from speccascade.sharding.hlo import Collective
 
 
@@ -50,6 +50,16 @@ class Plan:
             case TooLarge() as error:
                 return max(self.parts.total, error.needed)
         return self.parts.total
+
+    def by_program(self) -> dict[str, int]:
+        """Returns the bytes that are needed on a device to read prompts, and to decode."""
+        if not isinstance(self.program, Program):
+            return {"reading prompts and decoding": self.total}
+        kept = self.parts.arguments + self.program.code
+        return {
+            "reading prompts": kept + self.program.prefill_temporaries,
+            "decoding": kept + self.program.temporaries,
+        }
 
     @property
     def fits(self) -> bool:

@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 from speccascade.inference.formula import expected_tokens
 from speccascade.models.costs import Cost
-from speccascade.plan.chips import HOP_SECONDS
 from speccascade.plan.topology import Topology
+from speccascade.sharding.chips import HOP_SECONDS
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """What is planned: a config's pair, its mesh and the shapes of a batch."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -21,6 +22,7 @@ from speccascade.pairs import ROLES
 from speccascade.plan.topology import Topology
 from speccascade.rules import Rule
 from speccascade.sharding import from_config
+from speccascade.sharding.layout import lay
 
 WEIGHTS = ("bfloat16", "int8")
 _NUMBERS = ("batch_size", "prompt_length", "max_new_tokens")
@@ -88,17 +90,25 @@ class Subject:
         return rules.uses_q(self.rule)
 
     def inputs(self, topology: Topology) -> Inputs:
-        """Returns the decode loop's arguments on a slice, as shapes.
+        """Returns `on` the devices of a slice."""
+        return self.on(topology.devices, topology.name)
+
+    def on(self, devices: Sequence[jax.Device], name: str) -> Inputs:
+        """Returns the decode loop's arguments on some devices, as shapes.
+
+        Args:
+          devices: for the mesh.
+          name: what messages call them.
 
         Raises:
-          UserError: mesh or batch do not fit the slice.
+          UserError: mesh or batch do not fit them.
         """
-        layout = from_config(self.mesh, topology.devices)
+        layout = from_config(self.mesh, devices)
         data = layout.ways(layout.expert.batch)
         if self.batch_size % data:
             raise UserError(
                 f"a batch of {self.batch_size} does not divide over the {data} devices along "
-                f"{layout.expert.batch} on {topology.name}; give --batch_size a multiple of that"
+                f"{layout.expert.batch} on {name}; give --batch_size a multiple of that"
             )
         decoder = decode.Decoder(
             self.models["expert"],
@@ -110,13 +120,13 @@ class Subject:
         )
         loop.check(decoder, (self.rule,))
         params = {role: models.shapes(model) for role, model in self.models.items()}
-        params = _lay(params, placing.param_shardings(decoder))
+        params = lay(params, placing.param_shardings(decoder))
         rows = _rows(self.batch_size, self.prompt_length, decoder.expert.vocab_size)
-        rows = _lay(rows, placing.rows_shardings(decoder, rows))
+        rows = lay(rows, placing.rows_shardings(decoder, rows))
         state = jax.eval_shape(lambda p, r: loop.prefill(decoder, p, r), params, rows)
-        state = _lay(state, placing.state_shardings(decoder, state))
+        state = lay(state, placing.state_shardings(decoder, state))
         followed = jax.eval_shape(lambda: (self.rule,))
-        followed = _lay(followed, placing.rule_shardings(decoder, followed))
+        followed = lay(followed, placing.rule_shardings(decoder, followed))
         return Inputs(decoder, params, followed, rows, state)
 
 
@@ -174,10 +184,4 @@ def _rows(batch: int, prompt_length: int, vocab_size: int) -> Rows:
         seed=per_row(jnp.uint32, 2),
         temperature=per_row(jnp.float32),
         stop_table=jax.ShapeDtypeStruct((1, vocab_size), jnp.int32),
-    )
-
-
-def _lay(shapes: Any, shardings: Any) -> Any:
-    return jax.tree.map(
-        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings
     )

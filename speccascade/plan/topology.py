@@ -11,7 +11,7 @@ import jax
 from jax.experimental import topologies
 
 from speccascade.errors import UserError
-from speccascade.plan.chips import CHIPS, Chip
+from speccascade.sharding.chips import CHIPS, Chip
 
 # Without these the TPU library asks a metadata server who it is, says at length that nobody
 # answers, and refuses to be loaded by two processes at once.

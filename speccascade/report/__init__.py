@@ -141,7 +141,7 @@ def in_brief(workdir: str, only_newest: bool = False) -> str:
 
     The arguments and errors are those of `report`.
     """
-    points = _read(paths.plain(workdir), only_newest)
+    points = points_of(paths.plain(workdir), only_newest)
     return table.markdown(headline.brief(points), headline.sentences(points))
 
 

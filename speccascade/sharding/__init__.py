@@ -6,6 +6,7 @@ layout.py  a mesh with rules for each model, and the shardings that follow
 config.py  a layout from a config's section
 hosts.py   the processes of a run: how they start, exchange, agree and end
 active.py  what code that is traced for a layout asks of it
+chips.py   what a TPU chip is published to reach
 hlo.py     the collectives of a compiled program, to check all of it
 """
 

@@ -213,6 +213,13 @@ def loading(
     return lambda key, shape: placement.sharding(param_axes(key), shape)
 
 
+def lay(shapes: Any, shardings: Any) -> Any:
+    """Returns a pytree of shapes as those of arrays that lie somewhere, a pytree like it."""
+    return jax.tree.map(
+        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings
+    )
+
+
 def padding(size: int, ways: int) -> int:
     """Returns how much a size lacks to the next multiple of `ways`."""
     return math.ceil(size / ways) * ways - size

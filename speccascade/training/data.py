@@ -7,6 +7,7 @@ import sys
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 from etils import epath
@@ -18,6 +19,8 @@ from speccascade.sharding import hosts
 from speccascade.tasks import Example, Task
 from speccascade.text import Tokenizer
 from speccascade.text.prompt import fit
+from speccascade.training import token_rows
+from speccascade.training.token_rows import TokenRows
 
 
 def _room(length: int) -> int:
@@ -35,12 +38,12 @@ class Problems:
     """Tokenised problems, one to a row: prompt, worked answer, EOS, padding.
 
     Attributes:
-      tokens: [R, T] int32.
+      tokens: [R, T], an array or `TokenRows`.
       prompt_length: [R] int32.
       length: [R] int32, prompt, answer and EOS together.
     """
 
-    tokens: np.ndarray
+    tokens: np.ndarray | TokenRows
     prompt_length: np.ndarray
     length: np.ndarray
 
@@ -110,10 +113,9 @@ def tokenize(
             f"a problem of split {split} has {length.max()} tokens; "
             f"raise train.row_length (now {row_length}) to that"
         )
-    tokens = np.full((len(examples), row_length), tokenizer.pad_id, np.int32)
-    for row, prompt, answer in zip(tokens, prompts, answers, strict=True):
-        whole = prompt + answer + [tokenizer.eos_ids[0]]
-        row[: len(whole)] = whole
+    end = [tokenizer.eos_ids[0]]
+    whole = [prompt + answer + end for prompt, answer in zip(prompts, answers, strict=True)]
+    tokens = token_rows.joined(whole, tokenizer.vocab_size, row_length, tokenizer.pad_id)
     return Problems(tokens, prompt_length, length)
 
 
@@ -125,34 +127,46 @@ def load_or_tokenize(
     row_length: int,
     answers_begin: bool = False,
 ) -> Problems:
-    """`tokenize` of a whole split, kept in the file `path` (.npz, gs:// works) for the next start.
+    """`tokenize` of a whole split, kept in files for the next start (gs:// works).
 
     The task is always asked for its examples: files and code behind it may have changed, and what
     takes long is to make tokens of them.
+
+    Args:
+      path: of a .npz of lengths; the tokens are in a file beside it, named after what they are
+        made of, of which a disk gives only the rows that are asked for.
+      task: whose examples they are.
+      split: of the task.
+      tokenizer: as for `tokenize`.
+      row_length: likewise.
+      answers_begin: likewise.
     """
     examples = task.examples(split)
     key = _key(examples, tokenizer, row_length, answers_begin)
     file = epath.Path(path)
+    beside = file.with_name(f"{file.stem}.{key[:16]}.npy")
     try:
         with file.open("rb") as opened, np.load(opened) as saved:
             if str(saved["key"]) == key:
-                return Problems(saved["tokens"], saved["prompt_length"], saved["length"])
+                length = saved["length"]
+                flat = token_rows.read(beside)
+                if len(flat) == length.sum():
+                    tokens = TokenRows(flat, length, row_length, tokenizer.pad_id)
+                    return Problems(tokens, saved["prompt_length"], length)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         pass  # absent or cut short: made anew below
     problems = tokenize(examples, split, tokenizer, row_length, answers_begin)
     if not hosts.is_first():
         return problems
     file.parent.mkdir(parents=True, exist_ok=True)
+    token_rows.write(beside, cast(np.ndarray, problems.tokens).reshape(-1))
     partial = file.with_name(f"{file.name}.partial")
     with partial.open("wb") as opened:
-        np.savez(
-            opened,
-            tokens=problems.tokens.astype(np.uint16 if tokenizer.vocab_size <= 65536 else np.int32),
-            prompt_length=problems.prompt_length,
-            length=problems.length,
-            key=key,
-        )
+        np.savez(opened, prompt_length=problems.prompt_length, length=problems.length, key=key)
     partial.replace(file)
+    for old in file.parent.glob(f"{file.stem}.*.npy"):
+        if old.name != beside.name:
+            old.unlink()
     return problems
 
 
@@ -162,7 +176,7 @@ def _key(
     """Returns a hash of all that tokens depend on: texts, tokenizer, and the code of both ends."""
     digest = hashlib.sha256(f"{tokenizer.content_hash} {row_length} {answers_begin}".encode())
     folder = pathlib.Path(text.__file__).parent
-    for code in (*sorted(folder.glob("*.py")), pathlib.Path(__file__)):
+    for code in (*sorted(folder.glob("*.py")), *map(pathlib.Path, (__file__, token_rows.__file__))):
         digest.update(code.read_bytes())
     for example in examples:
         part = getattr(example.prompt, "start", None), getattr(example.prompt, "stop", None)

@@ -8,14 +8,13 @@ from typing import Any, cast
 
 import jax
 import ml_collections
-import optax
 
 from speccascade import models, randomness, tasks, text
 from speccascade.errors import UserError
 from speccascade.inputs import paths, values
 from speccascade.models.interface import Model
 from speccascade.sharding import Layout, for_training, hosts
-from speccascade.training import data, given, losses, steps
+from speccascade.training import data, given, losses, memory, steps
 from speccascade.training.objective import Objective, evaluate
 from speccascade.training.optimizer import make_optimizer
 from speccascade.training.step import Step, check_batch, check_layout
@@ -27,13 +26,16 @@ _TOKENIZER = ("vocab_size", "train_examples")
 _EXAMPLE = "configs/gsm_symbolic.py"
 
 
-def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, float]:
+def train(
+    config: ml_collections.ConfigDict, workdir: str, profile: bool = False
+) -> dict[str, float]:
     """Trains the model of `config` in `workdir`, or goes on where an earlier process stopped.
 
     Args:
       config: `task` and `train`; `model` and `tokenizer`, unless a trained model that it begins
         from has them; where wanted `mesh`, the devices along each axis.
       workdir: made if it is missing; gs:// works.
+      profile: whether to write a trace of a few steps to `workdir`/profile.
 
     Returns:
       The last validation figures.
@@ -41,9 +43,9 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, float]:
     Raises:
       UserError: something is missing or out of range. Nothing is made in `workdir` then.
     """
-    workdir = paths.plain(workdir)
+    workdir = paths.on_disk(workdir, "a profile") if profile else paths.plain(workdir)
     with hosts.agreed():
-        c, layout, optimizer = prepare(config)
+        c, layout = prepare(config)
         task = tasks.make(config.task)
     teacher = given.load(c.distill_from, layout)
     begun = given.load(c.get("init_from", ""), layout)
@@ -52,7 +54,10 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, float]:
     known = [found for found in (begun, teacher) if found]
     section, own = config.get("model"), config.get("tokenizer")
     size = known[0].tokenizer.vocab_size if known else own["vocab_size"]
-    _check_model(given.form(section, size, begun), c, layout)  # before anything is written
+    taught = teacher and teacher.model
+    first = given.form(section, size, begun)
+    _check_model(first, c, layout)  # before anything is written
+    memory.check(memory.needs(make_step(c, first, size, taught, layout)))
     sections = {k: config[k] for k in SECTIONS if config.get(k) is not None}
 
     with contextlib.ExitStack() as held:
@@ -84,17 +89,9 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, float]:
                     f"train.batch_size={c.batch_size} is above the {len(learnt)} problems of split "
                     "train, which train.sort_by_length cannot fill; lower it"
                 )
+        step = make_step(c, model, tokenizer.vocab_size, taught, layout)
+        objective = cast("Objective", step.objective)
         params = given.first_params(model, c.seed, begun, layout)
-        objective = Objective(
-            model=dataclasses.replace(cast(Any, model), remat=c.get("remat", False)),
-            known=tokenizer.vocab_size,
-            prompt_weight=c.prompt_weight,
-            dropout=c.get("dropout", 0.0),
-            teacher=teacher and teacher.model,
-            distance=c.distill_loss if teacher else "",
-            distill_weight=c.get("distill_weight", 0.0) if teacher else 0.0,
-        )
-        step = Step(model, objective, optimizer, layout, c.get("accumulate", 1))
         dropped = randomness.key(c.seed)
 
         def advance(params, state, number):
@@ -104,19 +101,21 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, float]:
                 rows = data.rows_of_step(number, len(learnt), c.batch_size, c.seed)
             key = jax.random.fold_in(dropped, number)
             batch = objective.batch(learnt, rows)
-            return step(params, state, batch, teacher and teacher.params, key)
+            taken = step(params, state, batch, teacher and teacher.params, key)
+            return *taken, objective.work(batch)
 
         def measure(params):
             return evaluate(model, params, held_out, c.batch_size, tokenizer.vocab_size, layout)
 
         begin, shown = step.start(params), "validation_whole_answer"
-        return steps.run(c, workdir, saved, begin, advance, measure, shown, check)
+        traced = os.path.join(workdir, "profile") if profile else ""
+        return steps.run(c, workdir, saved, begin, advance, measure, shown, check, traced)
 
 
 def prepare(
     config: ml_collections.ConfigDict,
-) -> tuple[ml_collections.FrozenConfigDict, Layout | None, optax.GradientTransformation]:
-    """Returns the config's `train`, the layout and the optimizer; nothing is loaded.
+) -> tuple[ml_collections.FrozenConfigDict, Layout | None]:
+    """Returns the config's `train` and the layout; nothing is loaded.
 
     Raises:
       UserError: something is missing or out of range, or does not divide over the mesh.
@@ -124,7 +123,33 @@ def prepare(
     c = _checked(config)
     layout = for_training(config.get("mesh"))
     check_batch("train.batch_size", c.batch_size, c.get("accumulate", 1), layout)
-    return c, layout, make_optimizer(c, layout)
+    make_optimizer(c, layout)
+    return c, layout
+
+
+def make_step(
+    c: Mapping[str, Any], model: Model, known: int, teacher: Model | None, layout: Layout | None
+) -> Step:
+    """Returns what the steps of a training are compiled for.
+
+    Args:
+      c: the config's `train`.
+      model: what is trained.
+      known: token ids that the tokenizer has.
+      teacher: what it learns from, None for none.
+      layout: how both lie on a mesh; None for one device.
+    """
+    objective = Objective(
+        model=dataclasses.replace(cast(Any, model), remat=c.get("remat", False)),
+        known=known,
+        prompt_weight=c["prompt_weight"],
+        dropout=c.get("dropout", 0.0),
+        teacher=teacher,
+        distance=c["distill_loss"] if teacher else "",
+        distill_weight=c.get("distill_weight", 0.0) if teacher else 0.0,
+    )
+    how = c.get("accumulate", 1), c.get("ema_decay", 0.0)
+    return Step(model, objective, make_optimizer(c, layout), layout, *how)
 
 
 def _checked(config: ml_collections.ConfigDict) -> ml_collections.FrozenConfigDict:

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from speccascade.models import costs
 from speccascade.models.interface import Dropout, Model, Params
 from speccascade.sharding import Layout, active
 from speccascade.training import data, losses, step
@@ -42,6 +43,16 @@ class Objective:
     def batch(self, problems: data.Problems, rows: np.ndarray) -> dict[str, np.ndarray]:
         """Returns some problems as the loss takes them: whole texts, or prompts and answers."""
         return problems.batch(rows) if self.prompt_weight else problems.answers(rows)
+
+    def work(self, batch: dict[str, np.ndarray]) -> step.Work:
+        """Returns what a step on a batch has to do; see `step.Objective`."""
+        prompt = batch["prompt_length"]
+        answer = batch["length"] - prompt if self.prompt_weight else batch["answer_length"]
+        texts = prompt, answer, prompt + answer if self.prompt_weight else answer
+        ops = 3 * costs.scoring(self.model, *texts)
+        if self.teacher is not None:
+            ops += costs.scoring(self.teacher, *texts)
+        return step.Work(int(np.sum(prompt + answer)), ops)
 
     def totals(self, batch: Batch) -> dict[str, jax.Array]:
         """Returns the sums of weights over a batch, by which its losses are divided."""

@@ -7,7 +7,7 @@ divided by what the whole batch has of them, so that the parts' gradients add up
 import dataclasses
 from collections.abc import Collection
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -15,11 +15,23 @@ import optax
 from jax.sharding import PartitionSpec as P
 
 from speccascade.errors import UserError
-from speccascade.models.interface import Model, Params
+from speccascade.models.interface import Model, Params, shapes
 from speccascade.sharding import Layout, active, hosts
-from speccascade.sharding.layout import Placement
+from speccascade.sharding.layout import Placement, lay
 
 Batch = dict[str, Any]
+
+
+class Work(NamedTuple):
+    """What a step has to do, whatever pads its batch left out.
+
+    Attributes:
+      tokens: of all texts.
+      ops: operations, a multiplication and an addition being two.
+    """
+
+    tokens: int
+    ops: float
 
 
 class Objective(Protocol):
@@ -27,6 +39,10 @@ class Objective(Protocol):
 
     def totals(self, batch: Batch) -> Any:
         """Returns a pytree of sums over a batch, by which its means are divided."""
+        ...
+
+    def work(self, batch: Batch) -> Work:
+        """Returns what a step on a batch of NumPy arrays has to do."""
         ...
 
     def __call__(
@@ -54,6 +70,9 @@ class Step:
       optimizer: what makes updates of gradients.
       layout: how it lies on a mesh; None for one device.
       accumulate: parts of a batch that are read one after the other.
+      ema_decay: of the exponential moving average of the parameters that `start` and a step return
+        in their place: what is evaluated and kept. What is trained is then part of the state. 0
+        for none.
     """
 
     model: Model
@@ -61,15 +80,23 @@ class Step:
     optimizer: optax.GradientTransformation
     layout: Layout | None = None
     accumulate: int = 1
+    ema_decay: float = 0.0
 
     def start(self, params: Params) -> tuple[Params, Any]:
-        """Returns parameters where the steps have them, and the optimizer's first state."""
+        """Returns parameters where the steps have them, and the first state."""
         if self.placement is None:
-            return params, self.optimizer.init(params)
+            return params, self._first(params)
         params = hosts.put(params, self.placement.like_params(self.model, params))
-        shapes = jax.eval_shape(self.optimizer.init, params)
-        where = self.placement.like_params(self.model, shapes)
-        return params, jax.jit(self.optimizer.init, out_shardings=where)(params)
+        where = self.placement.like_params(self.model, jax.eval_shape(self._first, params))
+        return params, jax.jit(self._first, out_shardings=where)(params)
+
+    def _first(self, params: Params) -> Any:
+        """Returns the state before the first step: the optimizer's or, of an average, more."""
+        state = self.optimizer.init(params)
+        if not self.ema_decay:
+            return state
+        copied = jax.tree.map(jnp.copy, params)  # a step takes the memory of both
+        return {"trained": copied, "optimizer": state, "steps": jnp.zeros((), jnp.int32)}
 
     def __call__(
         self, params: Params, state: Any, batch: Batch, fixed: Any, key: jax.Array
@@ -87,9 +114,37 @@ class Step:
           The next parameters and state, and what is logged.
         """
         batch = put(batch, self.layout, self.accumulate)
-        grads, logged = _gradients(params, batch, fixed, key, how=self)
+        trained = state["trained"] if self.ema_decay else params
+        grads, logged = _gradients(trained, batch, fixed, key, how=self)
         params, state, norm = _update(params, state, grads, how=self)
         return params, state, {**logged, "grad_norm": norm}
+
+    def shapes(self) -> tuple[Params, Any]:
+        """Returns parameters and state as shapes, where the steps have them."""
+        params = shapes(self.model)
+        state = jax.eval_shape(self._first, params)
+        if self.placement is None:
+            return params, state
+        where = (self.placement.like_params(self.model, tree) for tree in (params, state))
+        return lay(params, next(where)), lay(state, next(where))
+
+    def lower(
+        self, batch: Batch, fixed: Any = None
+    ) -> tuple[jax.stages.Lowered, jax.stages.Lowered]:
+        """Returns both programs of a step, to be compiled for a layout that need not be there.
+
+        Args:
+          batch: as a step takes it.
+          fixed: likewise, as shapes where the layout has them.
+        """
+        params, state = self.shapes()
+        parts = _in_parts(batch, self.accumulate)
+        key = jax.eval_shape(lambda: jax.random.key(0))
+        if self.layout is not None:
+            parts = lay(parts, self.layout.rows.shardings(P(None, "batch"), parts))
+            key = lay(key, self.layout.rows.sharding(P(), ()))
+        gradients = _gradients.lower(params, parts, fixed, key, how=self)
+        return gradients, _update.lower(params, state, params, how=self)
 
     @property
     def placement(self) -> Placement | None:
@@ -113,11 +168,15 @@ def put(batch: Batch, layout: Layout | None, parts: int | None = None) -> Batch:
       parts: if given, the arrays become `[parts, B / parts, ...]`.
     """
     if parts is not None:
-        batch = {k: x.reshape(parts, len(x) // parts, *x.shape[1:]) for k, x in batch.items()}
+        batch = _in_parts(batch, parts)
     if layout is None:
         return batch
     names = P("batch") if parts is None else P(None, "batch")
     return hosts.put(batch, layout.rows.shardings(names, batch))
+
+
+def _in_parts(batch: Batch, parts: int) -> Batch:
+    return {k: x.reshape(parts, len(x) // parts, *x.shape[1:]) for k, x in batch.items()}
 
 
 # Two programs: the first is compiled for every shape of a batch, the second takes long and has one.
@@ -147,9 +206,25 @@ def _gradients(params, batch, fixed, key, *, how: Step):
 
 @partial(jax.jit, static_argnames="how", donate_argnums=(0, 1))
 def _update(params, state, grads, *, how: Step):
-    updates, state = how.optimizer.update(grads, state, params)
-    params = optax.apply_updates(params, updates)
+    if not how.ema_decay:
+        params, state = _updated(params, state, grads, how)
+        return how.keep(params), how.keep(state), optax.tree.norm(grads)
+    trained, inner = _updated(state["trained"], state["optimizer"], grads, how)
+    steps = state["steps"] + 1
+    # At first a shorter one, or it would long be where the training began.
+    decay = jnp.minimum(how.ema_decay, (1 + steps) / (10 + steps))
+
+    def mean(old, new):
+        return (decay * old + (1 - decay) * new).astype(old.dtype)
+
+    params = jax.tree.map(mean, params, trained)
+    state = {"trained": trained, "optimizer": inner, "steps": steps}
     return how.keep(params), how.keep(state), optax.tree.norm(grads)
+
+
+def _updated(params, state, grads, how: Step):
+    updates, state = how.optimizer.update(grads, state, params)
+    return optax.apply_updates(params, updates), state
 
 
 def check_batch(name: str, batch_size: int, accumulate: int, layout: Layout | None) -> None:

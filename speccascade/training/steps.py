@@ -1,7 +1,7 @@
 """The loop around training steps: metrics, checkpoints, going on after an interruption."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -11,7 +11,9 @@ import tqdm
 
 from speccascade.errors import UserError
 from speccascade.inputs import values
-from speccascade.sharding import hosts
+from speccascade.sharding import chips, hosts
+from speccascade.training.step import Work
+from speccascade.training.tracing import Trace
 from speccascade.workdir import checkpoints
 from speccascade.workdir.training_metrics import MetricsWriter
 
@@ -38,6 +40,8 @@ def check(c: Any, more: Sequence[str] = (), example: str = "") -> None:
         values.whole(f"train.{name}", c[name], 1)
     values.whole("train.accumulate", c.get("accumulate", 1), 1)
     values.boolean("train.remat", c.get("remat", False))
+    if not 0 <= values.number("train.ema_decay", c.get("ema_decay", 0.0)) < 1:
+        raise UserError(f"train.ema_decay={c['ema_decay']} must be at least 0 and below 1")
     for name in _RATES:
         if values.number(f"train.{name}", c[name]) < 0:
             raise UserError(f"train.{name}={c[name]} must be at least 0")
@@ -53,10 +57,11 @@ def run(
     workdir: str,
     saved: ocp.CheckpointManager,
     start: tuple[Any, Any],
-    advance: Callable[[Any, Any, int], tuple[Any, Any, dict[str, jax.Array]]],
+    advance: Callable[[Any, Any, int], tuple[Any, Any, dict[str, jax.Array], Work]],
     evaluate: Callable[[Any], dict[str, float]],
     shown: str,
     claimed: Callable[[], None] | None = None,
+    profile: str = "",
 ) -> dict[str, float]:
     """Trains, or goes on from the newest checkpoint.
 
@@ -65,11 +70,13 @@ def run(
       workdir: where metrics go.
       saved: the workdir's checkpoints.
       start: parameters and optimiser state before the first step.
-      advance: maps parameters, optimiser state and the step's number, from 0, to the next two and
-        what is logged of it, `loss` among it. A step depends on nothing else.
+      advance: maps parameters, optimiser state and the step's number, from 0, to the next two,
+        what is logged of it, `loss` among it, and what it had to do. A step depends on nothing
+        else.
       evaluate: maps parameters to figures.
       shown: the figure that the progress bar shows.
       claimed: from `claim`, on the process that writes for all; called before anything is written.
+      profile: where a trace of a few steps goes; "" for none.
 
     Returns:
       The last figures.
@@ -92,11 +99,15 @@ def run(
     figures = evaluate(params)
     shape = {"total": c["num_steps"], "initial": step, "unit": "step", "smoothing": 0.05}
     bar = tqdm.tqdm(**shape, mininterval=5, disable=not hosts.is_first())
+    trace = Trace(profile, step, c["num_steps"])
     pending: list[dict] = []
+    done: list[Work] = []
     started = time.monotonic()
     while step < c["num_steps"]:
-        params, state, logged = advance(params, state, step)
-        pending.append(logged)
+        with trace.step(step, pending):
+            params, state, logged, work = advance(params, state, step)
+            pending.append(logged)
+        done.append(work)
         step += 1
         if len(pending) > 1:  # one step ahead is enough, and the bar keeps to the truth
             jax.block_until_ready(pending[-2])
@@ -104,10 +115,11 @@ def run(
         last = step == c["num_steps"]
         if step % c["log_every"] == 0 or last:
             means = {k: float(np.mean([p[k] for p in pending])) for k in pending[0]}
-            seconds = (time.monotonic() - started) / len(pending)
-            log({**means, "seconds_per_step": seconds})
+            seconds = time.monotonic() - started
+            devices = jax.tree.leaves(params)[0].sharding.device_set
+            log({**means, **_rates(done, seconds, devices)})
             bar.set_postfix({"loss": f"{means['loss']:.4f}", shown: f"{figures[shown]:.4f}"})
-            pending = []
+            pending, done = [], []
         if step % c["eval_every"] == 0 or last:
             figures = evaluate(params)
             log(figures)
@@ -122,3 +134,18 @@ def run(
     if metrics is not None:
         metrics.close()
     return figures
+
+
+def _rates(
+    done: Sequence[Work], seconds: float, devices: Collection[jax.Device]
+) -> dict[str, float]:
+    """Returns how fast steps were; of devices whose peak is not known, no share of it.
+
+    The peak is that of bfloat16, and only what a step has to do counts: nothing that
+    rematerialisation computes again, and nothing that pads a batch.
+    """
+    tokens, ops = (sum(column) for column in zip(*done, strict=True))
+    rates = {"seconds_per_step": seconds / len(done), "tokens_per_second": tokens / seconds}
+    if (chip := chips.of(next(iter(devices)))) is not None:
+        rates["share_of_peak"] = ops / (seconds * chip.flops * len(devices))
+    return rates

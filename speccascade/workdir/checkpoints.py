@@ -4,15 +4,17 @@ config.json      task, tokenizer, model and train sections of the config it was 
 tokenizer.json   the tokenizer (an imported one: its own files)
 model.json       the model's description, as `speccascade.models.build` takes it
 checkpoints/     Orbax: params, their checksums, optimiser state and step, the last two kept
-metrics.jsonl    losses and validation figures; the same as TensorBoard events in tb/
+metrics.jsonl    losses, speed and validation figures; the same as TensorBoard events in tb/
 data/            tokenised problems, read while their texts are the same; may be deleted
 
 An imported model has the first four, without optimiser state; its config.json is that of the
 checkpoint that it came from, and import.json (`importing/writing.py`) tells which that was.
 """
 
+import contextlib
 import logging
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -32,25 +34,35 @@ from speccascade.workdir.storage import storage
 
 # Orbax reports every save at INFO, which would tear the progress bar apart.
 logging.getLogger("absl").setLevel(logging.WARNING)
-# It also warns of every directory that it was told to open read-only.
-logging.getLogger("absl").addFilter(lambda r: "Given directory is read only" not in str(r.msg))
+# It also warns of every directory that it was told to open read-only, and prints the trace of what
+# a save failed with, which is raised as well.
+logging.getLogger("absl").addFilter(
+    lambda r: not r.exc_info and "Given directory is read only" not in str(r.msg)
+)
 
 
-def manager(workdir: str, read_only: bool = False) -> ocp.CheckpointManager:
-    """The workdir's checkpoints. Saving is synchronous: what `save` returned from, a kill keeps.
+@contextlib.contextmanager
+def manager(workdir: str, read_only: bool = False) -> Iterator[ocp.CheckpointManager]:
+    """Yields the workdir's checkpoints; what `save` began is written when the context ends.
 
     A manager that may write removes unfinished checkpoints, so a mere reader beside a running
     training must be `read_only`.
 
     Raises:
-      UserError: the workdir is in a bucket whose client package is not installed.
+      UserError: the workdir is in a bucket whose client package is not installed, or the last
+        checkpoint could not be written.
     """
     if read_only:
         options = ocp.CheckpointManagerOptions(read_only=True, create=False, save_interval_steps=0)
     else:
-        options = ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=False)
+        options = ocp.CheckpointManagerOptions(max_to_keep=2)
     with storage(workdir):
-        return ocp.CheckpointManager(_directory(workdir), options=options)
+        made = ocp.CheckpointManager(_directory(workdir), options=options)
+    try:
+        yield made
+    finally:
+        _finish(made)
+        made.close()
 
 
 def _directory(workdir: str) -> epath.Path:
@@ -62,16 +74,32 @@ def _directory(workdir: str) -> epath.Path:
 def save(checkpoints: ocp.CheckpointManager, step: int, params: Params, rest: Any) -> None:
     """Stores `params` and `rest` (optimiser state) as the state after `step` steps.
 
+    They are copied when this returns, and written meanwhile; the save before is complete. What a
+    kill finds is a whole checkpoint or none.
+
     Raises:
-      UserError: it could not be written; those before it are intact.
+      UserError: it, or the one before, could not be written; those before that are intact.
     """
+    _finish(checkpoints)
     items = ocp.args.Composite(
         params=ocp.args.StandardSave(params),
         rest=ocp.args.StandardSave(rest),
         checksums=ocp.args.JsonSave(checksums.of(flat(params))),
     )
-    try:
+    with _told(checkpoints, step):
         checkpoints.save(step, args=items)
+
+
+def _finish(checkpoints: ocp.CheckpointManager) -> None:
+    """Waits for the newest checkpoint to be written."""
+    with _told(checkpoints, checkpoints.latest_step()):
+        checkpoints.wait_until_finished()
+
+
+@contextlib.contextmanager
+def _told(checkpoints: ocp.CheckpointManager, step: int | None) -> Iterator[None]:
+    try:
+        yield
     except Exception as error:  # Orbax and TensorStore raise many kinds
         reason = " ".join(str(error).split())[:200]
         raise UserError(

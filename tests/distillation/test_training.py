@@ -18,6 +18,7 @@ from speccascade.workdir.parameter_files import flat
 from speccascade.workdir.training_metrics import read_metrics
 from tests.distillation import tiny
 from tests.importing import tiny_t5_checkpoint
+from tests.training import times
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -43,7 +44,7 @@ def workdir(source, tmp_path_factory):
 
 def logged(workdir):
     rows = read_metrics(f"{workdir}/metrics.jsonl")
-    return [{k: v for k, v in row.items() if k != "seconds_per_step"} for row in rows]
+    return times.without(rows)
 
 
 @pytest.mark.slow

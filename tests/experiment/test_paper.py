@@ -48,6 +48,8 @@ def test_from_published_models_to_tables(config, tmp_path):
     workdir, said = tmp_path / "w", []
     told = experiment.describe(config, str(workdir))
     assert "step 0 of 4, 8 rows of at most 64 tokens" in told and not workdir.exists()
+    assert "teacher 0.00; activations besides" in told  # the drafter's, who is not there yet
+    assert "caches 0.00 of 4 rows, 1024 + 128 tokens each; temporaries" in told
     assert "2 settings on 4 examples of" in told and "waits for the expert and the dra" in told
     experiment.run(config, str(workdir), ["expert"], said.append)
     assert "waits for the drafter" in experiment.describe(config, str(workdir))

@@ -6,7 +6,7 @@ import importlib.util
 import pytest
 
 from speccascade.plan import planning, program, report, subject, topology
-from speccascade.plan.chips import GIB
+from speccascade.sharding.chips import GIB
 from tests.plan import tiny
 
 compiles = pytest.mark.skipif(

@@ -6,7 +6,7 @@ import pytest
 
 from speccascade.models.costs import Cost, Exchange
 from speccascade.plan import roofline
-from speccascade.plan.chips import CHIPS, HOP_SECONDS
+from speccascade.sharding.chips import CHIPS, HOP_SECONDS
 from tests.plan import tiny
 
 

@@ -9,8 +9,8 @@ import pytest
 
 from speccascade.errors import UserError
 from speccascade.plan import topology
-from speccascade.plan.chips import CHIPS
-from speccascade.sharding import make_mesh
+from speccascade.sharding import chips, make_mesh
+from speccascade.sharding.chips import CHIPS
 
 ROOT = pathlib.Path(__file__).parents[2]
 LIBTPU = importlib.util.find_spec("libtpu") is not None
@@ -49,6 +49,7 @@ def test_a_mesh_may_split_the_axes_of_a_slice(name):
     mesh = make_mesh({"data": 2, "model": 8}, slice_.devices)
     assert mesh.devices.shape == (2, 8)
     assert {d.id for d in mesh.devices.flat} == {d.id for d in slice_.devices}
+    assert chips.of(slice_.devices[0]) is slice_.chip
 
 
 @pytest.mark.skipif(LIBTPU, reason="libtpu is installed")

@@ -3,8 +3,8 @@
 import jax
 import ml_collections
 
-from speccascade.plan.chips import CHIPS
 from speccascade.plan.topology import Topology
+from speccascade.sharding.chips import CHIPS
 
 MODEL = {
     "family": "decoder_only",

@@ -8,7 +8,7 @@ from speccascade import tasks, text
 from speccascade.errors import UserError
 from speccascade.inference.padding import padded
 from speccascade.tasks import Example
-from speccascade.training import data
+from speccascade.training import data, token_rows
 from tests.training import tiny
 
 
@@ -63,11 +63,27 @@ def test_saved_rows_are_reused_unless_damaged(task, tokenizer, tmp_path, monkeyp
         patched.delattr(data, "tokenize")  # they must be read
         saved = data.load_or_tokenize(path, task, "test", tokenizer, 160)
     np.testing.assert_array_equal(fresh.tokens, saved.tokens)
-    whole = open(path, "rb").read()
-    with open(path, "wb") as out:
-        out.write(whole[: len(whole) // 2])
-    again = data.load_or_tokenize(path, task, "test", tokenizer, 160)
-    np.testing.assert_array_equal(fresh.tokens, again.tokens)
+    assert isinstance(saved.tokens.flat, np.memmap) and saved.tokens.flat.dtype == np.uint16
+    (beside,) = (tmp_path / "data").glob("test.*.npy")
+    for cut in (path, beside):
+        whole = open(cut, "rb").read()
+        with open(cut, "wb") as out:
+            out.write(whole[: len(whole) // 2])
+        again = data.load_or_tokenize(path, task, "test", tokenizer, 160)
+        np.testing.assert_array_equal(fresh.tokens, again.tokens)
+        assert open(cut, "rb").read() == whole
+
+
+def test_rows_of_tokens_are_those_of_a_padded_array():
+    rng = np.random.default_rng(0)
+    rows = [rng.integers(0, 70_000, n).tolist() for n in (3, 0, 9, 1)]
+    found = token_rows.joined(rows, 70_000, 9, pad=7)
+    padded_rows = np.array([row + [7] * (9 - len(row)) for row in rows])
+    assert found.shape == padded_rows.shape and len(found.flat) == 13
+    np.testing.assert_array_equal(list(found), padded_rows)
+    for indices in ([2, 0, 2], [1], []):
+        wanted = np.array(indices, int)
+        np.testing.assert_array_equal(found[wanted], padded_rows[wanted])
 
 
 class Task:
@@ -100,6 +116,7 @@ def test_changed_rows_are_tokenised_anew(tmp_path, changed):
     expected = data.tokenize(Task(*changed).examples("train"), "train", tokenizer, 40)
     np.testing.assert_array_equal(found.tokens, expected.tokens)
     np.testing.assert_array_equal(found.prompt_length, expected.prompt_length)
+    assert len(list((tmp_path / "data").iterdir())) == 2  # nothing of what they were before
 
 
 def test_another_tokenizer_row_length_or_code_tokenises_anew(tmp_path, monkeypatch):

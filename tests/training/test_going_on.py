@@ -14,7 +14,7 @@ from speccascade.training.step import Step
 from speccascade.workdir import checkpoints
 from speccascade.workdir.training_metrics import read_metrics
 from tests.sharding.test_hosts import LAUNCH, child, finish, start, wait_for
-from tests.training import on_a_mesh
+from tests.training import on_a_mesh, times
 
 CONFIG = pathlib.Path(on_a_mesh.__file__)
 
@@ -22,7 +22,7 @@ CONFIG = pathlib.Path(on_a_mesh.__file__)
 def logged(workdir):
     """Returns the steps and all other numbers, in the order of the rows."""
     rows = read_metrics(os.path.join(workdir, "metrics.jsonl"))
-    kept = [{k: v for k, v in row.items() if k != "seconds_per_step"} for row in rows]
+    kept = times.without(rows)
     return [tuple(row) for row in kept], np.concatenate([list(row.values()) for row in kept])
 
 

@@ -16,8 +16,8 @@ from speccascade.training import loop
 from speccascade.training.step import Step
 from speccascade.workdir import bucket, checkpoints, notes
 from speccascade.workdir.training_metrics import read_metrics
-from tests.training import tiny
-from tests.workdir.bucket import install
+from tests.training import times, tiny
+from tests.workdir.bucket import Bucket, install
 from tests.workdir.bucket_server import serve
 
 WORKDIR = "gs://bucket/runs/w"
@@ -76,7 +76,7 @@ def config():
 
 def logged(workdir):
     rows = read_metrics(os.path.join(workdir, "metrics.jsonl"))
-    return [{k: v for k, v in row.items() if k != "seconds_per_step"} for row in rows]
+    return times.without(rows)
 
 
 def interrupt(monkeypatch, after):
@@ -130,13 +130,19 @@ def test_a_bucket_that_cannot_be_written_is_told_in_one_line(monkeypatch):
     assert not found.store
 
 
-def test_a_checkpoint_that_cannot_be_written_is_told_too(tmp_path, monkeypatch):
-    def fails(*_, **__):
-        raise ValueError("RESOURCE_EXHAUSTED:\nno room")
-
-    with checkpoints.manager(str(tmp_path)) as saved:
-        checkpoints.save(saved, 1, {"a": np.ones(2)}, {"b": np.ones(1)})
-        monkeypatch.setattr(saved, "save", fails)
-        with pytest.raises(UserError, match="checkpoints/2 cannot be written .*: RESOURCE_EXHAUST"):
-            checkpoints.save(saved, 2, {"a": np.ones(2)}, {"b": np.ones(1)})
+@pytest.mark.slow
+def test_a_bucket_that_fills_up_during_a_save_is_told_in_one_line(made, monkeypatch):
+    if not isinstance(made, Bucket):
+        pytest.skip("the emulator never fills up")
+    workdir = "gs://bucket/runs/full"
+    params, rest = {"a": np.ones(2)}, {"b": np.ones(1)}
+    with (
+        pytest.raises(UserError, match="runs/full/checkpoints/2 cannot be written"),
+        checkpoints.manager(workdir) as saved,
+    ):
+        checkpoints.save(saved, 1, params, rest)
+        saved.wait_until_finished()
+        monkeypatch.setattr(made, "full", True)
+        checkpoints.save(saved, 2, params, rest)
+    with checkpoints.manager(workdir, read_only=True) as saved:
         assert saved.latest_step() == 1

@@ -19,7 +19,7 @@ from speccascade.training.objective import Objective, evaluate
 from speccascade.training.optimizer import make_optimizer
 from speccascade.workdir import checkpoints
 from speccascade.workdir.training_metrics import read_metrics
-from tests.training import tiny
+from tests.training import times, tiny
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -39,14 +39,14 @@ def start(workdir, *more) -> subprocess.Popen:
 
 def losses_of(workdir):
     rows = read_metrics(os.path.join(workdir, "metrics.jsonl"))
-    return [{k: v for k, v in row.items() if k != "seconds_per_step"} for row in rows]
+    return times.without(rows)
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """The workdir of a whole tiny run."""
     workdir = str(tmp_path_factory.mktemp("whole"))
-    process = start(workdir)
+    process = start(workdir, "--profile")
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     assert "validation_whole_answer" in out and "60/60" in err
@@ -85,6 +85,7 @@ def test_what_a_run_leaves(trained):
     assert [row["step"] for row in rows if "validation_nll" in row] == [20, 40, 60]
     assert sorted(os.listdir(os.path.join(trained, "checkpoints"))) == ["50", "60"]
     assert glob.glob(os.path.join(trained, "tb", "events.*"))
+    assert glob.glob(os.path.join(trained, "profile", "**", "*.xplane.pb"), recursive=True)
     model, params, tokenizer = checkpoints.load_model(trained)
     assert model.vocab_size == tokenizer.vocab_size == 320
     tokens = np.array([tokenizer.encode("Ann")])
@@ -305,9 +306,9 @@ def test_embeddings_may_learn_at_a_rate_of_their_own():
         state = optimizer.init(params)
         for _ in range(2):
             found[factor], state = optimizer.update(params, state, params)
-    for name, times in (("embedding", 8), ("weight", 1)):
+    for name, by in (("embedding", 8), ("weight", 1)):
         np.testing.assert_array_equal(found[None][name], found[1.0][name])
-        np.testing.assert_allclose(found[8.0][name], times * found[1.0][name], rtol=1e-5)
+        np.testing.assert_allclose(found[8.0][name], by * found[1.0][name], rtol=1e-5)
         assert found[1.0][name].all()
 
 

@@ -255,24 +255,8 @@ def programs(layout):
     model = programmed()
     objective = Objective(model, KNOWN, 0.2)
     how = Step(model, objective, optimizer("adamw", layout), layout, 2)
-
-    def laid_out(tree, where):
-        return jax.tree.map(
-            lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), tree, where
-        )
-
-    params = jax.eval_shape(model.init, jax.random.key(0))
-    params, state = (
-        laid_out(tree, how.placement.like_params(model, tree))
-        for tree in (params, jax.eval_shape(how.optimizer.init, params))
-    )
     batch = objective.batch(problems(), np.arange(ROWS))
-    batch = {k: x.reshape(2, ROWS // 2, *x.shape[1:]) for k, x in batch.items()}
-    batch = laid_out(batch, layout.rows.shardings(P(None, "batch"), batch))
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    key = laid_out(key, layout.rows.sharding(P(), ()))
-    gradients = step._gradients.lower(params, batch, None, key, how=how).compile()
-    return gradients, step._update.lower(params, state, params, how=how).compile()
+    return [lowered.compile() for lowered in how.lower(batch)]
 
 
 @pytest.mark.slow
@@ -283,7 +267,7 @@ def test_weights_are_gathered_along_fsdp_alone(mesh):
 
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs libtpu")
-@pytest.mark.parametrize("name", ["v5e:2x2", "v4:2x2x1"])
+@pytest.mark.parametrize("name", ["v4:2x2x1", "v5e:2x2", "v5p:2x2x1", "v6e:2x2"])
 @pytest.mark.parametrize("mesh", [{"data": 2, "model": 2}, {"data": 1, "fsdp": 2, "model": 2}])
 def test_the_same_compiled_for_a_tpu(name, mesh):
     check_programs(for_training(mesh, topology.describe(name).devices))

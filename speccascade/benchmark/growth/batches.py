@@ -35,7 +35,7 @@ def _decoded(section: Mapping[str, Any], made: Subject, batch: int = 1) -> dict[
 
 def _behind_prompts(programs: Mapping[str, Ahead]) -> dict[str, Series]:
     return {
-        name: Series(program.decoding, per_token, lambda _, program=program: program.memory)
+        name: Series(program.decoding, per_token, partial(_memory, program))
         for name, program in programs.items()
     }
 
@@ -83,3 +83,7 @@ PROMPT = Growth("prompt, tokens", "ms per token", PROGRAM, _prompt)
 SLOTS_OF_CACHE = Growth("cache, tokens", "ms per pass of the expert", "MB of the cache", _cache)
 VOCABULARY = Growth("vocabulary, token ids", "ms per token", PROGRAM, _vocabulary)
 BATCH = Growth("batch, rows", "ms per token of all rows", PROGRAM, _batch)
+
+
+def _memory(program: Ahead, _: Any) -> int:
+    return program.memory

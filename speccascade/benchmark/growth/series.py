@@ -58,7 +58,9 @@ def subject(
     **changes: Any,
 ) -> Subject:
     """Returns the pair of `config.growth`, both models with `changes`."""
-    synthetic = {role: {**section[role], **changes} for role in ("expert", "drafter")}
+    synthetic: dict[str, Any] = {
+        role: {**section[role], **changes} for role in ("expert", "drafter")
+    }
     synthetic["prompt_length"] = prompt_length or section["prompt_length"]
     config = ml_collections.ConfigDict(
         {"synthetic": synthetic, "benchmark": {"max_new_tokens": section["new_tokens"]}}
@@ -87,7 +89,7 @@ class Ahead:
         shapes = jax.eval_shape(partial(loop.prefill, decoder), program.params, rows)
         run = loop.run.lower(decoder, program.params, rules, rows, shapes).compile()
         self.memory = max(map(memory_of, (read, run)))
-        kept = []
+        kept: list[Any] = []
 
         def warm():
             kept[:] = [read(program.params, rows)]

@@ -2,6 +2,8 @@
 
 import dataclasses
 
+import jax
+
 GIB = 2**30
 
 
@@ -11,6 +13,7 @@ class Chip:
 
     Attributes:
       name: the generation, as topologies name it.
+      kind: what JAX calls such a device.
       flops: bfloat16 operations per second, a multiplication and an addition being two.
       int8_ops: the same for int8 operands.
       hbm_bytes: memory that a program may use: published less what the runtime keeps, as the
@@ -23,6 +26,7 @@ class Chip:
     """
 
     name: str
+    kind: str
     flops: float
     int8_ops: float
     hbm_bytes: int
@@ -43,12 +47,25 @@ class Chip:
 CHIPS = {
     chip.name: chip
     for chip in (
-        Chip("v4", 275e12, 275e12, int(30.75 * GIB), 1228e9, 4.5e10, 4, "v4:2x2x4"),
-        Chip("v5e", 197e12, 394e12, int(15.75 * GIB), 819e9, 5e10, 16, "v5e:4x4"),
-        Chip("v5p", 459e12, 918e12, int(95.73 * GIB), 2765e9, 1e11, 4, "v5p:2x2x4"),
-        Chip("v6e", 918e12, 1836e12, int(31.24 * GIB), 1640e9, 1e11, 16, "v6e:4x4"),
+        Chip("v4", "TPU v4", 275e12, 275e12, int(30.75 * GIB), 1228e9, 4.5e10, 4, "v4:2x2x4"),
+        Chip("v5e", "TPU v5 lite", 197e12, 394e12, int(15.75 * GIB), 819e9, 5e10, 16, "v5e:4x4"),
+        Chip("v5p", "TPU v5", 459e12, 918e12, int(95.73 * GIB), 2765e9, 1e11, 4, "v5p:2x2x4"),
+        Chip("v6e", "TPU v6 lite", 918e12, 1836e12, int(31.24 * GIB), 1640e9, 1e11, 16, "v6e:4x4"),
     )
 }
+
+
+def of(device: jax.Device) -> Chip | None:
+    """Returns what a device is, None where it is nothing of `CHIPS`."""
+    return next((chip for chip in CHIPS.values() if chip.kind == device.device_kind), None)
+
+
+def memory(device: jax.Device) -> int | None:
+    """Returns the bytes of a device that programs may use, None where that is not known."""
+    told = (device.memory_stats() or {}).get("bytes_limit")
+    chip = of(device)
+    return told or (None if chip is None else chip.hbm_bytes)
+
 
 # A collective also takes this long per chip that it crosses, whatever it carries: "about 1 us" in
 # the same book. No vendor publishes it, and small batches are bound by it.
