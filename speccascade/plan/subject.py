@@ -159,8 +159,7 @@ def load(
     return Subject(
         name=" -> ".join(str(pair[role]) for role in ROLES),
         models={
-            role: _kept(models.build(described[role], f"models.{role}"), weights)
-            for role in ROLES
+            role: _kept(models.build(described[role], f"models.{role}"), weights) for role in ROLES
         },
         mesh=config.mesh.to_dict(),
         setting=how,
