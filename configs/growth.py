@@ -56,7 +56,7 @@ def get_config(arg: str = "bfloat16") -> ml_collections.ConfigDict:
             "cache": (64, 256, 1024, 4096),
             "vocabulary": (32_768, 65_536, 131_072, 262_144),
             "batch": (1, 4, 16, 64),
-            "slots": (1, 2, 4, 8, 16, 32),
+            "slots": (1, 4, 16, 32),
             "settings": (1, 2, 4, 8),
             "start": (4, 8, 16),
         },
