@@ -24,7 +24,7 @@ def sweep(task: str = "gsm_symbolic") -> tuple[dict, ...]:
     drafted = {"draft_length": 4}
     kernel = {"method": "kernel", **drafted}
     spans = {"k": 10, "begin": BEGIN[task], "end": 0}
-    cut = product(rule="spec", expert_min_p=(0.05, 0.1, 0.3, 0.6), **drafted, **warm)
+    cut = product(rule="spec", expert_min_p=(0.05, 0.1, 0.3, 0.6, 0.9), **drafted, **warm)
     return (
         product(
             method=("autoregressive_expert", "autoregressive_drafter"), temperature=(0.0, 1.0)

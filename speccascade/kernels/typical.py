@@ -2,13 +2,15 @@
 
 Cai et al. 2024, "Medusa", section 2.3. The test is `evaluate_posterior` in medusa/model/utils.py
 of FasterDecoding/Medusa and `TypicalAcceptanceSampler` in vllm/model_executor/layers/
-typical_acceptance_sampler.py of vLLM 0.6, the same to the 1e-5 in the entropy:
+typical_acceptance_sampler.py of vLLM (from pull request 8562 on, until its V0 workers went), the
+same to the 1e-5 in the entropy:
 
     p(x) > min(epsilon, delta exp(-H)),    H = -sum_v p(v) log(p(v) + 1e-5)
 
 with p at the request's temperature, so that at 0 the token must be the expert's. The longest prefix
-that passes is kept. They differ in the token behind it: Medusa takes the expert's best, always, and
-vLLM one that the target worker sampled from p. Neither takes anything off for the rejected token.
+that passes is kept, and the expert's best token takes the place of the first that does not. They
+differ in the token behind a whole block: Medusa takes the expert's best there too, vLLM a sample
+of p.
 (A tree's other branches are left out: a block is one path.)
 """
 
@@ -33,8 +35,8 @@ def _medusa(block, carry, knobs, vocab):
 
 
 def _vllm(block, carry, knobs, vocab):
-    return Judgement(_passes(block, knobs, vocab), block.p[:, :-1], block.p)
+    return Judgement(_passes(block, knobs, vocab), best(block.p[:, :-1], vocab), block.p)
 
 
 MEDUSA = Kernel(_medusa, "Cai et al. 2024, as in Medusa's code", _KNOBS)
-VLLM = Kernel(_vllm, "Cai et al. 2024, as in vLLM 0.6", _KNOBS)
+VLLM = Kernel(_vllm, "Cai et al. 2024, as in vLLM's code", _KNOBS)

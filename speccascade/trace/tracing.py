@@ -97,8 +97,12 @@ def trace_prompt(
       stop_strings: an answer ends before the first of these.
 
     Raises:
-      UserError: the prompt is no text, empty or too long, or the models' logits are not finite.
+      UserError: the prompt is no text, empty or too long, or the models' logits are not finite. Or
+        a setting is of another method: the trace asks what a rule's target was.
     """
+    for setting in settings:
+        if not (setting.method.in_blocks and setting.method.has_rule):
+            raise UserError(f"setting {setting} has no target to trace; give a rule that has one")
     (fitted,) = pair.fit_prompts([plain_text.one(prompt, "the prompt")], max_new_tokens)
     engine = Engine.build(pair, [fitted.ids], max_new_tokens, stop_strings)
     request = engine.request(fitted.ids, 0, "the prompt", fitted.cut)

@@ -37,7 +37,7 @@ def vllm_typical(draft, q, p, p1, carry, uniforms, *, epsilon, delta):
     kept = 0
     while kept < len(draft) and _is_typical(p[kept], draft[kept], epsilon, delta):
         kept += 1
-    return kept, list(p[kept]), carry
+    return kept, list(p[kept]) if kept == len(draft) else greedy(p[kept]), carry
 
 
 def sglang_threshold(draft, q, p, p1, carry, uniforms, *, threshold_single, threshold_acc):

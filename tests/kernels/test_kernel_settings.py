@@ -14,6 +14,7 @@ from speccascade.inference.reading import from_fields, setting
 from speccascade.kernels import KERNELS
 from speccascade.lm_eval import likelihood
 from speccascade.report.choice import follows_expert
+from speccascade.trace import tracing
 from tests import tiny_pair
 
 CACTUS = {"method": "kernel", "rule": "cactus", "delta": 0.5, "draft_length": 2}
@@ -52,6 +53,8 @@ def test_what_needs_a_target_does_without():
     assert jobs.teacher_forced([made]) == []
     with pytest.raises(UserError, match="what it writes next is no function of the text"):
         likelihood.target(made)
+    with pytest.raises(UserError, match="setting cactus .* has no target to trace"):
+        tracing.trace_prompt(None, "1", [made])
 
 
 @pytest.mark.parametrize(
