@@ -53,12 +53,13 @@ def _header(found: Plan) -> str:
     shapes = [batch[k].shape[1] for k in ("tokens", "prompt", "answer") if k in batch]
     longest = " and ".join(map(str, shapes))
     rows = len(batch["prompt_length"])
+    parts = f" in {t.step.accumulate} parts" if t.step.accumulate > 1 else ""
     objective: Any = t.step.objective
     again = ", layers computed again" if objective.model.remat else ""
     taught = ", taught by the expert" if objective.teacher is not None else ""
     return (
         f"### Training the {t.role} of {t.name} on {t.slice_.name}: {chips} chips{mesh}\n\n"
-        f"- batch {rows} in {t.step.accumulate} parts, texts of {longest} tokens{again}{taught}"
+        f"- batch {rows}{parts}, texts of {longest} tokens{again}{taught}"
     )
 
 
