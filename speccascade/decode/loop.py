@@ -16,7 +16,7 @@ from speccascade.decode.step import Decoder, Record, step
 from speccascade.errors import UserError
 from speccascade.kernels import KERNELS, VERIFIER
 from speccascade.models.interface import Model
-from speccascade.rules import RULES, Rule
+from speccascade.rules import RULES, Rule, make
 from speccascade.sharding.active import use
 
 
@@ -178,4 +178,4 @@ def autoregressive(model: Model, params: Any, rows: Rows, max_new_tokens: int, *
     """
     decoder, params = alone(model, params, max_new_tokens, **options)
     rows = rows._replace(rule_index=np.zeros_like(rows.rule_index))
-    return generate(decoder, params, (rules_lib.make("spec"),), rows)
+    return generate(decoder, params, (make("spec"),), rows)
