@@ -164,8 +164,6 @@ def test_what_is_marked_quick_runs(tmp_path):
     for name in ("scripts", "configs"):
         (tmp_path / name).symlink_to(ROOT / name)
     (tmp_path / "runs").mkdir()
-    # What the README's first command leaves, and its own experiment measures again.
-    (tmp_path / "runs/quickstart").symlink_to("mine")
     path = f"{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}"
     assert shutil.which("python", path=path)
     for fence in quick:
