@@ -38,6 +38,6 @@ def get_config() -> ml_collections.ConfigDict:
         "splits": {"validation": 32, "test": 32},
         "max_new_tokens": 40,
         "batch_size": 32,
-        "timing": {"num_examples": 6, "trials": 3},
+        "timing": {"num_examples": 16, "trials": 3},
     }
     return config

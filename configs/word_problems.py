@@ -3,8 +3,8 @@
     python scripts/evaluate.py --config=configs/word_problems.py --workdir=runs/word_problems
     python scripts/report.py --workdir=runs/word_problems
 
-Three minutes on two cores; its output is in docs/gsm_symbolic.md. The whole experiment is
-`gsm_symbolic.py`.
+About three minutes on two cores. Expected: lossless decoding at 1.3 times the expert's speed, and
+no rule told apart from it. The whole experiment is `gsm_symbolic.py`.
 """
 
 import pathlib
