@@ -23,7 +23,7 @@ ROOT = pathlib.Path(__file__).parents[2]
         ),
         (["--config=configs/quickstart.py", "--workdir=w", "--config.tas=1"], ["'tas'", '"task"']),
         (
-            ["--config=configs/quickstart.py", "--workdir=w", "--config.benchmark.trials=few"],
+            ["--config=configs/word_problems.py", "--workdir=w", "--config.benchmark.trials=few"],
             ["benchmark.trials=few"],
         ),
         (
