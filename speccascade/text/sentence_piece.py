@@ -84,9 +84,11 @@ class SentencePieceTokenizer(Tokenizer):
         super().__init__(tokens, special, settings)
 
     @classmethod
-    def load(cls, path: epath.Path) -> "SentencePieceTokenizer":
-        """Reads a file and what stands beside it."""
-        return cls(path.read_bytes(), Files(path.parent), source=str(path))
+    def load(
+        cls, path: epath.Path, model: Mapping[str, Any] | None = None
+    ) -> "SentencePieceTokenizer":
+        """Reads a file and what stands beside it; `model` as `Files` takes it."""
+        return cls(path.read_bytes(), Files(path.parent, model), source=str(path))
 
     def save(self, directory: str | os.PathLike) -> None:
         """Writes the model as it was read, and the settings beside it."""

@@ -79,11 +79,16 @@ def _day(date: str) -> str:
 class Files:
     """The files of a Hugging Face checkpoint that say how its tokenizer is used."""
 
-    def __init__(self, directory: epath.Path | None):
-        """Reads them; None for a vocabulary that comes without any."""
+    def __init__(self, directory: epath.Path | None, model: Mapping[str, Any] | None = None):
+        """Reads them.
+
+        Args:
+          directory: where they are; None for a vocabulary that comes without any.
+          model: the fields of config.json; None to read it, too.
+        """
         self._directory = directory
         self.tokenizer = self.json("tokenizer_config.json")
-        self.model = self.json("config.json")
+        self.model = self.json("config.json") if model is None else Fields(model, "config.json")
         self.generation = self.json("generation_config.json")
         self._map = self.json("special_tokens_map.json")
 
