@@ -1,8 +1,8 @@
 """Reads the folders that JAX programs keep models in: their arrays by their Hugging Face names.
 
-What a layout (`t5x_layout.py`) tells of such a folder, which has neither a config nor a
-tokenizer: the config.json that its shapes imply, and where each tensor lies. A config.json beside
-the arrays has the last word, and may hold those fields alone that no shape tells.
+Such a folder has neither a config nor, often, a tokenizer. A layout (`t5x_layout.py`,
+`gemma_layout.py`) tells the config.json that names and shapes imply, and where each tensor lies. A
+config.json beside the arrays goes before it; it may hold those fields alone that no shape tells.
 """
 
 import functools
@@ -14,13 +14,15 @@ import numpy as np
 
 from speccascade import text
 from speccascade.errors import UserError
-from speccascade.importing import sources, stored_arrays, t5x_layout
+from speccascade.importing import gemma_layout, sources, stored_arrays, t5x_layout
+from speccascade.importing.architectures import text_config
 from speccascade.importing.checkpoint import Checkpoint, Tensor
 from speccascade.importing.layout import Layout, Place
 from speccascade.importing.stored_arrays import StoredArray
 from speccascade.inputs.fields import Fields
 from speccascade.text import Tokenizer
 
+_LAYOUTS = (t5x_layout, gemma_layout)
 READABLE = ("F32", "F16", "BF16")
 
 
@@ -50,17 +52,26 @@ def read(folder: pathlib.Path) -> tuple[dict[str, Any], Checkpoint]:
     """
     found = stored_arrays.find(folder)
     names = {*found.arrays, *found.lost}
+    kind = next((kind for kind in _LAYOUTS if kind.is_one(names)), None)
+    beside = _beside(folder)
     try:
-        if not t5x_layout.is_one(names):
+        if kind is None:
+            known = " nor ".join(kind.EXAMPLE for kind in _LAYOUTS)
             raise UserError(
-                f"{folder} holds no model of a known layout, which is that of T5X "
-                f"({t5x_layout.EXAMPLE})"
+                f"{folder} holds no model of a known layout: it has neither {known}, and layers "
+                "that are stacked are not implemented"
             )
-        layout = t5x_layout.read(found.arrays)
+        layout = kind.read(found)
+        if unsaid := [name for name in layout.unsaid if not beside.has(name)]:
+            raise UserError(
+                f"{folder} is of no published size; put a config.json into it that says "
+                f"{', '.join(unsaid)}"
+            )
     except UserError as error:
         raise UserError("; ".join([*found.problems, str(error)])) from None
-    config = {**layout.config, **_beside(folder)}
-    return config, _checkpoint(layout, found)
+    # It may have more rows than the tokenizer has ids.
+    rows = {name: layout.config[name] for name in ("architectures", "vocab_size")}
+    return {**layout.config, **beside.values, **rows}, _checkpoint(layout, found)
 
 
 def tokenizer(folder: pathlib.Path, config: Mapping[str, Any]) -> Tokenizer:
@@ -82,9 +93,9 @@ def tokenizer(folder: pathlib.Path, config: Mapping[str, Any]) -> Tokenizer:
     )
 
 
-def _beside(folder: pathlib.Path) -> dict[str, Any]:
+def _beside(folder: pathlib.Path) -> Fields:
     path = folder / "config.json"
-    return Fields.read(path).values if path.exists() else {}
+    return text_config(Fields.read(path)) if path.exists() else Fields({}, str(path))
 
 
 def _checkpoint(layout: Layout, found: stored_arrays.StoredArrays) -> Checkpoint:

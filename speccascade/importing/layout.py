@@ -36,11 +36,13 @@ class Layout:
       config: the fields of the config.json that the model has in the Hugging Face layout.
       places: of all its tensors, those that are missing included.
       ignored: regular expressions of arrays that are not needed; each must match a whole name.
+      unsaid: fields that a config.json beside the arrays must have.
     """
 
     config: dict[str, Any]
     places: tuple[Place, ...]
     ignored: tuple[str, ...]
+    unsaid: tuple[str, ...] = ()
 
     def ignores(self, name: str) -> bool:
         """Returns whether an array is not needed."""

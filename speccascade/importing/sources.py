@@ -32,8 +32,8 @@ WEIGHTS = ("*.safetensors", "model.safetensors.index.json")
 ARRAYS = ("checkpoint", "manifest.ocdbt", "_METADATA")
 
 FORMS = (
-    "give a Hugging Face directory, a folder of T5X, a .gguf file, package:NAME/FILE (a file "
-    "inside an installed package) or a hub id such as google/gemma-2-2b"
+    "give a Hugging Face directory, a folder of T5X or Orbax, a .gguf file, package:NAME/FILE (a "
+    "file inside an installed package) or a hub id such as google/gemma-2-2b"
 )
 
 

@@ -4,13 +4,12 @@ Its kernels are `[in, out]`, heads side by side; its positions `[heads, buckets]
 tells is as in every published one: a gated layer is of GELU, the farthest bucket begins at 128.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from speccascade.importing.layout import Layout, Place, layers, shape
-from speccascade.importing.stored_arrays import StoredArray
+from speccascade.importing.stored_arrays import StoredArrays
 
 EXAMPLE = "target/encoder/encoder_norm/scale"
 
@@ -37,12 +36,13 @@ def is_one(names: set[str]) -> bool:
     return any(name.startswith(("target/encoder/", "target/decoder/")) for name in names)
 
 
-def read(arrays: Mapping[str, StoredArray]) -> Layout:
+def read(found: StoredArrays) -> Layout:
     """Tells what a model is by its arrays.
 
     Raises:
       UserError: one is missing without which its sizes are not known.
     """
+    arrays = found.arrays
     vocab_size, width = shape(arrays, _EMBEDDING, 2, "the size of the vocabulary and the width")
     positions = _POSITIONS.format("encoder")
     heads, buckets = shape(arrays, positions, 2, "the number of heads and of buckets")

@@ -76,8 +76,8 @@ def import_checkpoint(
     """Imports a checkpoint into a new workdir, from which it loads at any sharding.
 
     Args:
-      source: a Hugging Face directory, a folder of T5X, a .gguf file, package:NAME/FILE, a hub id
-        or a URL.
+      source: a Hugging Face directory, a folder of T5X or Orbax, a .gguf file, package:NAME/FILE,
+        a hub id or a URL.
       out: the workdir, new or empty.
       dtype: see `prepare`.
       shardings: how the parameters are laid out meanwhile; None to spread them over all devices,

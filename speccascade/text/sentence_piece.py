@@ -11,6 +11,7 @@ from etils import epath
 
 from speccascade.errors import UserError
 from speccascade.inputs.fields import Fields
+from speccascade.text import end_tokens
 from speccascade.text.interface import Tokenizer
 from speccascade.text.settings import MOST_IDS, Files, Settings
 from speccascade.text.token_content import SPACE
@@ -188,12 +189,13 @@ def _settings(
 
     prefix = () if files.is_t5 else own(inner.bos_id())
     suffix = own(inner.eos_id()) if files.is_t5 else ()
-    eos_id = inner.eos_id() if inner.eos_id() >= 0 else None
+    pieces = [inner.id_to_piece(index) for index in range(inner.get_piece_size())]
+    ends = tuple(dict.fromkeys([*own(inner.eos_id()), *end_tokens.find(pieces)]))
 
     def id_of(name: str) -> int | None:
         return special.get(name)
 
-    settings = files.settings(id_of, prefix, suffix, eos_id)
+    settings = files.settings(id_of, prefix, suffix, ends)
     if "pad_token" not in files.names() and inner.pad_id() >= 0:
         settings = settings.replace(pad_id=inner.pad_id())
     return settings

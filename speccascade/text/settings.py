@@ -179,7 +179,7 @@ class Files:
         id_of: Callable[[str], int | None],
         prefix: tuple[int, ...],
         suffix: tuple[int, ...],
-        eos_id: int | None = None,
+        ends: tuple[int, ...] = (),
     ) -> Settings:
         """Returns the settings of a vocabulary.
 
@@ -187,10 +187,10 @@ class Files:
           id_of: the id of a token as it is written, None where there is no such token.
           prefix: what the vocabulary's own file puts before a prompt.
           suffix: what it puts behind it.
-          eos_id: its own end-of-sequence, for a checkpoint whose files name none.
+          ends: its own ends of an answer, for a checkpoint whose files name none.
         """
         names = self.names()
-        eos_ids = self.eos_ids(id_of) or (() if eos_id is None else (eos_id,))
+        eos_ids = self.eos_ids(id_of) or ends
         prefix = self._added("bos", id_of, prefix)
         suffix = self._added("eos", id_of, suffix)
         pad_id = id_of(names.get("pad_token", ""))
