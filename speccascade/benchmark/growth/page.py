@@ -10,8 +10,11 @@ from matplotlib.axes import Axes
 from speccascade.benchmark import table
 from speccascade.benchmark.growth.series import Growth
 from speccascade.report import style
+from speccascade.rules import RULES
 
 Row = dict[str, Any]
+
+_OTHERS = 6  # the first of the looks that common rules do not have
 
 
 def shown(name: str, growth: Growth, rows: Sequence[Row]) -> str:
@@ -78,7 +81,8 @@ def _draw(axes: Axes, rows: Sequence[Row], what: str, scale: float) -> None:
     sizes = [row["size"] for row in rows]
     for i, series in enumerate(rows[0]["series"]):
         values = [scale * row["series"][series][what] for row in rows]
-        axes.plot(sizes, values, label=series, **style.nth(i))
+        look = style.line(series) if series in RULES else style.nth(_OTHERS + i)
+        axes.plot(sizes, values, label=series, **look)
     axes.set_xscale("log", base=2)
     axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
     axes.minorticks_off()
