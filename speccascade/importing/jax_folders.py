@@ -28,16 +28,13 @@ READABLE = ("F32", "F16", "BF16")
 
 def find(path: pathlib.Path) -> pathlib.Path | None:
     """Returns the folder of arrays at a path: itself or the only one in it; None where none is."""
+    if sources.is_folder_of_arrays(path):
+        return path
     if any(path.glob("*.safetensors")):
         return None
-    if _has_arrays(path):
-        return path
-    inner = [child for child in path.iterdir() if child.is_dir() and _has_arrays(child)]
+    inner = [child for child in path.iterdir() if child.is_dir()]
+    inner = [child for child in inner if sources.is_folder_of_arrays(child)]
     return inner[0] if len(inner) == 1 else None
-
-
-def _has_arrays(folder: pathlib.Path) -> bool:
-    return any(any(folder.glob(mark)) for mark in sources.ARRAYS)
 
 
 def read(folder: pathlib.Path) -> tuple[dict[str, Any], Checkpoint]:

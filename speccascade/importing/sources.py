@@ -29,12 +29,19 @@ TOKENIZER = (
 )
 WEIGHTS = ("*.safetensors", "model.safetensors.index.json")
 # What tells a folder of arrays that T5X or Orbax wrote, whose weights lie in further folders.
-ARRAYS = ("checkpoint", "manifest.ocdbt", "_METADATA")
+ARRAYS = ("checkpoint", "manifest.ocdbt", "_METADATA", "target.*")
 
 FORMS = (
     "give a Hugging Face directory, a folder of T5X or Orbax, a .gguf file, package:NAME/FILE (a "
     "file inside an installed package) or a hub id such as google/gemma-2-2b"
 )
+
+
+def is_folder_of_arrays(path: pathlib.Path | epath.Path) -> bool:
+    """Returns whether a path is a folder that T5X or Orbax wrote, and no Hugging Face directory."""
+    if path.suffix == ".gguf" or any(path.glob(WEIGHTS[0])):
+        return False
+    return any(any(path.glob(mark)) for mark in ARRAYS)
 
 
 class Source:
@@ -67,9 +74,7 @@ class _Bucket(Source):
         self._from = epath.Path(name)
         if not self._from.exists():
             raise UserError(f"nothing is at {name}; {FORMS}")
-        if not any(self._from.glob(WEIGHTS[0])) and any(
-            (self._from / mark).exists() for mark in ARRAYS
-        ):
+        if is_folder_of_arrays(self._from):
             raise UserError(
                 f"{name} is a folder of JAX arrays, which are read from a disk alone; copy it "
                 f"first: gcloud storage cp --recursive {name} ."

@@ -4,15 +4,17 @@ import functools
 import json
 import pathlib
 import shutil
+from types import SimpleNamespace
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import sentencepiece
+from etils import epath
 
 from speccascade import importing, models
 from speccascade.errors import UserError
-from speccascade.importing import stored_arrays
+from speccascade.importing import sources, stored_arrays
 from speccascade.importing.preparation import flat
 from tests.importing import jax_folder, planned, t5_families
 from tests.importing import tiny_t5_checkpoint as tiny
@@ -211,11 +213,26 @@ def test_a_folder_cut_short_is_named(tmp_path):
     for text in ("{", "{}", "[]", '{"shape": [2], "chunks": [1, 1], "dtype": "<f4"}'):
         (folder / QUERY.replace("/", ".") / ".zarray").write_text(text)
         assert "metadata is damaged or cut short" in refused(folder)
+    folder = copy("no msgpack")
+    (folder / "checkpoint").unlink()
+    assert "rel_embedding is missing, whose shape tells the number of heads" in refused(folder)
     folder = copy("msgpack")
     written = (folder / "checkpoint").read_bytes()
     for size in (0, 1, 100, len(written) // 2, len(written) - 1):
         (folder / "checkpoint").write_bytes(written[:size])
         assert "checkpoint is no msgpack of arrays, perhaps cut short" in refused(folder)
+
+
+def test_a_bucket_is_told_what_to_do(tmp_path, monkeypatch):
+    folder = write(tmp_path / "t5x")
+
+    def path(name):
+        return epath.Path(str(name).replace("gs://bucket/t5x", str(folder)))
+
+    for module in (sources, importing):
+        monkeypatch.setattr(module, "epath", SimpleNamespace(Path=path))
+    message = "gs://bucket/t5x is a folder of JAX arrays, which are read from a disk alone; copy it"
+    assert message in refused("gs://bucket/t5x")
 
 
 def test_nothing_is_read_before_it_is_wanted(tmp_path, monkeypatch):
