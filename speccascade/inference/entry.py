@@ -57,6 +57,7 @@ def rule(
     if f"{prefix}rule" not in given:
         raise UserError("it names no rule; give it one")
     name = given[f"{prefix}rule"]
+    others: Mapping[str, Any]
     if rows is rules.RULES:
         others, kind, method = kernels.KERNELS, "an acceptance kernel", "kernel"
     else:
