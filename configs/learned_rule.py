@@ -1,11 +1,11 @@
-"""The learned deferral rule beside those whose estimate it replaces, on the pair of quickstart.py.
+"""The learned deferral rule beside those whose estimate it replaces, on word problems.
 
     python scripts/evaluate.py --config=configs/learned_rule.py --workdir=runs/learned_rule
     python scripts/report.py --workdir=runs/learned_rule
 
 The shipped head is what this wrote, and another one is the config's argument:
 
-    python scripts/learn_rule.py --config=configs/quickstart.py \\
+    python scripts/learn_rule.py --config=configs/word_problems.py \\
         --num_examples=2048 --out=HEAD.json
     python scripts/evaluate.py --config=configs/learned_rule.py:HEAD.json --workdir=runs/mine
 
@@ -34,7 +34,7 @@ def sweep(head: str = "shipped:gsm_symbolic") -> tuple[dict, ...]:
 
 def get_config(head: str = "shipped:gsm_symbolic") -> ml_collections.ConfigDict:
     """`head` names the head: a file that scripts/learn_rule.py wrote."""
-    whole = runpy.run_path(str(pathlib.Path(__file__).with_name("quickstart.py")))
+    whole = runpy.run_path(str(pathlib.Path(__file__).with_name("word_problems.py")))
     config = whole["get_config"]()
     del config.benchmark
     config.evaluate.settings = sweep(head)

@@ -34,8 +34,8 @@ def sweep() -> tuple[dict, ...]:
 
 
 def get_config() -> ml_collections.ConfigDict:
-    """The task is that of `quickstart.py`, the sizes those of `gsm_symbolic.py`."""
-    whole = runpy.run_path(str(pathlib.Path(__file__).with_name("quickstart.py")))
+    """The task is that of `word_problems.py`, the sizes those of `gsm_symbolic.py`."""
+    whole = runpy.run_path(str(pathlib.Path(__file__).with_name("word_problems.py")))
     config = whole["get_config"]()
     del config.benchmark, config.pair
     config.evaluate.settings = sweep()

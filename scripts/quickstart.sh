@@ -6,9 +6,9 @@ source scripts/setup.sh
 
 usage="usage: bash scripts/quickstart.sh
 
-Makes a virtual environment in .venv, installs the pinned requirements, evaluates the shipped
-pair in runs/quickstart and prints the table and where the plots are. Started again, it does
-only what is missing. PYTHON=/path/to/python chooses the interpreter."
+Makes a virtual environment in .venv, installs the pinned requirements, evaluates a pair that
+ships with the code in runs/quickstart and prints a small table and what it says. Started again,
+it does only what is missing. PYTHON=/path/to/python chooses the interpreter."
 
 case ${1:-} in
   -h | --help) echo "$usage" && exit ;;
@@ -17,4 +17,5 @@ esac
 
 setup_venv requirements.txt
 "$VENV/bin/python" scripts/evaluate.py --config=configs/quickstart.py --workdir=runs/quickstart
-"$VENV/bin/python" scripts/report.py --workdir=runs/quickstart
+"$VENV/bin/python" scripts/report.py --workdir=runs/quickstart --brief
+echo "scripts/report.py --html makes a page of it; docs/summaries.md has all settings of this pair."

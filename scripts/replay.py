@@ -1,8 +1,9 @@
 """Says what other rules would have done at positions of saved answers: nothing is decoded.
 
-    python scripts/evaluate.py --config=configs/quickstart.py --workdir=runs/quickstart \\
+    python scripts/evaluate.py --config=configs/word_problems.py --workdir=runs/word_problems \\
         --save_distributions=32
-    python scripts/replay.py --distributions=runs/quickstart --rules=token_v3,opt --alpha=0,0.2,0.4
+    python scripts/replay.py --distributions=runs/word_problems --rules=token_v3,opt \\
+        --alpha=0,0.2,0.4
 
 Of every rule and alpha: how often a draft is rejected and how much is deferred, exactly at the
 recorded positions (between bounds where only some tokens were saved), and an estimate of the tokens

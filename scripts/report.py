@@ -59,6 +59,8 @@ def main(argv):
         table, paths = report(first, _ONLY_NEWEST.value, _COLUMNS.value, _HTML.value)
     if _BRIEF.value:
         table = in_brief(first, _ONLY_NEWEST.value)
+        pages = [path for path in paths if path.endswith(("report.md", "report.html"))]
+        paths = [f"The rest is in {' and '.join(pages)}."]
     print(table)
     print("\n".join(paths))
 

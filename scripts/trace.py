@@ -1,6 +1,6 @@
 """Shows, token by token, who wrote an answer: drafter or expert, under each of several rules.
 
-    python scripts/trace.py --config=configs/quickstart.py --rules=spec,token_v3,opt \\
+    python scripts/trace.py --config=configs/word_problems.py --rules=spec,token_v3,opt \\
         --prompt="On Sunday, John wants to exercise for 2 the amount of time he did on Thursday \\
     and Tuesday combined. On Tuesday he exercised for 36 minutes. On Thursday he exercised for 28 \\
     minutes. How many minutes does he have to exercise on Sunday to reach his goal?" \\

@@ -14,7 +14,7 @@ V]` per token, None where the method has no such notion.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -22,7 +22,7 @@ import jax.numpy as jnp
 
 from speccascade import learned_head
 from speccascade.errors import UserError
-from speccascade.kernels import KERNELS, VERIFIER, Kernel
+from speccascade.kernels import KERNELS, Kernel
 from speccascade.knobs import HeadKnob, Knob
 from speccascade.vocab import (
     WHOLE,
@@ -285,17 +285,6 @@ def definition(name: str) -> RuleDefinition | Kernel:
     if not isinstance(name, str) or name not in (*RULES, *KERNELS):
         raise UserError(f"rule {name!r} is unknown; choose one of: {', '.join(RULES)}")
     return RULES.get(name) or KERNELS[name]
-
-
-def check_verifier(verifier: str, rules: Iterable[Rule]) -> None:
-    """Raises UserError where rules are given to the verifier of kernels, or kernels to another."""
-    known = KERNELS if verifier == VERIFIER else RULES
-    for rule in rules:
-        if rule.name not in known:
-            raise UserError(
-                f"rule {rule.name} does not go with verifier {verifier!r}; it takes one of "
-                f"{', '.join(known)}"
-            )
 
 
 def make(name: str, **knobs: Any) -> Rule:

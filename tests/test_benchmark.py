@@ -349,7 +349,7 @@ def test_bad_config_is_one_line(changes, words):
     assert words in str(error.value) and "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("name", ["quickstart", "synthetic", "smollm2", "qwen_pair"])
+@pytest.mark.parametrize("name", ["word_problems", "synthetic", "smollm2", "qwen_pair"])
 def test_the_benchmarks_that_come_with_the_project(name):
     path = pathlib.Path(__file__).parents[1] / f"configs/{name}.py"
     config = runpy.run_path(str(path))["get_config"]()

@@ -7,7 +7,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from speccascade import rules as rules_lib
 from speccascade.decode import placing
 from speccascade.decode import state as state_lib
 from speccascade.decode.drafters.none import NoDrafter
@@ -15,8 +14,9 @@ from speccascade.decode.rows import Rows
 from speccascade.decode.state import Output, State
 from speccascade.decode.step import Decoder, Record, step
 from speccascade.errors import UserError
+from speccascade.kernels import KERNELS, VERIFIER
 from speccascade.models.interface import Model
-from speccascade.rules import Rule
+from speccascade.rules import RULES, Rule, make
 from speccascade.sharding.active import use
 
 
@@ -86,7 +86,13 @@ def check(decoder: Decoder, rules: tuple[Rule, ...], drafting: Any = None) -> No
     """
     if not rules:
         raise UserError("no rule was given; decoding needs at least one")
-    rules_lib.check_verifier(decoder.verifier, rules)
+    known = KERNELS if decoder.verifier == VERIFIER else RULES
+    for rule in rules:
+        if rule.name not in known:
+            raise UserError(
+                f"rule {rule.name} does not go with verifier {decoder.verifier!r}; it takes one of "
+                f"{', '.join(known)}"
+            )
     decoder.drafter.check(decoder.expert, decoder.draft_length, rules, drafting)
     decoder.placement("drafter")
 
@@ -172,4 +178,4 @@ def autoregressive(model: Model, params: Any, rows: Rows, max_new_tokens: int, *
     """
     decoder, params = alone(model, params, max_new_tokens, **options)
     rows = rows._replace(rule_index=np.zeros_like(rows.rule_index))
-    return generate(decoder, params, (rules_lib.make("spec"),), rows)
+    return generate(decoder, params, (make("spec"),), rows)

@@ -5,6 +5,11 @@ architectures/        the architectures
 sources.py            where a checkpoint lies
 checkpoint.py         what a file format is to the importer
 safetensors_files.py  Hugging Face directories
+jax_folders.py        what T5X and Orbax wrote
+t5x_layout.py         names and shapes of T5X's T5
+gemma_layout.py       and of Gemma in Orbax folders
+layout.py             what a layout tells
+stored_arrays.py      arrays in zarr, OCDBT and msgpack
 gguf_files.py         GGUF files
 gguf_metadata.py      what they say about the model
 preparation.py        everything that can be checked before a weight is read
@@ -63,8 +68,8 @@ def load(
     """Loads a model from wherever it lies.
 
     Args:
-      source: the workdir of a trained or imported model, a Hugging Face directory, a .gguf file,
-        package:NAME/FILE, a hub id or a URL.
+      source: the workdir of a trained or imported model, a Hugging Face directory, a folder of
+        T5X or Orbax, a .gguf file, package:NAME/FILE, a hub id or a URL.
       dtype: "float32" or "bfloat16"; None for the source's own (see `prepare`).
       shardings: from a parameter's flat key ("attention_0/query/weight") and shape to how it is
         laid out; None for whole on the default device.

@@ -1,7 +1,7 @@
 """What a file format is to the importer: a config and tensors that are read piece by piece."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -16,12 +16,14 @@ class Tensor:
       read_rows: returns rows [start, stop) of the outermost axis as floats; None where the dtype
         cannot be read.
       restore: what makes the whole tensor that of the Hugging Face layout; None where it is.
+      in_pieces: whether some rows cost less to read than all of them.
     """
 
     shape: tuple[int, ...]
     dtype: str
     read_rows: Callable[[int, int], np.ndarray] | None
     restore: Callable[[np.ndarray], np.ndarray] | None = None
+    in_pieces: bool = True
 
     @property
     def size(self) -> int:
@@ -38,9 +40,11 @@ class Checkpoint:
       readable: the dtypes that the format's reader knows.
       problems: what is wrong with the files, each a phrase.
       lost: names of tensors that are lost with what `problems` says.
+      called: what messages call a tensor, by its name; one that is not there, by its name.
     """
 
     tensors: dict[str, Tensor]
     readable: tuple[str, ...]
     problems: tuple[str, ...] = ()
     lost: frozenset[str] = frozenset()
+    called: Mapping[str, str] = dataclasses.field(default_factory=dict)

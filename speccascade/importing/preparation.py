@@ -12,7 +12,7 @@ import numpy as np
 
 from speccascade import models, text
 from speccascade.errors import UserError
-from speccascade.importing import gguf_files, safetensors_files, sources
+from speccascade.importing import gguf_files, jax_folders, safetensors_files, sources
 from speccascade.importing.architectures import planner, text_config
 from speccascade.importing.checkpoint import Checkpoint, Tensor
 from speccascade.importing.weights import Plan
@@ -50,7 +50,7 @@ class Part:
     @property
     def in_pieces(self) -> bool:
         """Whether rows of the parameter are rows of the tensor, as they are."""
-        return self.transform is None and self.tensor.restore is None
+        return self.tensor.in_pieces and self.transform is None and self.tensor.restore is None
 
     def whole(self) -> np.ndarray:
         """Reads the whole parameter, in the dtype in which it is made."""
@@ -125,6 +125,15 @@ def prepare(source: sources.Source, dtype: str | None, weights: str | None = Non
         fields, checkpoint, tokenizer = gguf_files.read(path)
         config = Fields(fields, path.name)
         plan, problems = _plan(config)
+    elif folder := jax_folders.find(path):
+        fields, checkpoint = jax_folders.read(folder)
+        config = Fields(fields, str(folder))
+        plan, problems = _plan(config)
+        tokenizer = None
+        try:
+            tokenizer = jax_folders.tokenizer(folder, fields)
+        except UserError as error:
+            problems.append(str(error))
     else:
         config = _config(path)
         plan, problems = _plan(config)
@@ -246,6 +255,10 @@ def _match(
         raise ValueError(f"the architecture's plan does not fit its model: {_some(differing)}")
     parts, missing, misshapen, unreadable = {}, [], [], []
     used = set()
+
+    def called(name: str) -> str:
+        return checkpoint.called.get(name, name)
+
     if plan.tied_head is not None:
         used.add(plan.tied_head.find(checkpoint.tensors))
     for key, weight in plan.weights.items():
@@ -253,7 +266,7 @@ def _match(
         tensor = checkpoint.tensors.get(name)
         if tensor is None:
             if weight.find(checkpoint.lost) not in checkpoint.lost:
-                missing.append(name)
+                missing.append(called(name))
             continue
         used.add(name)
         shape = tensor.shape
@@ -261,10 +274,10 @@ def _match(
             shape = weight.transform(np.broadcast_to(np.float32(0), shape)).shape
         if shape != shapes[key].shape:
             wanted, found = list(shapes[key].shape), list(tensor.shape)
-            misshapen.append(f"{name} is {found} instead of {wanted}")
+            misshapen.append(f"{called(name)} is {found} instead of {wanted}")
         if tensor.read_rows is None:
-            unreadable.append(f"{name} is {tensor.dtype}")
-        parts[key] = Part(tensor, name, weight.transform)
+            unreadable.append(f"{called(name)} is {tensor.dtype}")
+        parts[key] = Part(tensor, called(name), weight.transform)
     ignored = [re.compile(pattern) for pattern in plan.ignored]
     left = [
         name

@@ -21,16 +21,19 @@ TOKENIZER = (
     "tokenizer_config.json",
     "tokenizer.model",
     "spiece.model",
+    "sentencepiece.model",
     "special_tokens_map.json",
     "added_tokens.json",
     "chat_template.jinja",
     "chat_template.json",
 )
 WEIGHTS = ("*.safetensors", "model.safetensors.index.json")
+# What tells a folder of arrays that T5X or Orbax wrote, whose weights lie in further folders.
+ARRAYS = ("checkpoint", "manifest.ocdbt", "_METADATA")
 
 FORMS = (
-    "give a Hugging Face directory, a .gguf file, package:NAME/FILE (a file inside an installed "
-    "package) or a hub id such as google/gemma-2-2b"
+    "give a Hugging Face directory, a folder of T5X or Orbax, a .gguf file, package:NAME/FILE (a "
+    "file inside an installed package) or a hub id such as google/gemma-2-2b"
 )
 
 
@@ -64,6 +67,13 @@ class _Bucket(Source):
         self._from = epath.Path(name)
         if not self._from.exists():
             raise UserError(f"nothing is at {name}; {FORMS}")
+        if not any(self._from.glob(WEIGHTS[0])) and any(
+            (self._from / mark).exists() for mark in ARRAYS
+        ):
+            raise UserError(
+                f"{name} is a folder of JAX arrays, which are read from a disk alone; copy it "
+                f"first: gcloud storage cp --recursive {name} ."
+            )
 
     def fetch(self, *patterns: str) -> pathlib.Path:
         if self._from.suffix == ".gguf":
@@ -98,13 +108,22 @@ class _Hub(Source):
             ) from error
 
 
+def files(path: pathlib.Path) -> list[pathlib.Path]:
+    """Returns a local checkpoint's files: the GGUF file itself, or those in its directory."""
+    if not path.is_dir():
+        return [path]
+    patterns = (*CONFIG, *TOKENIZER, *WEIGHTS)
+    found = {file for pattern in patterns for file in path.glob(pattern)}
+    if not any(file.suffix == ".safetensors" for file in found):
+        # The optimizer's state is not needed.
+        inner = (p for p in path.iterdir() if not p.name.startswith("state."))
+        found |= {file for p in inner for file in (p.rglob("*") if p.is_dir() else (p,))}
+    return sorted(file for file in found if file.is_file())
+
+
 def stamps(path: pathlib.Path) -> list[list]:
     """Returns path, size and time of change of a checkpoint's files, without reading them."""
-    files = [path]
-    if path.is_dir():
-        patterns = (*CONFIG, *TOKENIZER, *WEIGHTS)
-        files = sorted({file for pattern in patterns for file in path.glob(pattern)})
-    found = [(file.resolve(), file.stat()) for file in files]
+    found = [(file.resolve(), file.stat()) for file in files(path)]
     return [[str(file), stat.st_size, stat.st_mtime_ns] for file, stat in found]
 
 

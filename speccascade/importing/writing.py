@@ -76,7 +76,8 @@ def import_checkpoint(
     """Imports a checkpoint into a new workdir, from which it loads at any sharding.
 
     Args:
-      source: a Hugging Face directory, a .gguf file, package:NAME/FILE, a hub id or a URL.
+      source: a Hugging Face directory, a folder of T5X or Orbax, a .gguf file, package:NAME/FILE,
+        a hub id or a URL.
       out: the workdir, new or empty.
       dtype: see `prepare`.
       shardings: how the parameters are laid out meanwhile; None to spread them over all devices,
@@ -165,18 +166,15 @@ def _is_there(out: epath.Path, record: dict) -> bool:
 
 def _fingerprint(path: pathlib.Path) -> dict[str, list]:
     """Tells checkpoints apart: each file's size, and a hash of pieces from all over it."""
-    patterns = (*sources.CONFIG, *sources.TOKENIZER, *sources.WEIGHTS)
-    files = [path]
-    if path.is_dir():
-        files = sorted({file for pattern in patterns for file in path.glob(pattern)})
     found, pieces, length = {}, 64, 1 << 14
-    for file in files:
+    for file in sources.files(path):
         size, digest = file.stat().st_size, hashlib.sha256()
         with file.open("rb") as data:
             for piece in range(pieces):
                 data.seek(max(0, size - length) * piece // (pieces - 1))
                 digest.update(data.read(length))
-        found[file.name] = [size, digest.hexdigest()[:16]]
+        name = file.name if file == path else str(file.relative_to(path))
+        found[name] = [size, digest.hexdigest()[:16]]
     return found
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from speccascade.errors import UserError
 from speccascade.inputs.fields import Fields
 
-KINDS = ("linear", "llama3")
+KINDS = ("linear", "llama3", "yarn")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,12 +24,14 @@ class RopeScaling:
 
     Attributes:
       kind: "linear" divides every frequency by `factor`; "llama3" (Llama 3.1) divides the low ones,
-        keeps the high ones and goes smoothly from one to the other between.
+        keeps the high ones and goes smoothly from one to the other between; "yarn" (Peng et al.
+        2023) does the same, with equal steps from pair to pair between.
       factor: the divisor, above 0.
-      low_freq_factor: llama3 only: waves longer than original_positions / low_freq_factor are low.
-      high_freq_factor: llama3 only: waves shorter than original_positions / high_freq_factor are
-        high; above `low_freq_factor`.
-      original_positions: llama3 only: the context length that the model was first trained on.
+      low_freq_factor: not of linear: waves longer than original_positions / low_freq_factor are
+        low. YaRN's beta_slow.
+      high_freq_factor: not of linear: waves shorter than original_positions / high_freq_factor are
+        high; above `low_freq_factor`. YaRN's beta_fast.
+      original_positions: not of linear: the context length that the model was first trained on.
     """
 
     kind: str
@@ -85,10 +87,29 @@ def frequencies(head_dim: int, base: float, scaling: RopeScaling | None = None) 
     scaled = frequency / np.float32(scaling.factor)
     if scaling.kind == "linear":
         return scaled
+    if scaling.kind == "yarn":
+        kept = _kept_by_yarn(head_dim, base, scaling)
+        return (scaled * (1 - kept) + frequency * kept).astype(np.float32)
     low, high = scaling.low_freq_factor, scaling.high_freq_factor
     waves = scaling.original_positions / (2 * math.pi / frequency)  # in the original context
     kept = np.clip((waves - low) / (high - low), 0, 1)
     return ((1 - kept) * scaled + kept * frequency).astype(np.float32)
+
+
+def _kept_by_yarn(head_dim: int, base: float, scaling: RopeScaling) -> np.ndarray:
+    """Returns how much of each frequency is kept, from 0 to 1, float32 [head_dim / 2]."""
+
+    def place(turns: float) -> float:
+        """Returns which pair turns so often in the original context; not a whole number."""
+        wave = scaling.original_positions / (turns * 2 * math.pi)
+        return head_dim * math.log(wave) / (2 * math.log(base))
+
+    first = max(math.floor(place(scaling.high_freq_factor)), 0)
+    last = float(min(math.ceil(place(scaling.low_freq_factor)), head_dim - 1))
+    if first == last:
+        last += 0.001
+    pairs = np.arange(head_dim // 2, dtype=np.float32)
+    return 1 - np.clip((pairs - np.float32(first)) / np.float32(last - first), 0, 1)
 
 
 def rotate(x_BSNH: jax.Array, positions_BS: jax.Array, frequency: np.ndarray) -> jax.Array:

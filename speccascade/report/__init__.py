@@ -141,8 +141,10 @@ def in_brief(workdir: str, only_newest: bool = False) -> str:
 
     The arguments and errors are those of `report`.
     """
-    points = points_of(paths.plain(workdir), only_newest)
-    return table.markdown(headline.brief(points), headline.sentences(points))
+    workdir = paths.plain(workdir)
+    points = points_of(workdir, only_newest)
+    notes = [headline.units(points, _config(workdir)["task"]), *headline.sentences(points)]
+    return table.markdown(headline.brief(points), notes)
 
 
 def report_beside(

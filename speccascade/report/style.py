@@ -78,12 +78,14 @@ def finish(figure, grid, path: str, order: Sequence[str] = ()) -> None:
         axes.tick_params(labelsize=8)
         handles |= dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
     labels = [label for label in dict.fromkeys((*order, *handles)) if label in handles]
+    fits = len(labels) <= 18  # beside one row of panels
     figure.legend(
         [handles[label] for label in labels],
         labels,
         loc="outside right upper",
         frameon=False,
-        fontsize=9,
+        fontsize=9 if fits else 7,
+        labelspacing=0.5 if fits else 0.3,
     )
     with epath.Path(path).open("wb") as file:
         figure.savefig(file, format="png", dpi=150)

@@ -11,7 +11,8 @@ chat.py              chat templates
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import tokenizers
 from etils import epath
@@ -23,7 +24,7 @@ from speccascade.text.interface import Tokenizer, show
 
 __all__ = ["Tokenizer", "is_in", "load", "show", "train"]
 
-_FILES = ("tokenizer.json", "tokenizer.model", "spiece.model")
+_FILES = ("tokenizer.json", "tokenizer.model", "spiece.model", "sentencepiece.model")
 
 
 def train(texts: Iterable[str], vocab_size: int) -> Tokenizer:
@@ -37,12 +38,14 @@ def is_in(directory: str | os.PathLike) -> bool:
     return any((epath.Path(directory) / name).exists() for name in _FILES)
 
 
-def load(path: str | os.PathLike) -> Tokenizer:
+def load(path: str | os.PathLike, model: Mapping[str, Any] | None = None) -> Tokenizer:
     """Reads a tokenizer of any kind.
 
     Args:
       path: `tokenizer.json`, a SentencePiece `.model` or a `.gguf` file, or a directory that holds
         one of the first two, as `Tokenizer.save` and Hugging Face checkpoints have it.
+      model: the fields of the config.json of a model whose files have none; None to read it beside
+        the tokenizer.
 
     Raises:
       UserError: there is none, or it is damaged or not implemented.
@@ -61,10 +64,10 @@ def load(path: str | os.PathLike) -> Tokenizer:
     if file.suffix == ".model":
         from speccascade.text.sentence_piece import SentencePieceTokenizer
 
-        return SentencePieceTokenizer.load(file)
+        return SentencePieceTokenizer.load(file, model)
     text = text_files.read(file)
     with hugging_face.refusing(f"{file} is not a tokenizer file, perhaps truncated"):
         inner = tokenizers.Tokenizer.from_str(text)
     if byte_bpe.is_own(inner):
         return byte_bpe.ByteBPE(inner)
-    return hugging_face.HuggingFaceTokenizer.load(file)
+    return hugging_face.HuggingFaceTokenizer.load(file, model)

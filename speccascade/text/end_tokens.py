@@ -1,6 +1,7 @@
 """Tokens that end an answer by how they are written, as in llama.cpp.
 
-A GGUF file names one end of a sequence, often another one of a turn, and may give either any type.
+A GGUF file names one end of a sequence, often another one of a turn, and may give either any type;
+a SentencePiece model alone names one.
 llama.cpp ends an answer at each of these all the same (its src/llama-vocab.cpp, "tokens that cause
 end-of-generation"); so does this package, but for tokens that only fill in code.
 """

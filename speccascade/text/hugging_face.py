@@ -96,9 +96,11 @@ class HuggingFaceTokenizer(Tokenizer):
         super().__init__(tokens, special, settings)
 
     @classmethod
-    def load(cls, path: epath.Path) -> "HuggingFaceTokenizer":
-        """Reads a file and what stands beside it."""
-        return cls(text_files.read(path), Files(path.parent), source=str(path))
+    def load(
+        cls, path: epath.Path, model: Mapping[str, Any] | None = None
+    ) -> "HuggingFaceTokenizer":
+        """Reads a file and what stands beside it; `model` as `Files` takes it."""
+        return cls(text_files.read(path), Files(path.parent, model), source=str(path))
 
     def save(self, directory: str | os.PathLike) -> None:
         """Writes `tokenizer.json` as it was read, and the settings beside it."""

@@ -11,6 +11,7 @@ from etils import epath
 
 from speccascade.errors import UserError
 from speccascade.inputs.fields import Fields
+from speccascade.text import end_tokens
 from speccascade.text.interface import Tokenizer
 from speccascade.text.settings import MOST_IDS, Files, Settings
 from speccascade.text.token_content import SPACE
@@ -84,9 +85,11 @@ class SentencePieceTokenizer(Tokenizer):
         super().__init__(tokens, special, settings)
 
     @classmethod
-    def load(cls, path: epath.Path) -> "SentencePieceTokenizer":
-        """Reads a file and what stands beside it."""
-        return cls(path.read_bytes(), Files(path.parent), source=str(path))
+    def load(
+        cls, path: epath.Path, model: Mapping[str, Any] | None = None
+    ) -> "SentencePieceTokenizer":
+        """Reads a file and what stands beside it; `model` as `Files` takes it."""
+        return cls(path.read_bytes(), Files(path.parent, model), source=str(path))
 
     def save(self, directory: str | os.PathLike) -> None:
         """Writes the model as it was read, and the settings beside it."""
@@ -186,12 +189,13 @@ def _settings(
 
     prefix = () if files.is_t5 else own(inner.bos_id())
     suffix = own(inner.eos_id()) if files.is_t5 else ()
-    eos_id = inner.eos_id() if inner.eos_id() >= 0 else None
+    pieces = [inner.id_to_piece(index) for index in range(inner.get_piece_size())]
+    ends = tuple(dict.fromkeys([*own(inner.eos_id()), *end_tokens.find(pieces)]))
 
     def id_of(name: str) -> int | None:
         return special.get(name)
 
-    settings = files.settings(id_of, prefix, suffix, eos_id)
+    settings = files.settings(id_of, prefix, suffix, ends)
     if "pad_token" not in files.names() and inner.pad_id() >= 0:
         settings = settings.replace(pad_id=inner.pad_id())
     return settings

@@ -79,11 +79,16 @@ def _day(date: str) -> str:
 class Files:
     """The files of a Hugging Face checkpoint that say how its tokenizer is used."""
 
-    def __init__(self, directory: epath.Path | None):
-        """Reads them; None for a vocabulary that comes without any."""
+    def __init__(self, directory: epath.Path | None, model: Mapping[str, Any] | None = None):
+        """Reads them.
+
+        Args:
+          directory: where they are; None for a vocabulary that comes without any.
+          model: the fields of config.json; None to read it, too.
+        """
         self._directory = directory
         self.tokenizer = self.json("tokenizer_config.json")
-        self.model = self.json("config.json")
+        self.model = self.json("config.json") if model is None else Fields(model, "config.json")
         self.generation = self.json("generation_config.json")
         self._map = self.json("special_tokens_map.json")
 
@@ -174,7 +179,7 @@ class Files:
         id_of: Callable[[str], int | None],
         prefix: tuple[int, ...],
         suffix: tuple[int, ...],
-        eos_id: int | None = None,
+        ends: tuple[int, ...] = (),
     ) -> Settings:
         """Returns the settings of a vocabulary.
 
@@ -182,10 +187,10 @@ class Files:
           id_of: the id of a token as it is written, None where there is no such token.
           prefix: what the vocabulary's own file puts before a prompt.
           suffix: what it puts behind it.
-          eos_id: its own end-of-sequence, for a checkpoint whose files name none.
+          ends: its own ends of an answer, for a checkpoint whose files name none.
         """
         names = self.names()
-        eos_ids = self.eos_ids(id_of) or (() if eos_id is None else (eos_id,))
+        eos_ids = self.eos_ids(id_of) or ends
         prefix = self._added("bos", id_of, prefix)
         suffix = self._added("eos", id_of, suffix)
         pad_id = id_of(names.get("pad_token", ""))

@@ -25,7 +25,7 @@ from speccascade.inputs import paths, values
 from speccascade.models.interface import Model, Params
 
 LEAST = 20  # examples
-_EXAMPLE = "configs/quickstart.py"
+_EXAMPLE = "configs/word_problems.py"
 HELD_OUT = 5  # of so many examples one is held out
 BATCH = 4  # logits of float32 [BATCH, T, V] are in memory four times
 HIDDEN, STEPS, LEARNING_RATE, WEIGHT_DECAY = 16, 1000, 0.02, 1e-2

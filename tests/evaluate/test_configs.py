@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 
+from speccascade import tasks
 from speccascade.evaluate import sections
 from speccascade.inference import methods
 from speccascade.inference.reading import expand
@@ -15,6 +16,7 @@ from tests import toy_head
 
 LOCAL = (
     "quickstart",
+    "word_problems",
     "gsm_symbolic",
     "learned_rule",
     "three_models",
@@ -63,8 +65,21 @@ def test_the_whole_experiment_runs_every_rule():
     assert found >= set(RULES) - {"expert", "drafter"}
 
 
-def test_the_quickstart_is_about_the_same_task():
-    assert config("quickstart").task.to_dict() == config("gsm_symbolic").task.to_dict()
+def test_the_short_sweep_is_about_the_same_task():
+    assert config("word_problems").task.to_dict() == config("gsm_symbolic").task.to_dict()
+
+
+def test_the_quickstart_has_its_descriptions_wherever_it_is_started(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    made = config("quickstart")
+    task = tasks.make(made.task)
+    for split, count in made.evaluate.splits.items():
+        examples = task.examples(split)
+        assert len(examples) == count
+        for example in examples:
+            assert 25 <= len(example.prompt.removeprefix("summarize: ").split()) <= 60
+            assert 3 <= len(example.reference[0].split()) <= 9
+            assert task.score(example.reference[0], example) == task.full_score
 
 
 @pytest.mark.parametrize("name", ["debian_en_de", "debian_summaries"])

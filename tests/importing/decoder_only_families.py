@@ -34,6 +34,12 @@ _LLAMA3_ROPE = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 16,  # waves of all three kinds among the 5 of a head
 }
+_YARN = {
+    "rope_type": "yarn",
+    "rope_theta": 100.0,
+    "factor": 4.0,
+    "original_max_position_embeddings": 64,  # frequencies kept, stretched and between
+}
 # Family: architecture and the arguments of its `transformers` config.
 FAMILIES = {
     "llama2": (
@@ -53,6 +59,19 @@ FAMILIES = {
             "rms_norm_eps": 1e-5,
             "tie_word_embeddings": True,
             "rope_parameters": {"rope_type": "default", "rope_theta": 100_000.0},
+        },
+    ),
+    "mistral": (
+        "MistralForCausalLM",
+        {**_SIZES, "sliding_window": 5, "hidden_act": "silu", "rms_norm_eps": 1e-5},
+    ),
+    "mistral_v3": (
+        "MistralForCausalLM",
+        {
+            **_SIZES,
+            "head_dim": 16,
+            "sliding_window": None,
+            "rope_parameters": {**_YARN, "beta_fast": 4.0, "beta_slow": 0.5},
         },
     ),
     "qwen2": (
@@ -79,6 +98,10 @@ FAMILIES = {
             "attention_bias": True,
             "rope_parameters": {"rope_type": "default", "rope_theta": 1e6},
         },
+    ),
+    "qwen3_yarn": (
+        "Qwen3ForCausalLM",
+        {**_SIZES, "head_dim": 16, "rope_parameters": {**_YARN, "attention_factor": 1.3}},
     ),
     "gemma": ("GemmaForCausalLM", {**_SIZES, "head_dim": 8, "num_key_value_heads": 1}),
     "gemma2": (

@@ -71,6 +71,7 @@ OTHERS = {
     "vocab_size": ["decoder_start_token_id"],
     "relative_attention_num_buckets": ["relative_attention_max_distance"],
     "low_freq_factor": ["high_freq_factor"],
+    "beta_slow": ["beta_fast"],
     "feed_forward_proj": ["dense_act_fn", "is_gated_act"],
     "tie_word_embeddings": ["scale_decoder_outputs"],
     "use_sliding_window": ["sliding_window", "layer_types"],

@@ -158,6 +158,38 @@ def test_gemma_3_1b_as_it_is_published():
     assert config.tie_embeddings and config.logit_softcap is None
 
 
+def test_mistral_7b_as_it_is_published():
+    first = {
+        "architectures": ["MistralForCausalLM"],
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "hidden_act": "silu",
+        "hidden_size": 4096,
+        "initializer_range": 0.02,
+        "intermediate_size": 14336,
+        "max_position_embeddings": 32768,
+        "model_type": "mistral",
+        "num_attention_heads": 32,
+        "num_hidden_layers": 32,
+        "num_key_value_heads": 8,
+        "rms_norm_eps": 1e-05,
+        "rope_theta": 10000.0,
+        "sliding_window": 4096,
+        "tie_word_embeddings": False,
+        "torch_dtype": "bfloat16",
+        "transformers_version": "4.34.0.dev0",
+        "use_cache": True,
+        "vocab_size": 32000,
+    }
+    config = models.build(planned.plan(first).description).config
+    assert [config.layer_window(i) for i in (0, 1, 31)] == [4096] * 3
+    assert (config.num_kv_heads, config.head_dim, config.rope_base) == (8, 128, 10_000)
+    third = {**first, "rope_theta": 1e6, "sliding_window": None, "vocab_size": 32768}
+    del third["num_key_value_heads"]  # 8 where nothing is said
+    config = models.build(planned.plan(third).description).config
+    assert config.window is None and config.num_kv_heads == 8
+
+
 def test_untied_heads_are_read_and_tied_ones_ignored():
     untied = planned.plan(changed("gemma", {"tie_word_embeddings": False}))
     assert untied.weights["head/weight"].name == "lm_head.weight"
@@ -188,9 +220,34 @@ def test_a_context_that_was_not_scaled_is_the_one_of_the_first_training():
             "rope_scaling.type='dynamic': not implemented, only default, linear, llama3",
         ),
         (
-            "qwen3",
-            {"rope_parameters": {"rope_type": "yarn", "factor": 4.0, "rope_theta": 1e6}},
-            "rope_parameters.rope_type='yarn': not implemented",
+            "qwen3_yarn",
+            {"rope_parameters": {"rope_type": "yarn", "factor": 4.0, "truncate": False}},
+            "rope_parameters.truncate=False: not implemented",
+        ),
+        (
+            "qwen3_yarn",
+            {"rope_parameters": {"rope_type": "yarn", "factor": 4.0, "beta_slow": 40}},
+            "rope_parameters.beta_slow=40; it must be below beta_fast=32.0",
+        ),
+        (
+            "qwen3_yarn",
+            {"rope_parameters": {"rope_type": "yarn", "factor": 4.0, "attention_factor": 1e9}},
+            "rope_parameters.attention_factor=1000000000.0; it must be such that queries",
+        ),
+        (
+            "gemma3",
+            {"rope_parameters": {"full_attention": {"rope_type": "yarn", "factor": 4.0}}},
+            "rope_parameters.full_attention.rope_type='yarn'; it must be default, linear or llama3",
+        ),
+        (
+            "mistral",
+            {"layer_types": ["sliding_attention", "full_attention", "sliding_attention"]},
+            "it must be sliding_attention in every layer with sliding_window=5",
+        ),
+        (
+            "mistral_v3",
+            {"layer_types": ["sliding_attention"] * 3},
+            "it must be full_attention in every layer with sliding_window=None",
         ),
         (
             "llama2",

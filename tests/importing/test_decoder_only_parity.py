@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import math
 
 import jax
 import jax.numpy as jnp
@@ -175,6 +176,13 @@ def test_whole_texts_score_as_in_the_golden_logits(family):
         np.testing.assert_allclose(found[0], expected[start : start + half], atol=TOLERANCE)
 
 
+YARN = {
+    "kind": "yarn",
+    "factor": 4.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 32.0,
+    "original_positions": 64,
+}
 # What a feature left out or mistaken looks like, family by family. Computed without jit: compiling
 # each would take longer than all of it.
 MUTANTS = {
@@ -185,6 +193,15 @@ MUTANTS = {
         {"activation": "silu"},
     ],
     "smollm2": [{"rope_base": 10_000.0}, {"scale_embeddings": True}],
+    "mistral": [{"window": None}, {"window": 6}, {"window_pattern": (True, False)}],
+    "mistral_v3": [
+        {"rope_scaling": None},
+        {"rope_scaling": {"kind": "linear", "factor": 4.0}},
+        {"rope_scaling": {**YARN, "low_freq_factor": 0.5, "high_freq_factor": 32.0}},
+        {"rope_scaling": {**YARN, "low_freq_factor": 1.0, "high_freq_factor": 4.0}},
+        {"query_pre_attn_scalar": None},
+        {"window": 5},
+    ],
     "qwen2": [{"rope_base": 1e4}],
     "qwen2_5": [
         {"window": None},
@@ -195,6 +212,11 @@ MUTANTS = {
         {"activation": "gelu"},
     ],
     "qwen3": [{"rope_base": 1e4}, {"query_pre_attn_scalar": 6}],
+    "qwen3_yarn": [
+        {"rope_scaling": {**YARN, "kind": "llama3"}},
+        {"rope_scaling": {**YARN, "original_positions": 128}},
+        {"query_pre_attn_scalar": 16 / (0.1 * math.log(4) + 1) ** 4},
+    ],
     "gemma": [{"scale_embeddings": False}, {"activation": "gelu_exact"}],
     "gemma2": [
         {"window": 6},

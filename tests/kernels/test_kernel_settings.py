@@ -95,6 +95,7 @@ def test_an_unknown_rule_is_told_of_kernels_too():
     assert methods.METHODS["kernel"].in_blocks
 
 
+@pytest.mark.slow
 def test_where_a_kernel_is_lossless_the_engine_writes_what_the_expert_writes():
     pair, how = tiny_pair.make(), {"max_new_tokens": 6, "batch_size": 8}
     expert = api.generate_text(pair, tiny_pair.PROMPT, method="autoregressive_expert", **how)

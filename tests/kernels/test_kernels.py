@@ -152,9 +152,8 @@ def test_a_planted_mistake_is_caught(name, i, old, new):
         check(row, name, i)
 
 
-@pytest.mark.parametrize(
-    ("name", "i"), [case if case[1] == 0 else pytest.param(*case, marks=slow) for case in CASES]
-)
+@slow
+@pytest.mark.parametrize(("name", "i"), CASES)
 def test_the_law_is_what_the_loop_does_over_its_noise(name, i):
     rows, draws = 12, 250
     block, carry, _ = blocks()

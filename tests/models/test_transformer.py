@@ -226,7 +226,7 @@ def test_late_positions_turn_by_the_right_angle():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"rope_scaling": {"kind": "yarn", "factor": 2.0}}, "'yarn' is unknown; choose one of: li"),
+        ({"rope_scaling": {"kind": "ntk", "factor": 2.0}}, "'ntk' is unknown; choose one of: lin"),
         ({"rope_scaling": {"kind": "linear"}}, "rope_scaling lacks factor"),
         (
             {"rope_scaling": {"kind": "linear", "factor": 0}},

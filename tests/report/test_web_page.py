@@ -49,30 +49,40 @@ def made(ms=(100, 80, 50, 25)):
 def test_a_sentence_says_what_is_saved_at_no_loss():
     (line,) = headline.sentences(made())
     # 0.8 is faster and has more tokens per call, and loses.
-    assert "token_v3 (alpha=0.3 N=4 token) has most tokens per expert call, 3.00 on test" in line
-    assert "where lossless spec (N=4 token) has 2.50" in line
-    assert "not told apart from the expert's by 8 examples" in line
-    fastest = "The fastest is token_v3 (alpha=0.3 N=4 token), at 2.00 [1.95, 2.05] times"
-    assert line.endswith(f"{fastest} the expert's speed.")
+    assert line.startswith(
+        "Temperature 0: token_v3 alpha=0.3 N=4 writes 3.00 tokens per expert call, lossless "
+        "decoding (spec N=4) 2.50: +20 %."
+    )
+    assert "not told apart from the expert's by 8 test examples: +0.000 [+0.000, +0.000]." in line
+    fastest = "The fastest of those, token_v3 alpha=0.3 N=4, has 2.00 [1.95, 2.05] times"
+    assert line.endswith(f"{fastest} the expert's speed, faster.")
 
 
 def test_it_says_where_no_time_is_saved_and_where_none_was_taken():
     (line,) = headline.sentences(made(ms=(100, 160, 200, 25)))
-    assert line.endswith(
-        "None saves time here: spec (N=4 token) runs at 0.62 [0.57, 0.68] times the expert's speed."
-    )
+    assert line.endswith("spec N=4, has 0.62 [0.57, 0.68] times the expert's speed, slower.")
+    (line,) = headline.sentences(made(ms=(100, 98, 200, 25)))
+    assert line.endswith("[0.97, 1.07] times the expert's speed, not told apart from it.")
     (line,) = headline.sentences(made(ms=()))
-    assert line.endswith("by 8 examples, +0.000 [+0.000, +0.000].")
+    assert line.endswith("nothing on the validation examples it writes the most there.")
 
 
 def test_in_brief_every_setting_has_three_figures():
     (table,) = headline.brief(made())
-    assert table.columns == ("setting", "quality", "tokens per expert call", "speed-up")
+    assert table.columns[1:] == ("quality", "tokens per expert call", "speed over the expert's")
     assert [row[0] for row in table.rows][2:] == [
         "token_v3 alpha=0.3 N=4",
         "token_v3 alpha=0.8 N=4",
     ]
-    assert table.rows[3][2:] == ["4.00", "4.00 [3.95, 4.05]"]
+    assert table.rows[3][1:] == ["0.500 [0.125, 0.875]", "4.00", "4.00 [3.95, 4.05]"]
+
+
+def test_figures_have_their_units():
+    said = headline.units(made(), {"name": "questions", "metric": "rouge_2"})
+    assert said.startswith("Quality: rouge_2, of 100, over 8 test examples; in brackets 95 %")
+    assert said.endswith("over those of the expert alone, 2 examples timed.")
+    said = headline.units(made(ms=()), {"name": "gsm_symbolic"})
+    assert said.startswith("Quality: of gsm_symbolic, over 8") and "Speed" not in said
 
 
 @pytest.fixture(scope="module")

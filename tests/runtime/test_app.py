@@ -27,7 +27,7 @@ ROOT = pathlib.Path(__file__).parents[2]
             ["'ema_decay'", "written into the file"],
         ),
         (
-            ["--config=configs/quickstart.py", "--workdir=w", "--config.benchmark.trials=few"],
+            ["--config=configs/word_problems.py", "--workdir=w", "--config.benchmark.trials=few"],
             ["benchmark.trials=few"],
         ),
         (

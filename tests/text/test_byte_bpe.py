@@ -69,7 +69,7 @@ def test_bad_files(tokenizer, tmp_path):
 
 def test_the_shipped_tokenizer_is_what_its_results_name():
     shipped = text.load(pathlib.Path(speccascade.__file__).parent / "shipped/gsm_symbolic")
-    assert shipped.content_hash == "45be4720abf5d15b"  # as in docs/quickstart.md
+    assert shipped.content_hash == "45be4720abf5d15b"  # as rows name it
     assert (shipped.vocab_size, shipped.eos_ids, shipped.pad_id) == (966, (1,), 0)
 
 

@@ -18,6 +18,7 @@ ARCHITECTURES: dict[str, Callable[[Fields], Plan]] = {
 # The architecture of a config.json that has a model_type alone, as `transformers` finds it.
 OF_MODEL_TYPE = {
     "llama": "LlamaForCausalLM",
+    "mistral": "MistralForCausalLM",
     "qwen2": "Qwen2ForCausalLM",
     "qwen3": "Qwen3ForCausalLM",
     "gemma": "GemmaForCausalLM",

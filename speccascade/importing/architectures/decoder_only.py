@@ -1,8 +1,8 @@
-"""Gemma, Llama and Qwen checkpoints as configurations of one decoder-only transformer.
+"""Gemma, Llama, Mistral and Qwen checkpoints as configurations of one decoder-only transformer.
 
 Each function reads the config.json of one architecture as `transformers` 5 does, in today's
-spelling (`rope_parameters`, `layer_types`) or an older one (`rope_theta`, `rope_scaling`,
-`sliding_window_pattern`). SmolLM2 and Llama 2 and 3 are all `llama`; Qwen2.5 is `qwen2`.
+spelling (`layer_types`) or an older one (`sliding_window_pattern`). SmolLM2 and Llama 2 and 3 are
+all `llama`; Qwen2.5 is `qwen2`.
 """
 
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from speccascade.errors import UserError
-from speccascade.importing.architectures import known
+from speccascade.importing.architectures import known, rope_parameters
 from speccascade.importing.weights import Plan, Weight
 from speccascade.inputs.fields import Fields
 
@@ -33,22 +33,33 @@ def llama(fields: Fields) -> Plan:
     bias = fields.boolean("attention_bias", False)
     description = {
         **_common(fields, "llama", "hidden_act", "silu", tied=False),
-        **_rope(fields),
         "qkv_bias": bias,
         "output_bias": bias,
         "mlp_bias": fields.boolean("mlp_bias", False),
     }
+    description |= rope_parameters.same_everywhere(fields, description)
     _no_window(fields, description["num_layers"])
     return _plan(description)
+
+
+def mistral(fields: Fields) -> Plan:
+    """Plans Mistral (`MistralForCausalLM`), all of whose layers slide if any does."""
+    description = _common(fields, "mistral", "hidden_act", "silu", tied=False, kv_heads=8)
+    description |= rope_parameters.same_everywhere(fields, description)
+    window, layers = _sliding_window(fields), description["num_layers"]
+    if _slides(fields, layers) not in (None, [window is not None] * layers):
+        kind = "full_attention" if window is None else "sliding_attention"
+        raise fields.wrong("layer_types", f"{kind} in every layer with sliding_window={window}")
+    return _plan(description if window is None else {**description, "window": window})
 
 
 def qwen2(fields: Fields) -> Plan:
     """Plans Qwen2 and Qwen2.5 (`Qwen2ForCausalLM`)."""
     description = {
         **_common(fields, "qwen2", "hidden_act", "silu", tied=False),
-        **_rope(fields),
         "qkv_bias": True,
     }
+    description |= rope_parameters.same_everywhere(fields, description)
     return _plan({**description, **_qwen_window(fields, description["num_layers"])})
 
 
@@ -57,11 +68,11 @@ def qwen3(fields: Fields) -> Plan:
     bias = fields.boolean("attention_bias", False)
     description = {
         **_common(fields, "qwen3", "hidden_act", "silu", tied=False, head_dim=128),
-        **_rope(fields),
         "qkv_bias": bias,
         "output_bias": bias,
         "qk_norm": True,
     }
+    description |= rope_parameters.same_everywhere(fields, description)
     return _plan({**description, **_qwen_window(fields, description["num_layers"])})
 
 
@@ -69,9 +80,9 @@ def gemma(fields: Fields) -> Plan:
     """Plans Gemma 1 (`GemmaForCausalLM`)."""
     description = {
         **_common(fields, "gemma", "hidden_act", "gelu_pytorch_tanh", tied=True, head_dim=256),
-        **_rope(fields),
         **_gemma_common(fields),
     }
+    description |= rope_parameters.same_everywhere(fields, description)
     # The first releases say "gelu" and mean its approximation, as later ones say in a second field.
     if description["activation"] == "gelu_exact":
         description["activation"] = "gelu"
@@ -84,13 +95,13 @@ def gemma2(fields: Fields) -> Plan:
     activation = "gelu_pytorch_tanh"
     description = {
         **_common(fields, "gemma2", "hidden_activation", activation, tied=True, head_dim=256),
-        **_rope(fields),
         **_gemma_common(fields),
         "post_norms": True,
         "query_pre_attn_scalar": fields.number("query_pre_attn_scalar", 256, above=0),
         "attn_softcap": fields.number("attn_logit_softcapping", 50.0, above=0, null=None),
         "logit_softcap": fields.number("final_logit_softcapping", 30.0, above=0, null=None),
     }
+    description |= rope_parameters.same_everywhere(fields, description)
     window = _sliding_window(fields)
     fields.expect("sliding_window_size", window)
     slides = [i % 2 == 0 for i in range(description["num_layers"])]
@@ -111,7 +122,7 @@ def gemma3(fields: Fields) -> Plan:
     every = fields.integer("sliding_window_pattern", 6, at_least=1)
     slides = [(i + 1) % every != 0 for i in range(description["num_layers"])]
     window = _window(fields, _sliding_window(fields), slides)
-    rope = _gemma3_rope(fields)
+    rope = rope_parameters.gemma3(fields)
     if not window:  # no layer slides
         del rope["local_rope_base"]
     return _plan({**description, **window, **rope}, norm=_plus_one)
@@ -125,6 +136,7 @@ def _common(
     *,
     tied: bool,
     head_dim: int | None = None,
+    kv_heads: int | None = None,
 ) -> dict[str, Any]:
     """Reads what every architecture has.
 
@@ -136,12 +148,14 @@ def _common(
       tied: whether embeddings are tied where the config does not say.
       head_dim: the width of a head where the config does not say; None for the heads' share of
         the width of the model.
+      kv_heads: key-value heads where the config has no field for them; None for one to each head.
     """
     known.check(fields, model_type)
     act = fields.choice(activation_field, ACTIVATIONS, ACTIVATIONS[activation])
     width = size(fields, "hidden_size")
     heads = size(fields, "num_attention_heads")
-    kv_heads = size(fields, "num_key_value_heads", heads)
+    absent = "num_key_value_heads" not in fields.values
+    kv_heads = size(fields, "num_key_value_heads", kv_heads if kv_heads and absent else heads)
     if heads % kv_heads:
         raise fields.wrong("num_key_value_heads", f"a divisor of the {heads} num_attention_heads")
     return {
@@ -187,93 +201,6 @@ def _gemma_common(fields: Fields) -> dict[str, Any]:
         "scale_embeddings": True,
         "norm_param_dtype": "float32",
     }
-
-
-def _rope(fields: Fields) -> dict[str, Any]:
-    """Reads rotary positions that are the same in every layer."""
-    base = fields.number("rope_theta", 10_000.0, above=0)
-    old, new = fields.object("rope_scaling", {}), fields.object("rope_parameters", {})
-    base, scaling = _rope_parameters(fields, old if old.values else new, base)
-    return {"rope_base": base, "rope_scaling": scaling}
-
-
-def _gemma3_rope(fields: Fields) -> dict[str, Any]:
-    """Reads Gemma 3's two kinds of rotary positions."""
-    base = fields.number("rope_theta", 1_000_000.0, above=0)
-    local_base = fields.number("rope_local_base_freq", 10_000.0, above=0)
-    given, scaling = fields.object("rope_parameters", {}), fields.object("rope_scaling", {})
-    everywhere, local = given.object("full_attention", {}), given.object("sliding_attention", {})
-    if unread := given.unread():
-        raise UserError(
-            f"{fields.source} has {', '.join(unread)}: not implemented, only full_attention and "
-            "sliding_attention"
-        )
-    # The reference would not scale at all.
-    if not scaling.has("rope_type") and scaling.text("type", "default") != "default":
-        raise scaling.wrong("type", "called rope_type in a Gemma 3")
-    everywhere = everywhere.changed(scaling.values)
-    base, scaled = _rope_parameters(fields, everywhere, base)
-    local.expect("type", "default")
-    local.expect("rope_type", "default")
-    local_base, _ = _rope_parameters(fields, local, local_base)
-    return {"rope_base": base, "rope_scaling": scaled, "local_rope_base": local_base}
-
-
-# Kinds of rotary parameters: their fields here and there.
-_ROPE = {
-    "default": {},
-    "linear": {"factor": "factor"},
-    "llama3": {
-        "factor": "factor",
-        "low_freq_factor": "low_freq_factor",
-        "high_freq_factor": "high_freq_factor",
-        "original_positions": "original_max_position_embeddings",
-    },
-}
-
-
-def _rope_parameters(
-    fields: Fields, given: Fields, base: float
-) -> tuple[float, dict[str, Any] | None]:
-    """Reads one set of rotary parameters.
-
-    Args:
-      fields: the config.json.
-      given: the parameters within it.
-      base: the base of the frequencies where they do not say.
-
-    Returns:
-      The base, and the fields of a `RopeScaling` or None.
-
-    Raises:
-      UserError: something in them is not implemented, or is missing.
-    """
-    kind = given.choice("rope_type", _ROPE.keys(), given.choice("type", _ROPE.keys(), "default"))
-    base = given.number("rope_theta", base, above=0)
-    given.expect("partial_rotary_factor", 1.0)
-    scaling = {"kind": kind}
-    for ours, theirs in _ROPE[kind].items():
-        if ours == "original_positions":
-            scaling[ours] = _original_positions(fields, given)
-        else:
-            scaling[ours] = given.number(theirs, above=0)
-    if kind == "llama3" and not scaling["high_freq_factor"] > scaling["low_freq_factor"]:
-        raise given.wrong("high_freq_factor", f"above low_freq_factor={scaling['low_freq_factor']}")
-    given.ignore(*known.ROPE_HARMLESS)
-    if unread := given.unread():
-        raise UserError(
-            f"{given.source} has {', '.join(unread)}: not implemented for rope_type={kind!r}"
-        )
-    return base, None if kind == "default" else scaling
-
-
-def _original_positions(fields: Fields, given: Fields) -> int:
-    """Reads the context of the first training, which is the whole one where none is named."""
-    name = "original_max_position_embeddings"
-    for place in (fields, given):
-        if place.has(name):
-            return place.integer(name, at_least=1)
-    return fields.integer("max_position_embeddings", at_least=1)
 
 
 def _qwen_window(fields: Fields, num_layers: int) -> dict[str, Any]:
@@ -381,6 +308,7 @@ def _plan(description: dict[str, Any], norm=None) -> Plan:
 
 ARCHITECTURES = {
     "LlamaForCausalLM": llama,
+    "MistralForCausalLM": mistral,
     "Qwen2ForCausalLM": qwen2,
     "Qwen3ForCausalLM": qwen3,
     "GemmaForCausalLM": gemma,

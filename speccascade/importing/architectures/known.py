@@ -72,6 +72,7 @@ ONLY_DECODER_ONLY = {
 # By model_type: (harmless, refused unless).
 OF: dict[str, tuple[str, dict[str, tuple]]] = {
     "llama": ("is_llama_config", ONLY_DECODER_ONLY),
+    "mistral": ("", ONLY_DECODER_ONLY),
     # The biases of its queries, keys and values are always there.
     "qwen2": ("attention_bias qkv_bias", ONLY_DECODER_ONLY),
     "qwen3": ("", ONLY_DECODER_ONLY),
