@@ -17,11 +17,13 @@ from speccascade.runtime import app
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Names the pair; see configs/.")
 _PROMPT = flags.DEFINE_string("prompt", None, "A prompt.")
 _PROMPTS_FILE = flags.DEFINE_string("prompts_file", None, "A file of prompts, one per line.")
-_METHOD = flags.DEFINE_string("method", None, "Without a rule: autoregressive_expert, ...")
+_METHOD = flags.DEFINE_string(
+    "method", None, "kernel, autoregressive_expert, ...; speculative if not given."
+)
 _RULE = flags.DEFINE_string("rule", None, "The deferral rule; spec where no method is given.")
 _ALPHA = flags.DEFINE_float("alpha", None, "The rule's alpha.")
 _KNOBS = flags.DEFINE_string("knobs", "{}", 'Further fields of the setting: {"expert_top_p": 0.9}.')
-_DRAFT_LENGTH = flags.DEFINE_integer("draft_length", None, "N; 5 where a rule is run.")
+_DRAFT_LENGTH = flags.DEFINE_integer("draft_length", None, "N; 5 where blocks are drafted.")
 _VERIFIER = flags.DEFINE_string("verifier", None, "token or block.")
 _MIDDLE_RULE = flags.DEFINE_string(
     "middle_rule", None, "What drafter and middle model draft by, in a pair of three models."

@@ -40,9 +40,14 @@ flags.mark_flags_as_required(["workdir"])
 def main(argv):
     del argv
     from speccascade.errors import UserError
-    from speccascade.report import compare_answers, in_brief, report, report_beside
 
     first, *more = _WORKDIR.value
+    if (_HTML.value or _BRIEF.value) and (more or _ANSWERS.value):
+        raise UserError("--html and --brief take one --workdir, and no --answers")
+    if not _ANSWERS.value and (_LEFT.value or _RIGHT.value):
+        raise UserError("--left and --right need --answers")
+    from speccascade.report import compare_answers, in_brief, report, report_beside
+
     if _ANSWERS.value:
         if more or not (_LEFT.value and _RIGHT.value):
             raise UserError("--answers takes one --workdir, a --left and a --right")
@@ -52,7 +57,7 @@ def main(argv):
         table, paths = report_beside(_WORKDIR.value, _ONLY_NEWEST.value, _COLUMNS.value)
     else:
         table, paths = report(first, _ONLY_NEWEST.value, _COLUMNS.value, _HTML.value)
-    if _BRIEF.value and not more:
+    if _BRIEF.value:
         table = in_brief(first, _ONLY_NEWEST.value)
         pages = [path for path in paths if path.endswith(("report.md", "report.html"))]
         paths = [f"The rest is in {' and '.join(pages)}."]

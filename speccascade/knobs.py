@@ -19,6 +19,7 @@ class Knob:
       high: largest value allowed, excluded where `open_high`.
       default: the value where none is given; None where one must be.
       static: whether a change recompiles (a Python int) rather than being traced.
+      is_token: whether it is a token id, which a pair must have.
     """
 
     low: float = -np.inf
@@ -26,6 +27,7 @@ class Knob:
     open_high: bool = False
     default: float | None = None
     static: bool = False
+    is_token: bool = False
 
     @property
     def domain(self) -> str:

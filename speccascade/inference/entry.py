@@ -57,10 +57,15 @@ def rule(
     if f"{prefix}rule" not in given:
         raise UserError("it names no rule; give it one")
     name = given[f"{prefix}rule"]
-    row = rules.definition(name)
-    if name not in rows:
-        kind = "an acceptance kernel" if name in kernels.KERNELS else "a rule with a target"
-        raise UserError(f"rule {name} is {kind}; here it is one of {', '.join(rows)}")
+    others: Mapping[str, Any]
+    if rows is rules.RULES:
+        others, kind, method = kernels.KERNELS, "an acceptance kernel", "kernel"
+    else:
+        others, kind, method = rules.RULES, "a rule with a target", "speculative"
+    if isinstance(name, str) and name in others:
+        instead = "" if prefix else f"; or give method={method}"
+        raise UserError(f"rule {name} is {kind}; here it is one of {', '.join(rows)}{instead}")
+    row = rows[values.choice(f"{prefix}rule", name, rows)]
     own: dict[str, Any] = {}
     for key, knob in row.knobs.items():
         field = f"{prefix}{key}"

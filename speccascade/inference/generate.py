@@ -7,6 +7,7 @@ import ml_collections
 
 from speccascade import pairs, sharding, tasks
 from speccascade.errors import UserError
+from speccascade.inference import methods
 from speccascade.inference.api import Completion, generate_text
 from speccascade.inputs import text_files
 
@@ -37,7 +38,10 @@ def from_flags(
     given = {name: value for name, value in fields.items() if value is not None}
     given |= text_files.parse_object(knobs, f"--knobs={knobs}")
     if "method" not in given:
-        given = {"rule": "spec", "draft_length": 5, **given}
+        given = {"rule": "spec", **given}
+    method = methods.METHODS.get(str(given.get("method", methods.SPECULATIVE)))
+    if method is not None and method.in_blocks:
+        given.setdefault("draft_length", 5)
     texts = _prompts(prompt, prompts_file)
     stop_strings: Sequence[str] = ()
     if "task" in config:

@@ -45,8 +45,8 @@ TRTLLM = Kernel(
     {
         "delta": Knob(0, 1, default=0.6),
         "k": Knob(1, default=10, static=True),
-        "begin": Knob(0, static=True),
-        "end": Knob(0, static=True),
+        "begin": Knob(0, static=True, is_token=True),
+        "end": Knob(0, static=True, is_token=True),
     },
     begins=_begins,
     reads=_reads,

@@ -124,6 +124,13 @@ def _settings(source: Source, options: Options) -> list[Setting]:
             for alpha in alphas:
                 entry = {"rule": name, "draft_length": length, "temperature": temperature, **given}
                 found[setting(entry if alpha is None else {**entry, "alpha": alpha})] = None
+    for chosen in found:
+        if not sources.can_be_replayed(chosen):
+            raise UserError(
+                f"setting {chosen} cannot be replayed: saved are distributions of the expert and "
+                "the pair's drafter, of which a rule makes a target; leave method, drafter and "
+                "middle_rule out of --knobs"
+            )
     return list(found)
 
 

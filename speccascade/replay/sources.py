@@ -12,7 +12,7 @@ from etils import epath
 from speccascade.errors import UserError
 from speccascade.evaluate.jobs import QUALITY
 from speccascade.inference.reading import find, from_fields
-from speccascade.inference.setting import ByModel, Setting
+from speccascade.inference.setting import Setting
 from speccascade.inputs import paths
 from speccascade.report.points import unseeded
 from speccascade.workdir import distributions, results
@@ -73,6 +73,11 @@ def read(source: str, split: str) -> list[Source]:
     ]
 
 
+def can_be_replayed(setting: Setting) -> bool:
+    """Returns whether it is a rule over the pair's drafter, whose distributions are saved."""
+    return setting.method.has_rule and setting.method.in_blocks and setting.drafting.has_q
+
+
 def _file(path: str, row: Mapping[str, Any]) -> str:
     return path_of(path, row["answers"], distributions.FOLDER)
 
@@ -97,6 +102,6 @@ def _measured(
         setting = from_fields(row)
         if row["num_examples"] != recorded["num_examples"]:
             continue
-        if setting.method.has_rule and setting.method.in_blocks and setting.drafting == ByModel():
+        if can_be_replayed(setting):
             found[unseeded(setting)].append(row[CALLS])
     return {setting: float(np.mean(calls)) for setting, calls in found.items()}

@@ -65,4 +65,5 @@ def _timed(rows: Sequence[Row]) -> list[str]:
 
 def _share(rows: Sequence[Row], part: str, whole: str) -> str:
     some, every = (sum(row[name] for row in rows) for name in (part, whole))
-    return f"{some:,} of {every:,} ({100 * some / every:.2g} %)"
+    percent = float(f"{100 * some / every:.2g}")
+    return f"{some:,} of {every:,} ({percent:g} %)"

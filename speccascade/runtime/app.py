@@ -117,7 +117,8 @@ def _parse(argv: Sequence[str]) -> list[str]:
             _fail(f"{flag}: there is no such file, or it could not be read")
         # The message of a KeyError, wrapped: "'learning_rat'", perhaps with a suggestion.
         reason = error.args[0].args[0] if isinstance(error.args[0], Exception) else error.args[0]
-        _fail(f"{flag} has no field {' '.join(reason.split())}")
+        told = " ".join(reason.split())
+        _fail(f"{flag} has no field {told}; one that the file leaves out is written into the file")
     except (KeyError, TypeError) as error:
         *_, (frame, _) = traceback.walk_tb(error.__traceback__)
         at, within = frame.f_locals.get("field_path"), frame.f_locals.get("config")

@@ -159,7 +159,7 @@ def load_or_tokenize(
     if not hosts.is_first():
         return problems
     file.parent.mkdir(parents=True, exist_ok=True)
-    token_rows.write(beside, cast(np.ndarray, problems.tokens).reshape(-1))
+    token_rows.write(beside, cast(TokenRows, problems.tokens).flat)
     partial = file.with_name(f"{file.name}.partial")
     with partial.open("wb") as opened:
         np.savez(opened, prompt_length=problems.prompt_length, length=problems.length, key=key)

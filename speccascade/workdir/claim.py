@@ -14,6 +14,8 @@ from speccascade.inputs import paths, values
 from speccascade.workdir import bucket
 from speccascade.workdir.files import read_json, write_json
 
+_SHOWN = 6  # fields in a message
+
 
 @contextlib.contextmanager
 def claim(workdir: str) -> Iterator[Callable[[], None]]:
@@ -80,8 +82,10 @@ def claim_workdir(workdir: str, config: dict[str, Any], may_change: Sequence[str
             return textwrap.shorten(str(value), 80, placeholder=" ...")
 
         differing = ", ".join(
-            f"{k} ({show(old.get(k))} there, {show(new.get(k))} now)" for k in fields
+            f"{k} ({show(old.get(k))} there, {show(new.get(k))} now)" for k in fields[:_SHOWN]
         )
+        if len(fields) > _SHOWN:
+            differing += f" and {len(fields) - _SHOWN} more"
         raise UserError(f"{workdir} was made from another config: {differing}; use a new workdir")
     if there != config:
         write_json(path, config)

@@ -96,6 +96,10 @@ def test_without_a_task_the_models_read_the_prompt_as_it_is(exported):
         ({"prompt": "1", "fields": {"draft_length": 0}}, "rule=spec draft_length=0: .* at least 1"),
         ({"prompt": "1", "fields": {"rule": "opt"}}, "rule=opt draft_length=5: .* needs alpha"),
         ({"prompt": "1", "fields": {"rule": "nonsense"}}, "rule 'nonsense' is unknown"),
+        (
+            {"prompt": "1", "fields": {"method": "kernel", "rule": "cactus"}},
+            "rule=cactus draft_length=5: .* needs delta",
+        ),
         ({"prompt": "1", "knobs": '{"expert_top_p": 0}'}, "expert_top_p=0.0 must be in"),
     ],
 )

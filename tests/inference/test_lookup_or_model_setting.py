@@ -30,7 +30,7 @@ def test_a_pair_names_it():
     ("changes", "words"),
     [
         ({"drafter": None}, "otherwise='drafter' needs drafter=lookup"),
-        ({"otherwise": 3}, "must be the name of a drafter"),
+        ({"otherwise": 3}, "otherwise=3 must be the name of a model"),
         ({"rule": "chow", "alpha": 0.3}, "rule chow needs the drafter's distribution"),
         ({"middle_rule": "spec", "middle_draft_length": 1}, "middle_rule"),
         ({"min_ngram": 0}, "min_ngram=0"),
@@ -43,8 +43,11 @@ def test_what_does_not_fit_is_refused(changes, words):
 
 
 def test_a_model_that_the_pair_has_not():
-    own = setting({**HOW, "otherwise": "small"})
-    assert "names a drafter that pair tiny has not" in own.method.trouble(own, tiny_pair.make())
+    for name in ("small", "lookup"):
+        own = setting({**HOW, "otherwise": name})
+        told = own.method.trouble(own, tiny_pair.make())
+        assert f"otherwise={name} and pair tiny has no such model" in told
+        assert told.endswith("choose one of: drafter")
 
 
 def test_greedy_texts_are_those_of_spec():

@@ -62,7 +62,9 @@ def test_what_needs_a_target_does_without():
     [
         ({**CACTUS, "method": "speculative"}, "rule cactus is an acceptance kernel; here it is"),
         ({**CACTUS, "rule": "spec"}, "rule spec is a rule with a target; here it is one of medusa"),
-        ({**CACTUS, "rule": "cactsu"}, "rule 'cactsu' is unknown"),
+        ({**CACTUS, "rule": "spec"}, "sglang_threshold, .*, cactus; or give method=speculative"),
+        ({**CACTUS, "method": "speculative"}, "topk_relaxed; or give method=kernel"),
+        ({**CACTUS, "rule": "cactsu"}, "rule 'cactsu' is unknown; choose one of: medusa_typical"),
         ({**CACTUS, "delta": -1}, r"delta=-1\.0 is outside its domain"),
         ({**CACTUS, "verifier": "block"}, "verifier unknown here"),
         ({"method": "token_cascade", "rule": "fly"}, "rule fly is an acceptance kernel"),
@@ -75,6 +77,15 @@ def test_what_needs_a_target_does_without():
 def test_what_does_not_go_together_is_said(given, message):
     with pytest.raises(UserError, match=message):
         setting(given)
+
+
+def test_a_token_that_the_pair_has_not():
+    given = {**CACTUS, "rule": "trtllm_relaxed", "begin": 1, "end": 2}
+    pair = tiny_pair.make()
+    found = [setting({**given, "end": end}) for end in (2, pair.tokenizer.vocab_size)]
+    assert found[0].method.trouble(found[0], pair) is None
+    assert "names no token of pair tiny" in found[1].method.trouble(found[1], pair)
+    assert found[1].method.trouble(found[1], pair).endswith("change end")
 
 
 def test_an_unknown_rule_is_told_of_kernels_too():

@@ -380,6 +380,14 @@ def test_whole_distributions_of_another_size_and_files_cut_short(tmp_path):
         ({"rules": ("learned",)}, "rule learned needs head"),
         ({"knobs": "["}, "--knobs=. is no JSON"),
         ({"temperature": -1.0}, "temperature=-1.0 must be at least 0"),
+        (
+            {"knobs": '{"method": "kernel", "rule": "cactus", "delta": 0.1}', "rules": ("spec",)},
+            "setting cactus .* cannot be replayed: saved are distributions of the expert and the",
+        ),
+        (
+            {"knobs": '{"drafter": "lookup", "otherwise": "drafter"}', "rules": ("spec",)},
+            "setting spec over lookup or drafter .* cannot be replayed: .*; leave method, drafter",
+        ),
     ],
 )
 def test_flags_that_say_nothing(given, message, tmp_path):

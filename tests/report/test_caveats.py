@@ -48,6 +48,12 @@ def test_what_was_shortened_is_said():
     assert set(caveats(found)) <= set(collect(found, config, "").notes)
 
 
+def test_all_of_them_are_a_hundred_percent():
+    every, _ = rows(timing={"answers_differing": 2})
+    (told,) = caveats([row for row in every if row.get("answers_differing")])
+    assert "2 of 2 (100 %)" in told
+
+
 def test_the_report_has_it(tmp_path):
     found, config = rows(timing={"answers_differing": 2})
     (tmp_path / "config.json").write_text(json.dumps(config))

@@ -23,6 +23,10 @@ ROOT = pathlib.Path(__file__).parents[2]
         ),
         (["--config=configs/quickstart.py", "--workdir=w", "--config.tas=1"], ["'tas'", '"task"']),
         (
+            ["--config=configs/gsm_symbolic.py", "--workdir=w", "--config.train.ema_decay=0.9"],
+            ["'ema_decay'", "written into the file"],
+        ),
+        (
             ["--config=configs/word_problems.py", "--workdir=w", "--config.benchmark.trials=few"],
             ["benchmark.trials=few"],
         ),
@@ -48,6 +52,25 @@ def test_mistyped_commands_get_one_line(arguments, words):
     assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1, done.stderr
     for word in words:
         assert word in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--workdir=v", "--html"], "--html and --brief take one --workdir"),
+        (["--brief", "--answers", "--left=a", "--right=b"], "and no --answers"),
+        (["--left=a"], "--left and --right need --answers"),
+    ],
+)
+def test_flags_of_a_report_that_do_not_go_together(arguments, words):
+    done = subprocess.run(
+        [sys.executable, "scripts/report.py", "--workdir=w", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert done.stderr.startswith("error: ") and words in done.stderr
 
 
 def test_a_broken_config_file_keeps_its_traceback(tmp_path):

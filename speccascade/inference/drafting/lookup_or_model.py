@@ -4,6 +4,7 @@ import dataclasses
 
 from speccascade import decode
 from speccascade.errors import UserError
+from speccascade.inference import entry
 from speccascade.inference.drafting.lookup import NAME, ByLookup
 from speccascade.inference.setting import ByModel, Drafting
 
@@ -33,7 +34,7 @@ class ByLookupOrModel(Drafting):
         # Limits of the drafter are the model's.
         own = {field: given[field] for field in ("max_ngram", "min_ngram") if field in given}
         lookup, known = ByLookup.read({"drafter": NAME, **own}, rule)
-        model, _ = ByModel.read({"drafter": given["otherwise"]}, rule)
+        model = ByModel(entry.name(given, "otherwise", NAME))
         if given.get("middle_rule") is not None:
             raise UserError("a middle_rule needs models that draft; leave it out, or otherwise")
         return cls(lookup, model), {*known, "otherwise"}
@@ -66,7 +67,11 @@ class ByLookupOrModel(Drafting):
 
     def trouble(self, pair):
         """Returns what a pair without the model lacks."""
-        return self.model.trouble(pair)
+        if self.model.role in pair.models:
+            return None
+        known = [role for role in pair.roles if role != "expert"]
+        instead = f"choose one of: {', '.join(known)}" if known else "leave otherwise out"
+        return f"asks otherwise={self.model.role} and pair {pair.name} has no such model; {instead}"
 
     def drafter(self, pair):
         """Returns the drafter, and the model's parameters."""

@@ -27,6 +27,14 @@ class Kernel(Speculative):
         }
         return fields, {*known, *own, *limited, "draft_length"}
 
+    def trouble(self, setting, pair):
+        """Returns which token id the pair has not, or what the drafting lacks."""
+        known, size = kernels.KERNELS[setting.rule].knobs, pair.tokenizer.vocab_size
+        for name, value in setting.knobs:
+            if known[name].is_token and value >= size:
+                return f"names no token of pair {pair.name}, which has {size}; change {name}"
+        return super().trouble(setting, pair)
+
     def law(self, setting):
         """Blocks of another length, or drafted by another, are of another law."""
         return Method.law(self, setting)
