@@ -18,6 +18,7 @@ from speccascade.errors import UserError
 from speccascade.inputs import plain_text, text_files, values
 from speccascade.tasks import columns
 from speccascade.tasks.example import Example
+from speccascade.tasks.mentions import contains as contains  # its old place
 from speccascade.tasks.metrics import METRICS, Metric
 
 SPLITS = ("validation", "test")
