@@ -46,7 +46,7 @@ def main(argv):
         raise UserError("--html and --brief take one --workdir, and no --answers")
     if not _ANSWERS.value and (_LEFT.value or _RIGHT.value):
         raise UserError("--left and --right need --answers")
-    from speccascade.report import compare_answers, in_brief, report, report_beside
+    from speccascade.report import compare_answers, report, report_beside
 
     if _ANSWERS.value:
         if more or not (_LEFT.value and _RIGHT.value):
@@ -56,9 +56,9 @@ def main(argv):
     if more:
         table, paths = report_beside(_WORKDIR.value, _ONLY_NEWEST.value, _COLUMNS.value)
     else:
-        table, paths = report(first, _ONLY_NEWEST.value, _COLUMNS.value, _HTML.value)
+        asked = _ONLY_NEWEST.value, _COLUMNS.value, _HTML.value, _BRIEF.value
+        table, paths = report(first, *asked)
     if _BRIEF.value:
-        table = in_brief(first, _ONLY_NEWEST.value)
         pages = [path for path in paths if path.endswith(("report.md", "report.html"))]
         paths = [f"The rest is in {' and '.join(pages)}."]
     print(table)

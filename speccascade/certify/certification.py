@@ -14,6 +14,7 @@ from speccascade.certify.workdirs import Workdir
 from speccascade.errors import UserError
 from speccascade.inference.setting import Setting
 from speccascade.tuning.choice import MaxQualityLoss
+from speccascade.workdir import results
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,7 +104,7 @@ class _Source:
     """
 
     def __init__(self, source: str, filter_name: str | None, read: Callable[[str], Workdir]):
-        found = workdirs.split_source(source)
+        found = results.named(source)
         self.answers: Answers | None = None
         self.workdir: Workdir | None = None
         self._words = ""

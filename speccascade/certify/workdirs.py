@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import ml_collections
 import numpy as np
-from etils import epath
 
 from speccascade import pairs, tasks
 from speccascade.certify.measured import Measured, Times
@@ -16,12 +15,9 @@ from speccascade.evaluate.jobs import QUALITY
 from speccascade.inference.methods import EXPERT
 from speccascade.inference.reading import find, from_fields
 from speccascade.inference.setting import Setting
-from speccascade.inputs import paths
 from speccascade.report.points import Points, collect, unseeded
 from speccascade.workdir import results
 from speccascade.workdir.files import read_json
-
-_CONFIG = "config.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,20 +98,13 @@ class Workdir:
         return Times(np.concatenate([ms / 1000, none]), np.concatenate([tokens, none]))
 
 
-def split_source(source: str) -> tuple[str, str] | None:
-    """Returns the workdir and the words of a setting that `PATH#WORDS` names; None for a file."""
-    path, _, words = source.partition("#")
-    path = paths.plain(path)
-    return (path, words) if (epath.Path(path) / _CONFIG).exists() else None
-
-
 def read(path: str, split: str) -> Workdir:
     """Reads the rows of a workdir.
 
     Raises:
       UserError: it has none on the split, or they are of different examples.
     """
-    config = read_json(os.path.join(path, _CONFIG))
+    config = read_json(os.path.join(path, "config.json"))
     if "evaluate" not in config:
         raise UserError(f"{path} belongs to a training; give the workdir of scripts/evaluate.py")
     rows = results.read(path)

@@ -9,7 +9,7 @@ import numpy as np
 
 from speccascade import decode
 from speccascade.evaluate import compute
-from speccascade.evaluate.jobs import Job
+from speccascade.evaluate.jobs import QUALITY, Job
 from speccascade.inference import metrics, stream
 from speccascade.inference.engine import Engine, Request, program, rule_kind
 from speccascade.inference.setting import Setting, digest
@@ -17,6 +17,7 @@ from speccascade.pairs import Pair
 from speccascade.sharding import hosts
 from speccascade.tasks import Example, Task
 from speccascade.tasks.aggregate import statistic
+from speccascade.workdir import results
 from speccascade.workdir.answers import Answer, Answers
 
 
@@ -102,6 +103,15 @@ def scored(scores: Sequence[float | Sequence[float]], task: Task) -> dict[str, A
 def asked(example: Example) -> dict[str, Any]:
     """Returns the fields by which an answer belongs to an example."""
     return {"id": example.id, "prompt": digest(example.prompt)}
+
+
+def answered(workdir: str, split: str) -> list[results.Row]:
+    """Returns the rows of a split whose answers are kept, oldest first."""
+    return [
+        row
+        for row in results.read(workdir)
+        if row["kind"] == QUALITY and row["split"] == split and "answers" in row
+    ]
 
 
 def of_examples(kept: Iterable[Answer], examples: Sequence[Example]) -> list[Answer | None]:

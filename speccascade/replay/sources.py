@@ -10,10 +10,9 @@ import numpy as np
 from etils import epath
 
 from speccascade.errors import UserError
-from speccascade.evaluate.jobs import QUALITY
+from speccascade.evaluate.quality import answered
 from speccascade.inference.reading import find, from_fields
 from speccascade.inference.setting import Setting
-from speccascade.inputs import paths
 from speccascade.report.points import unseeded
 from speccascade.workdir import distributions, results
 from speccascade.workdir.answers import path_of
@@ -50,16 +49,12 @@ def read(source: str, split: str) -> list[Source]:
     Raises:
       UserError: there are none, some are missing, or a file is not as it must be.
     """
-    path, _, words = source.partition("#")
-    path = paths.plain(path)
-    if not (epath.Path(path) / "config.json").exists():
+    named = results.named(source)
+    if named is None:
         return [Source(os.path.basename(source), list(distributions.read(source)))]
-    rows = [
-        row
-        for row in results.read(path)
-        if row["kind"] == QUALITY and row["split"] == split and "answers" in row
-    ]
-    rows.sort(key=lambda row: row["num_examples"])  # of those of one setting the largest counts
+    path, words = named
+    # Of those of one setting the largest counts.
+    rows = sorted(answered(path, split), key=lambda row: row["num_examples"])
     saved = {from_fields(row): row for row in rows if epath.Path(_file(path, row)).exists()}
     if not saved:
         raise UserError(

@@ -49,7 +49,11 @@ Figure = tuple[str, Callable[[str], None], str]
 
 
 def report(
-    workdir: str, only_newest: bool = False, asked: Sequence[str] = (), web_page: bool = False
+    workdir: str,
+    only_newest: bool = False,
+    asked: Sequence[str] = (),
+    web_page: bool = False,
+    in_brief: bool = False,
 ) -> tuple[str, list[str]]:
     """Writes report.md, tables and figures to `workdir`/report.
 
@@ -61,6 +65,8 @@ def report(
       only_newest: whether rows of another edition are left out, not marked.
       asked: columns that tables have beside those that they always have, see `columns.shown`.
       web_page: whether report.html is written, too.
+      in_brief: whether a few figures of every setting, and what they say, are returned in place of
+        the main tables.
 
     Returns:
       The main tables and verdicts as Markdown, and the paths written.
@@ -71,6 +77,7 @@ def report(
     """
     workdir = paths.plain(workdir)
     columns.shown(asked)
+    config = _config(workdir)
     points = points_of(workdir, only_newest)
     directory = epath.Path(workdir) / "report"
     directory.mkdir(parents=True, exist_ok=True)
@@ -129,22 +136,14 @@ def report(
         "correlation.csv": table.comma_separated([dataclasses.asdict(c) for c in related]),
         "correlation.tex": table.latex([correlation.table(related)]) if related else "",
         "references.csv": table.comma_separated(references.records(points)),
-        "report.html": page.render(points, workdir, _config(workdir), asked) if web_page else "",
+        "report.html": page.render(points, workdir, config, asked) if web_page else "",
     }.items():
         if content:
             epath.Path(path(name)).write_text(content)
+    if in_brief:
+        said = [headline.units(points, config["task"]), *headline.sentences(points)]
+        main = table.markdown(headline.brief(points), said)
     return main, sorted(written)
-
-
-def in_brief(workdir: str, only_newest: bool = False) -> str:
-    """Returns a few figures of every setting and what they say, as Markdown; writes nothing.
-
-    The arguments and errors are those of `report`.
-    """
-    workdir = paths.plain(workdir)
-    points = points_of(workdir, only_newest)
-    notes = [headline.units(points, _config(workdir)["task"]), *headline.sentences(points)]
-    return table.markdown(headline.brief(points), notes)
 
 
 def report_beside(

@@ -10,12 +10,10 @@ import numpy as np
 
 from speccascade import pairs, tasks
 from speccascade.errors import UserError
-from speccascade.evaluate.jobs import QUALITY
-from speccascade.evaluate.quality import of_examples
+from speccascade.evaluate.quality import answered, of_examples
 from speccascade.inference.reading import find, from_fields
-from speccascade.inference.setting import Setting
 from speccascade.tasks.example import Example
-from speccascade.workdir import answers, results
+from speccascade.workdir import answers
 
 WIDTH = 60  # of a column
 _SHOWN = 8  # lines of a prompt
@@ -38,7 +36,7 @@ def differing(
     Raises:
       UserError: a setting is not one of those that were measured, or its answers were not kept.
     """
-    rows = _rows(workdir, split)
+    rows = {from_fields(row): row for row in answered(workdir, split)}
     if not rows:
         raise UserError(f"{workdir} keeps no answers of split {split}; run scripts/evaluate.py")
     chosen = [find(text, list(rows)) for text in (left, right)]
@@ -74,28 +72,21 @@ def kept(
 
     An answer is its text, how it was made, and its score; None where it was not kept.
     """
-    rows = _rows(workdir, split)
+    rows = {from_fields(row): row for row in answered(workdir, split)}
     if not rows:
         return [], {}
     examples = _examples(config, split, min(limit, max(r["num_examples"] for r in rows.values())))
     found = {}
     for setting, row in rows.items():
         own = of_examples(answers.read(workdir, row["answers"]), examples)
+        scores = row["scores"]  # the file may have answers to more examples than are scored
         found[str(setting)] = [
-            answer
-            and {"text": answer["text"], "made": _made(answer), "score": _score(row["scores"][i])}
+            {"text": answer["text"], "made": _made(answer), "score": _score(scores[i])}
+            if answer and i < len(scores)
+            else None
             for i, answer in enumerate(own)
         ]
     return [{"id": str(e.id), "prompt": e.prompt} for e in examples], found
-
-
-def _rows(workdir: str, split: str) -> dict[Setting, Mapping[str, Any]]:
-    """Returns the newest row of each setting whose answers are there."""
-    return {
-        from_fields(row): row
-        for row in results.read(workdir)
-        if row["kind"] == QUALITY and row["split"] == split and "answers" in row
-    }
 
 
 def _examples(config: Mapping[str, Any], split: str, count: int) -> Sequence[Example]:

@@ -1,7 +1,7 @@
 """Every setting that was measured, not only those that a criterion chose."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from speccascade.inference.setting import Setting
@@ -23,7 +23,7 @@ def tables(points: Points, split: str, asked: Sequence[str] = ()) -> list[Table]
     names = ("setting", *(column.heading for column in own.values()))
     found = []
     for temperature in points.temperatures():
-        of = [p for p in _points(points, split) if p.setting.temperature == temperature]
+        of = [p for p in points.on(split) if p.setting.temperature == temperature]
         lengths = {p.setting.draft_length for p in of}
         for length in sorted(lengths, key=lambda n: n or 0):
             rows = [
@@ -41,11 +41,7 @@ def tables(points: Points, split: str, asked: Sequence[str] = ()) -> list[Table]
 
 def records(points: Points, split: str) -> list[dict[str, Any]]:
     """Returns every figure of every setting, None for what is missing."""
-    return [_record(point, points) for point in _points(points, split)]
-
-
-def _points(points: Points, split: str) -> Iterator[Point]:
-    return (point for (_, s), point in points.by_setting.items() if s == split)
+    return [_record(point, points) for point in points.on(split)]
 
 
 def name(setting: Setting, **left_out: None) -> str:

@@ -1,6 +1,6 @@
 """What a sweep says first: what is saved in expert calls and in time, and at what quality."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from speccascade.report import columns
@@ -44,7 +44,7 @@ def brief(points: Points) -> list[Table]:
                     columns.COLUMNS["tokens_per_expert_call"].text(point, points),
                     columns.COLUMNS["speedup"].text(point, points),
                 ]
-                for point in _of(points, TEST)
+                for point in points.on(TEST)
                 if point.setting.temperature == temperature
             ],
         )
@@ -56,19 +56,15 @@ def units(points: Points, task: Mapping[str, Any]) -> str:
     """Returns what the figures of `brief` are; `task` is the config's section."""
     metric = task.get("metric")
     scored = f"{metric}, of {METRICS[metric].full_score:g}" if metric else f"of {task['name']}"
-    examples = max(len(point.scores) for point in _of(points, TEST))
+    examples = max(len(point.scores) for point in points.on(TEST))
     said = f"Quality: {scored}, over {examples} test examples; in brackets 95 % intervals."
-    timed = [len(point.timing.ms) for point in _of(points, TEST) if point.timing]
+    timed = [len(point.timing.ms) for point in points.on(TEST) if point.timing]
     if timed:
         said += (
             " Speed: tokens per second, one prompt at a time, over those of the expert alone, "
             f"{max(timed)} examples timed."
         )
     return said
-
-
-def _of(points: Points, split: str) -> Iterator[Point]:
-    return (point for (_, s), point in points.by_setting.items() if s == split)
 
 
 def _digits(points: Points) -> int:
@@ -80,7 +76,7 @@ def _said(points: Points, temperature: float) -> str:
     expert = points.expert(temperature, VALIDATION)
     admitted = [
         point
-        for point in _of(points, VALIDATION)
+        for point in points.on(VALIDATION)
         if point.setting.temperature == temperature
         and point.setting.method.in_blocks
         and FASTEST.admits(point, expert)

@@ -32,6 +32,7 @@ def render(points: Points, workdir: str, config: Mapping[str, Any], asked: Seque
     examples, answers = kept(workdir, config, TEST, EXAMPLES)
     return web.fill(
         __package__,
+        title=f"Speculative cascades: {html.escape(str(points.shared['task']))}",
         task=html.escape(str(points.shared["task"])),
         pair=html.escape(str(config["pair"])),
         verdicts="".join(f"<li>{html.escape(line)}</li>" for line in headline.sentences(points)),
@@ -65,9 +66,8 @@ def _head(asked: Sequence[str]) -> str:
 def _rows(points: Points, asked: Sequence[str]) -> str:
     own = columns.shown(asked).values()
     made = []
-    for (setting, split), point in points.by_setting.items():
-        if split != TEST:
-            continue
+    for point in points.on(TEST):
+        setting = point.setting
         label = points.mark(setting, name(setting))
         cells = (f"{setting.temperature:g}", *(column.text(point, points) for column in own))
         made.append(

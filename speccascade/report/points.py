@@ -146,6 +146,10 @@ class Points:
         """Returns the point of a setting on a split, None where it is missing."""
         return self.by_setting.get((setting, split))
 
+    def on(self, split: str) -> list[Point]:
+        """Returns the points of a split, in the order of the grid."""
+        return [point for (_, s), point in self.by_setting.items() if s == split]
+
     def settings(self) -> list[Setting]:
         """Returns the settings, seeds pooled."""
         return list(dict.fromkeys(setting for setting, _ in self.by_setting))

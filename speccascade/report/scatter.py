@@ -47,8 +47,8 @@ def panel(points: Points, temperature: float, split: str, axis: Axis, title: str
     """
     placed = [
         (axis.value(p), p)
-        for (setting, s), p in points.by_setting.items()
-        if s == split and setting.temperature == temperature and axis.value(p) is not None
+        for p in points.on(split)
+        if p.setting.temperature == temperature and axis.value(p) is not None
     ]
     aside = [(x, p) for x, p in placed if reference(p) == "drafter"]
     placed = [place for place in placed if place not in aside]
@@ -92,8 +92,8 @@ def legend(points: Points, split: str) -> str:
     """Returns the lines of all panels as buttons that make one stand out."""
     labels = dict.fromkeys(
         style.line_name(point.setting)
-        for (_, s), point in points.by_setting.items()
-        if s == split and reference(point) != "drafter"
+        for point in points.on(split)
+        if reference(point) != "drafter"
     )
     return "".join(
         f'<button type="button" aria-pressed="false" data-line="{html.escape(label)}" '

@@ -21,7 +21,6 @@ function show(token) {
     make("dt", label, list);
     make("dd", text, list);
   }
-  card.hidden = false;
   place(card, token.getClientRects()[0]);
   token.classList.add("shown");
   token.setAttribute("aria-describedby", "card");

@@ -18,6 +18,7 @@ def render(comparison: Comparison) -> str:
     """Returns the page."""
     return web.fill(
         __package__,
+        title=f"Who wrote it: {html.escape(comparison.pair)}",
         pair=html.escape(comparison.pair),
         prompt=html.escape(comparison.prompt.strip()),
         settings=html.escape(display.common(comparison)),

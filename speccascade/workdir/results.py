@@ -5,6 +5,8 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from etils import epath
+
 from speccascade.errors import UserError
 from speccascade.inputs import paths, text_files
 from speccascade.workdir.growing import Growing
@@ -23,6 +25,13 @@ def read(workdir: str) -> list[Row]:
     workdir = paths.plain(workdir)
     with storage(workdir):
         return _read(os.path.join(workdir, FILE))[0]
+
+
+def named(source: str) -> tuple[str, str] | None:
+    """Returns the workdir and the words of a setting that `PATH#WORDS` names; None for a file."""
+    path, _, words = source.partition("#")
+    path = paths.plain(path)
+    return (path, words) if (epath.Path(path) / "config.json").exists() else None
 
 
 def _read(path: str) -> tuple[list[Row], bytes]:

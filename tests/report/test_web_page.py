@@ -10,8 +10,10 @@ import subprocess
 
 import pytest
 
-from speccascade.report import headline, page
+from speccascade.evaluate import quality
+from speccascade.report import answers, headline, page
 from speccascade.report.points import collect
+from speccascade.tasks.example import Example
 from tests.browser import CHROMIUM, browse
 from tests.report import synthetic
 
@@ -172,3 +174,22 @@ window.addEventListener("load", () => {
     assert seen["marked"] == ["2", "1"]
     assert "alpha=0.8" in seen["fastest"] and seen["slowest"] == "autoregressive_expert"
     assert seen["filtered"] == 1 and seen["faint"] > 0 and "quality" in seen["card"]
+
+
+def test_answers_beyond_what_a_row_scores_are_left_out(monkeypatch):
+    examples = [Example(i, f"p{i}", "", "") for i in range(3)]
+    own = [
+        {**quality.asked(e), "text": "t", "tokens": [1], "counts": {"expert_calls": 1}}
+        for e in examples
+    ]
+    few, many = ({"method": name} for name in ("autoregressive_drafter", "autoregressive_expert"))
+    rows = [
+        {**synthetic.quality(entry, "test", [1.0] * n), "answers": "a"}
+        for entry, n in ((few, 2), (many, 3))
+    ]
+    monkeypatch.setattr(answers, "answered", lambda *_: rows)
+    monkeypatch.setattr(answers, "_examples", lambda *_: examples)
+    monkeypatch.setattr(answers.answers, "read", lambda *_: own)
+    _, found = answers.kept("w", CONFIG, "test", 40)
+    given = [[answer is not None for answer in each] for each in found.values()]
+    assert given == [[True, True, False], [True, True, True]]

@@ -1,7 +1,6 @@
 """Blocks are drafted, scored in one pass and kept by an acceptance kernel: engines' lossy modes."""
 
 from speccascade import kernels
-from speccascade.inference import drafting, entry
 from speccascade.inference.methods.speculative import Speculative
 from speccascade.inference.setting import Method
 
@@ -11,21 +10,11 @@ class Kernel(Speculative):
 
     name = "kernel"
     has_rule = False
+    rows = kernels.KERNELS
 
-    def read(self, given):
-        """Takes a kernel as its rule, a draft length, a drafting, and limits on both models."""
-        rule, knobs, known = entry.rule(given, rows=kernels.KERNELS)
-        drafted, own = drafting.read(given, rule)
-        limits, limited = entry.truncations(given, "drafter", "expert")
-        fields = {
-            "rule": rule,
-            "knobs": knobs,
-            "draft_length": entry.length(given, "draft_length"),
-            "verifier": kernels.VERIFIER,
-            "drafting": drafted,
-            **limits,
-        }
-        return fields, {*known, *own, *limited, "draft_length"}
+    def verifier(self, given):
+        """There is one, which no field chooses."""
+        return kernels.VERIFIER, set()
 
     def trouble(self, setting, pair):
         """Returns which token id the pair has not, or what the drafting lacks."""

@@ -2,6 +2,8 @@
 decoding, whose rule is `spec`."""
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 from speccascade import decode
 from speccascade import rules as rules_lib
@@ -18,21 +20,27 @@ class Speculative(Method):
     name = "speculative"
     in_blocks = True
     has_rule = True
+    rows: Mapping[str, Any] = rules_lib.RULES
 
     def read(self, given):
         """Takes a rule, a draft length, a verifier, a drafting, and limits on both models."""
-        rule, knobs, known = entry.rule(given)
+        rule, knobs, known = entry.rule(given, rows=self.rows)
         drafted, own = drafting.read(given, rule)
         limits, limited = entry.truncations(given, "drafter", "expert")
+        verifier, verified = self.verifier(given)
         fields = {
             "rule": rule,
             "knobs": knobs,
             "draft_length": entry.length(given, "draft_length"),
-            "verifier": entry.verifier(given),
+            "verifier": verifier,
             "drafting": drafted,
             **limits,
         }
-        return fields, {*known, *own, *limited, "draft_length", "verifier"}
+        return fields, {*known, *own, *limited, *verified, "draft_length"}
+
+    def verifier(self, given):
+        """Returns what verifies, and the fields that say so."""
+        return entry.verifier(given), {"verifier"}
 
     def label(self, setting):
         """Returns the rule's name."""
