@@ -49,7 +49,9 @@ def hugging_face():
 def test_a_model_goes_back_to_the_checkpoint_it_came_from(name):
     config, model, params = family(name)
     found, plan = config_of(model)
-    assert found["architectures"] == config["architectures"]
+    # A Mistral none of whose layers slides is a Llama.
+    same = {"mistral_v3": ["LlamaForCausalLM"]}.get(name, config["architectures"])
+    assert found["architectures"] == same
     tensors = tensors_of(params, plan)
     assert len(tensors) == len(plan.weights)
     for key, tensor in tensors.items():

@@ -22,6 +22,7 @@ from speccascade.workdir.parameter_files import flat
 
 _ACTIVATIONS = {ours: theirs for theirs, ours in reversed(decoder_only.ACTIVATIONS.items())}
 _OF_GEMMA = ("Gemma2ForCausalLM", "Gemma3ForCausalLM")
+_OF_QWEN = ("Qwen2ForCausalLM", "Qwen3ForCausalLM")
 
 
 def config_of(model: Model) -> tuple[dict[str, Any], Plan]:
@@ -52,12 +53,16 @@ def _written(config: TransformerConfig, architecture: str) -> dict[str, Any]:
     rope = {"rope_type": "default", "rope_theta": config.rope_base}
     if (scaling := config.rope_scaling) is not None:
         rope |= {"rope_type": scaling.kind, "factor": scaling.factor}
-    if scaling is not None and scaling.kind == "llama3":
+    if scaling is not None and scaling.kind in ("llama3", "yarn"):
+        llama3 = scaling.kind == "llama3"
         rope |= {
-            "low_freq_factor": scaling.low_freq_factor,
-            "high_freq_factor": scaling.high_freq_factor,
+            "low_freq_factor" if llama3 else "beta_slow": scaling.low_freq_factor,
+            "high_freq_factor" if llama3 else "beta_fast": scaling.high_freq_factor,
             "original_max_position_embeddings": scaling.original_positions,
         }
+    if scaling is not None and scaling.kind == "yarn":
+        # The importer has put it into the scale of the scores.
+        rope["attention_factor"] = (config.head_dim / _score_scale(config)) ** 0.25
     if architecture == "Gemma3ForCausalLM":
         local = {"rope_type": "default", "rope_theta": config.local_rope_base or 10_000.0}
         rope = {"full_attention": rope, "sliding_attention": local}
@@ -82,11 +87,11 @@ def _written(config: TransformerConfig, architecture: str) -> dict[str, Any]:
     if any(slides):
         kinds = ["sliding_attention" if slide else "full_attention" for slide in slides]
         found |= {"layer_types": kinds, "sliding_window": config.window}
-        if architecture not in _OF_GEMMA:
+        if architecture in _OF_QWEN:
             found["use_sliding_window"] = True
     if architecture in _OF_GEMMA:
         found |= {
-            "query_pre_attn_scalar": config.query_pre_attn_scalar or config.head_dim,
+            "query_pre_attn_scalar": _score_scale(config),
             "final_logit_softcapping": config.logit_softcap,
         }
     if architecture == "Gemma2ForCausalLM":
@@ -94,12 +99,16 @@ def _written(config: TransformerConfig, architecture: str) -> dict[str, Any]:
     return found
 
 
+def _score_scale(config: TransformerConfig) -> float:
+    return config.query_pre_attn_scalar or config.head_dim
+
+
 def _plain(config: TransformerConfig) -> Any:
     """Returns what two configs have in common that compute the same, dtypes aside."""
     windows = [config.layer_window(i) for i in range(config.num_layers)]
     plain = dataclasses.replace(
         config,
-        query_pre_attn_scalar=config.query_pre_attn_scalar or config.head_dim,
+        query_pre_attn_scalar=float(f"{_score_scale(config):.6g}"),  # YaRN's is a fourth power
         window_pattern=(True,),
         window=1,
         dtype="float32",
