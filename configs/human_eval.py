@@ -34,15 +34,16 @@ def get_config(sources: str = _SAME["QWEN"]) -> ml_collections.ConfigDict:
 
 
 def sweep(temperature: float) -> tuple[dict, ...]:
-    """Either model alone, lossless decoding over a model and over lookup, and three rules."""
+    """Lossless decoding, three rules, lookup, and either model alone: what tells most comes first."""
     grid = (
-        product(method=("autoregressive_expert", "autoregressive_drafter"))
-        + product(rule="spec", draft_length=4)
-        + product(rule="token_v3", alpha=(0.3, 0.7), draft_length=4)
+        product(rule="spec", draft_length=4)
+        + product(rule="token_v3", alpha=(0.7, 0.3), draft_length=4)
+        + product(method="autoregressive_drafter")
         + product(rule="opt", alpha=0.2, draft_length=4)
         + product(rule="chow", alpha=0.5, draft_length=4)
         + product(rule="spec", drafter="lookup", draft_length=4)
     )
     if temperature > 0:
         grid += product(rule="spec", expert_top_p=0.9, draft_length=4)
+    grid += product(method="autoregressive_expert")  # greedy its texts are lossless decoding's
     return tuple({**setting, "temperature": temperature} for setting in grid)
