@@ -2,6 +2,7 @@ import glob
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -181,6 +182,19 @@ def test_damaged_or_missing_checkpoints(trained, tmp_path):
     (copy / "model.json").write_text("{")
     with pytest.raises(UserError, match="model.json is no JSON.* it is damaged"):
         checkpoints.load_model(str(copy))
+
+
+def test_of_a_damaged_checkpoint_one_line_is_said(trained, tmp_path, monkeypatch):
+    damaged, said = tmp_path / "damaged", []
+    shutil.copytree(trained, damaged)
+    (largest,) = (damaged / "checkpoints" / "60" / "params" / "d").iterdir()
+    largest.write_bytes(largest.read_bytes()[:-100])
+    monkeypatch.setattr(sys, "unraisablehook", lambda found: said.append(str(found.exc_value)))
+    for _ in range(5):  # what a thread says that nobody waits for depends on who is quicker
+        with pytest.raises(UserError, match="checkpoints/60 cannot be read, perhaps truncated"):
+            checkpoints.load_model(str(damaged))
+    time.sleep(0.1)
+    assert not said
 
 
 def test_bad_settings_are_named_before_anything_is_written(tmp_path):
