@@ -60,6 +60,21 @@ def train(
     memory.check(memory.needs(make_step(c, first, size, taught, layout)))
     sections = {k: config[k] for k in SECTIONS if config.get(k) is not None}
 
+    with hosts.agreed():
+        claim.check_config(workdir, sections, steps.MAY_CHANGE)
+        tokenizer = given.tokenizer(own, workdir, task, known)
+        model = given.form(section, tokenizer.vocab_size, begun)
+        _check_model(model, c, layout)  # a new tokenizer may have fewer ids than asked for
+        kept = {s: os.path.join(workdir, "data", f"{s}.npz") for s in ("train", "validation")}
+        reads = tokenizer, c.row_length, models.answers_begin(model)
+        learnt, held_out = (data.load_or_tokenize(kept[s], task, s, *reads) for s in kept)
+        if c.get("sort_by_length") and c.batch_size > len(learnt):
+            raise UserError(
+                f"train.batch_size={c.batch_size} is above the {len(learnt)} problems of split "
+                "train, which train.sort_by_length cannot fill; lower it"
+            )
+    hosts.check_alike(tokenizer.content_hash, "tokenizer")
+
     with contextlib.ExitStack() as held:
         check = None
 
@@ -67,28 +82,14 @@ def train(
             nonlocal check
             check = held.enter_context(claim.claim(workdir))
             claim.claim_workdir(workdir, sections, steps.MAY_CHANGE)
-            given.keep_tokenizer(own, workdir, task, known)
+            if not text.is_in(workdir):
+                tokenizer.save(workdir)
+            files.write_json(os.path.join(workdir, "model.json"), models.describe(model))
+            for path, problems in zip(kept.values(), (learnt, held_out), strict=True):
+                data.keep(path, problems)
 
         hosts.from_first(start)
         saved = held.enter_context(checkpoints.manager(workdir))
-        with hosts.agreed():
-            tokenizer = text.load(workdir)
-            model = given.form(section, tokenizer.vocab_size, begun)
-            _check_model(model, c, layout)  # a new tokenizer may have fewer ids than asked for
-            if hosts.is_first():
-                files.write_json(os.path.join(workdir, "model.json"), models.describe(model))
-            learnt, held_out = (
-                data.load_or_tokenize(
-                    os.path.join(workdir, "data", f"{split}.npz"),
-                    *(task, split, tokenizer, c.row_length, models.answers_begin(model)),
-                )
-                for split in ("train", "validation")
-            )
-            if c.get("sort_by_length") and c.batch_size > len(learnt):
-                raise UserError(
-                    f"train.batch_size={c.batch_size} is above the {len(learnt)} problems of split "
-                    "train, which train.sort_by_length cannot fill; lower it"
-                )
         step = make_step(c, model, tokenizer.vocab_size, taught, layout)
         objective = cast("Objective", step.objective)
         params = given.first_params(model, c.seed, begun, layout)
