@@ -17,7 +17,7 @@ from speccascade.distillation import texts
 from speccascade.distillation.texts import EXAMPLE, Texts
 from speccascade.errors import UserError
 from speccascade.importing import Loaded
-from speccascade.inputs import paths, values
+from speccascade.inputs import optional_fields, paths, values
 from speccascade.models import costs, trim
 from speccascade.models.axes import param_axes
 from speccascade.models.interface import Model, Params
@@ -51,7 +51,8 @@ def distill(config: ml_collections.ConfigDict, workdir: str) -> dict[str, float]
     workdir = paths.plain(workdir)
     values.section("", config, SECTIONS, EXAMPLE)
     sections = values.json_ready({k: config[k] for k in SECTIONS})
-    steps.check(sections["train"], ("validation_texts",), EXAMPLE)
+    known = ("loss", *optional_fields.DISTILLATION)
+    steps.check(sections["train"], ("validation_texts",), known, EXAMPLE)
     for name, needed in _NEEDED.items():
         values.section(name, sections[name], needed, EXAMPLE)
     if sections["drafter"]["head_size"] is not None:

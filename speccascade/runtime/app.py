@@ -12,7 +12,7 @@ from typing import NoReturn
 from absl import app, flags
 
 from speccascade.errors import UserError
-from speccascade.runtime import command, compilation_cache, output
+from speccascade.runtime import command, compilation_cache, config_flag, output
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
@@ -97,6 +97,9 @@ def _parse(argv: Sequence[str]) -> list[str]:
     """Returns what is left of `argv` once its flags are read."""
     argv = _where_configs_are(argv)
     flag = next((a for a in argv if a.startswith("--config=")), "--config")
+    if "config" in flags.FLAGS:
+        config = flags.FLAGS["config"]
+        config.parser = config_flag.Parser(config.parser, argv)
     try:
         rest = flags.FLAGS(argv)
         if "config" in flags.FLAGS and flags.FLAGS["config"].value is not None:
@@ -110,15 +113,10 @@ def _parse(argv: Sequence[str]) -> list[str]:
         if "get_config() takes 0 positional arguments" in message:
             message = f"{flag}: this config takes nothing after the colon"
         _fail(message if "Traceback" in message else f"{' '.join(message.split())}; see --help")
-    except (AttributeError, OSError) as error:
+    except OSError as error:
         if "ml_collections" not in traceback.extract_tb(error.__traceback__)[-1].filename:
             raise
-        if isinstance(error, OSError):
-            _fail(f"{flag}: there is no such file, or it could not be read")
-        # The message of a KeyError, wrapped: "'learning_rat'", perhaps with a suggestion.
-        reason = error.args[0].args[0] if isinstance(error.args[0], Exception) else error.args[0]
-        told = " ".join(reason.split())
-        _fail(f"{flag} has no field {told}; one that the file leaves out is written into the file")
+        _fail(f"{flag}: there is no such file, or it could not be read")
     except (KeyError, TypeError) as error:
         *_, (frame, _) = traceback.walk_tb(error.__traceback__)
         at, within = frame.f_locals.get("field_path"), frame.f_locals.get("config")

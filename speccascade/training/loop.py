@@ -11,7 +11,7 @@ import ml_collections
 
 from speccascade import models, randomness, tasks, text
 from speccascade.errors import UserError
-from speccascade.inputs import paths, values
+from speccascade.inputs import optional_fields, paths, values
 from speccascade.models.interface import Model
 from speccascade.sharding import Layout, for_training, hosts
 from speccascade.training import data, given, losses, memory, steps
@@ -128,6 +128,14 @@ def prepare(
     return c, layout
 
 
+def check_section(c: Mapping[str, Any]) -> None:
+    """Raises UserError where a config's `train` lacks a field, has an unknown one, or a number is
+    out of range."""
+    own = ("prompt_weight", "distill_from")
+    steps.check(c, ("row_length",), (*own, *optional_fields.TRAINING), _EXAMPLE)
+    values.section("train", c, own, _EXAMPLE)
+
+
 def make_step(
     c: Mapping[str, Any], model: Model, known: int, teacher: Model | None, layout: Layout | None
 ) -> Step:
@@ -156,8 +164,7 @@ def make_step(
 def _checked(config: ml_collections.ConfigDict) -> ml_collections.FrozenConfigDict:
     """Returns the config's `train` once its sections have been looked at."""
     values.section("", config, ("task", "train"), _EXAMPLE)
-    steps.check(config.train, ("row_length",), _EXAMPLE)
-    values.section("train", config.train, ("prompt_weight", "distill_from"), _EXAMPLE)
+    check_section(config.train)
     c = ml_collections.FrozenConfigDict(config.train)
     for name in ("prompt_weight", "dropout", "distill_weight", "embedding_rate"):
         values.number(f"train.{name}", c.get(name, 0.0))

@@ -10,7 +10,7 @@ import orbax.checkpoint as ocp
 import tqdm
 
 from speccascade.errors import UserError
-from speccascade.inputs import values
+from speccascade.inputs import optional_fields, values
 from speccascade.sharding import chips, hosts
 from speccascade.training.step import Work
 from speccascade.training.tracing import Trace
@@ -24,16 +24,20 @@ MAY_CHANGE = ("train.accumulate", "train.remat")
 """What a training may go on without: it says how a step is computed, and not what."""
 
 
-def check(c: Any, more: Sequence[str] = (), example: str = "") -> None:
+def check(
+    c: Any, more: Sequence[str] = (), known: Collection[str] = (), example: str = ""
+) -> None:
     """Raises UserError where numbers of the config's `train` are out of range or do not fit.
 
     Args:
       c: the section.
       more: further fields that must be whole numbers, at least 1.
+      known: what else the section may have; anything beyond is refused.
       example: a config that has all fields.
     """
     counts = (*_COUNTS, *more)
-    values.section("train", c, ("seed", "optimizer", "warmup_steps", *counts, *_RATES), example)
+    needed = ("seed", "optimizer", "warmup_steps", *counts, *_RATES)
+    optional_fields.check("train", values.section("train", c, needed, example), (*needed, *known))
     values.whole("train.seed", c["seed"])
     values.whole("train.warmup_steps", c["warmup_steps"], 0)
     for name in counts:

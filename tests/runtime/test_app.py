@@ -21,10 +21,14 @@ ROOT = pathlib.Path(__file__).parents[2]
             ["--config=configs/gsm_symbolic.py:what", "--workdir=w"],
             ["what", "expert, middle or drafter"],
         ),
-        (["--config=configs/quickstart.py", "--workdir=w", "--config.tas=1"], ["'tas'", '"task"']),
+        (["--config=configs/quickstart.py", "--workdir=w", "--config.tas=1"], ["mean task?"]),
         (
-            ["--config=configs/gsm_symbolic.py", "--workdir=w", "--config.train.ema_decay=0.9"],
-            ["'ema_decay'", "written into the file"],
+            ["--config=configs/gsm_symbolic.py", "--workdir=w", "--config.train.ema_decai=0.9"],
+            ["train has no field 'ema_decai'", "did you mean train.ema_decay?"],
+        ),
+        (
+            ["--config=configs/quickstart.py", "--workdir=w", "--config.mesh.width=2"],
+            ["mesh has no field 'width'; it may have data, drafter, fsdp, model"],
         ),
         (
             ["--config=configs/word_problems.py", "--workdir=w", "--config.benchmark.trials=few"],
