@@ -1,5 +1,6 @@
 """The loop around training steps: metrics, checkpoints, going on after an interruption."""
 
+import sys
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
@@ -104,6 +105,9 @@ def run(
     shape = {"total": c["num_steps"], "initial": step, "unit": "step", "smoothing": 0.05}
     bar = tqdm.tqdm(**shape, mininterval=5, disable=not hosts.is_first())
     trace = Trace(profile, step, c["num_steps"])
+    if profile and step >= c["num_steps"] and hosts.is_first():
+        told = f"nothing is left to trace: {workdir} has all its {step} steps; take a new workdir"
+        print(told, file=sys.stderr, flush=True)
     pending: list[dict] = []
     done: list[Work] = []
     started = time.monotonic()
