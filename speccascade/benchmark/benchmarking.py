@@ -1,6 +1,7 @@
 """The whole benchmark of one pair, as Markdown."""
 
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import jax
 import ml_collections
@@ -169,7 +170,7 @@ def _passes(
 
 def _shapes(
     subject: Subject, cases: list[Case], section: ml_collections.ConfigDict
-) -> tuple[list[tuple[str, int]], dict[str, int]]:
+) -> tuple[list[tuple[str, int]], dict[str, Any]]:
     """Returns the passes that are timed, by role and width, and where they stand in a cache."""
     lengths = {c.setting.draft_length or 0 for c in cases}
     widths = sorted({1, 2, *section.step_tokens, *(n + 1 for n in lengths)})

@@ -169,8 +169,8 @@ def keep(path: str, problems: Problems) -> None:
     token_rows.write(beside, cast(TokenRows, problems.tokens).flat)
     partial = file.with_name(f"{file.name}.partial")
     with partial.open("wb") as opened:
-        lengths = {"prompt_length": problems.prompt_length, "length": problems.length}
-        np.savez(opened, **lengths, key=problems.key)
+        prompt_length, length = problems.prompt_length, problems.length
+        np.savez(opened, prompt_length=prompt_length, length=length, key=problems.key)
     partial.replace(file)
     for old in file.parent.glob(f"{file.stem}.*.npy"):
         if old.name != beside.name:
