@@ -15,6 +15,10 @@ from speccascade.errors import UserError
 from speccascade.runtime import command, compilation_cache, config_flag, output
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+_WRONG_PLACE = (
+    *(errno.ENOTDIR, errno.EISDIR, errno.EEXIST),
+    *(errno.EACCES, errno.EPERM, errno.ENAMETOOLONG),
+)
 
 flags.disclaim_key_flags()  # `--help` lists what is defined here as the script's own
 
@@ -36,8 +40,9 @@ def run(main: Callable[[Sequence[str]], None], launches: bool = False) -> None:
     """Parses absl flags and calls `main(argv)`, with what XLA compiled kept between runs.
 
     A `UserError` is printed as one line on standard error and ends the program with exit code 2;
-    so does a disk that is full or read-only, and a flag, a config file's name or one of its fields
-    that does not exist. Every other exception is a defect and keeps its traceback.
+    so does a disk that is full or read-only, a path that is no directory, no file or not ours, and
+    a flag, a config file's name or one of its fields that does not exist. Every other exception is
+    a defect and keeps its traceback.
 
     Args:
       main: the script's.
@@ -63,13 +68,16 @@ def run(main: Callable[[Sequence[str]], None], launches: bool = False) -> None:
 
 @contextlib.contextmanager
 def _room_told() -> Iterator[None]:
-    """Turns a disk that is full or read-only into a `UserError`."""
+    """Turns a disk that is full or read-only, or a path that cannot be used, into a `UserError`."""
     try:
         yield
     except OSError as error:
+        file = error.filename or "a file"
+        if error.errno in _WRONG_PLACE and error.filename:
+            told = f"{file} cannot be read or written: {error.strerror}; give another path"
+            raise UserError(told) from error
         if error.errno not in _NO_ROOM:
             raise
-        file = error.filename or "a file"
         raise UserError(f"{file} could not be written: {error.strerror}") from error
 
 
