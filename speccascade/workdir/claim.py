@@ -13,6 +13,7 @@ from speccascade.errors import UserError
 from speccascade.inputs import paths, values
 from speccascade.workdir import bucket
 from speccascade.workdir.files import read_json, write_json
+from speccascade.workdir.storage import storage
 
 _SHOWN = 6  # fields in a message
 
@@ -79,7 +80,9 @@ def check_config(workdir: str, config: dict[str, Any], may_change: Sequence[str]
     config = values.json_ready(config)  # tuples become lists, as in the file
     workdir = paths.plain(workdir)
     path = os.path.join(workdir, "config.json")
-    if not epath.Path(path).exists():
+    with storage(workdir):
+        is_new = not epath.Path(path).exists()
+    if is_new:
         return True
     there = read_json(path)
     old, new = _flatten(there), _flatten(config)
