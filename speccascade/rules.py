@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from speccascade import learned_head
 from speccascade.errors import UserError
 from speccascade.kernels import KERNELS, Kernel
-from speccascade.knobs import HeadKnob, Knob
+from speccascade.knobs import HeadKnob, Knob, check
 from speccascade.vocab import (
     WHOLE,
     Vocab,
@@ -296,24 +296,12 @@ def make(name: str, **knobs: Any) -> Rule:
         the name of a head.
 
     Raises:
-      UserError: the name or a knob is unknown, a knob is missing, NaN or outside its domain.
+      UserError: the name is unknown; and as `knobs.check` does.
     """
-    row = definition(name)
-    if unknown := sorted(set(knobs) - set(row.knobs)):
-        has = ", ".join(row.knobs) or "none"
-        raise UserError(f"rule {name} has no knob {', '.join(unknown)}; its knobs: {has}")
-    traced: dict[str, Any] = {}
-    static: list[tuple[str, Any]] = []
-    for key, knob in row.knobs.items():
-        value = knobs.get(key, knob.default)
-        if value is None:
-            raise UserError(f"rule {name} needs {key}; its domain is {knob.domain}")
-        checked = knob.check(name, key, value)
-        if knob.static:
-            static.append((key, checked))
-        else:
-            traced[key] = checked
-    return Rule(name, traced, tuple(static))
+    known = definition(name).knobs
+    checked = check(name, known, knobs)
+    static = tuple((key, value) for key, value in checked.items() if known[key].static)
+    return Rule(name, {k: v for k, v in checked.items() if not known[k].static}, static)
 
 
 def knobs_of(rule: Rule, ndim: int) -> dict[str, Any]:

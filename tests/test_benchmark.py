@@ -15,9 +15,12 @@ from speccascade import decode, models, pairs, rules
 from speccascade.benchmark import benchmarking, clock, decoding, steps, synthetic
 from speccascade.benchmark.progress import Progress
 from speccascade.benchmark.size import Size
-from speccascade.benchmark.subject import load
+from speccascade.benchmark.subject import case, load
 from speccascade.errors import UserError
+from speccascade.inference.drafting.lookup import ByLookup
+from speccascade.inference.drafting.lookup_or_model import ByLookupOrModel
 from speccascade.inference.formula import allowed_speedup, expected_tokens
+from speccascade.inference.setting import ByModel
 from speccascade.inference.sweep import product
 from tests import tiny_pair
 from tests.smallest_model import MODEL
@@ -53,12 +56,13 @@ def measured(seconds, emitted, expert_calls, drafter_calls=0.0, tested=1.0, reje
     return clock.Measured((seconds,), counts)
 
 
+BY_MODEL = ByModel()
 STEPS = {("drafter", 1): 0.01, ("drafter", 2): 0.02, ("expert", 1): 0.1, ("expert", 4): 0.13}
 
 
-def speed(rule, length, batches, scorer="expert", batch=1, by_model=True):
+def speed(rule, length, batches, scorer="expert", batch=1, drafting=BY_MODEL):
     made = rules.make(rule, **KNOBS.get(rule, {}))
-    part = decoding.Decoding(None, made, length, scorer, batch, by_model)
+    part = decoding.Decoding(None, made, length, scorer, batch, drafting)
     return decoding.speed([part] * len(batches), batches, lambda role, n: STEPS[role, n])
 
 
@@ -107,10 +111,20 @@ def test_speed_where_blocks_end_early():
 
 
 def test_speed_of_a_lookup_is_that_of_whole_blocks_scored():
-    s = speed("spec", 3, [measured(2.0, [25], [10], tested=20, rejected=4)], by_model=False)
+    s = speed("spec", 3, [measured(2.0, [25], [10], tested=20, rejected=4)], drafting=ByLookup())
     assert s.drafter_steps == 0 and s.acceptance == 0.8 and s.expected is None
     assert s.neither == pytest.approx(1 - 0.13 / 0.2)
     assert s.allowed == pytest.approx(2.5 / 1.3)
+
+
+def test_speed_of_a_lookup_joined_with_a_model_counts_its_passes():
+    joined = {"drafting": ByLookupOrModel(ByLookup(), ByModel())}
+    batches = [measured(2.0, [25], [10], 15, tested=20, rejected=4)]
+    s = speed("spec", 3, batches, **joined)
+    assert s.drafter_steps == 1.5 and s.acceptance == 0.8 and s.expected == 2.5
+    assert s.neither == pytest.approx(1 - (1.5 * 0.01 + 0.13) / 0.2)
+    assert s.allowed == pytest.approx(2.5 * 0.1 / (1.5 * 0.01 + 0.13))
+    assert speed("spec", 3, batches, batch=2, **joined).allowed is None
 
 
 # ---- the synthetic pair ----
@@ -302,7 +316,8 @@ def test_run_of_a_trained_pair(tmp_path):
     config.benchmark = {
         **synthetic_config().benchmark.to_dict(),
         "settings": product(rule="chow", alpha=0.3, draft_length=2)
-        + product(rule="spec", drafter="lookup", draft_length=2),
+        + product(rule="spec", drafter="lookup", draft_length=2)
+        + product(rule="spec", drafter="lookup", otherwise="drafter", draft_length=2),
         "batch_sizes": (2,),
         "num_examples": 3,
     }
@@ -311,7 +326,20 @@ def test_run_of_a_trained_pair(tmp_path):
     rows = [row[0] for row in tables("\n".join(said))[1][2:]]
     assert any(text.startswith("| chow") for text in said)  # on its own, when it was known
     lookup = "spec over lookup N=2 max_ngram=3 min_ngram=1 token"
-    assert rows[-2:] == ["chow alpha=0.3 N=2 token", lookup]
+    assert rows[-3:-1] == ["chow alpha=0.3 N=2 token", lookup]
+    assert rows[-1] == lookup.replace("lookup", "lookup or drafter")
+
+
+def test_a_case_is_decoded_within_its_limits(tmp_path):
+    pairs.export(tiny_pair.make(), str(tmp_path), {})
+    config = tiny_pair.get_config(str(tmp_path))
+    config.benchmark = synthetic_config().benchmark
+    subject = load(config, 2)
+    limited = {"rule": "spec", "draft_length": 2, "temperature": 1.0, "expert_top_k": 3}
+    own = case({**limited, "drafter_top_p": 0.5}, False, {})
+    rows = decoding.rows_of(subject, own, subject.requests)
+    assert rows.expert_truncation.top_k.tolist() == [3, 3]
+    assert rows.drafter_truncation.top_p.tolist() == [0.5, 0.5]
 
 
 @pytest.mark.parametrize(

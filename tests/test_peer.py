@@ -123,6 +123,7 @@ def test_the_other_library_is_steered_to_the_same_tokens():
             peer.Method("lookup", 5, 2),
         ),
         ({"rule": "spec", "draft_length": 5, "drafter": "lookup", "min_ngram": 2}, None),
+        ({"rule": "spec", "draft_length": 5, "drafter": "lookup", "otherwise": "drafter"}, None),
         ({"rule": "chow", "alpha": 0.3, "draft_length": 3}, None),
     ],
 )

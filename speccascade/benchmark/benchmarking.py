@@ -1,6 +1,7 @@
 """The whole benchmark of one pair, as Markdown."""
 
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import jax
 import ml_collections
@@ -16,6 +17,7 @@ from speccascade.inference.methods import DRAFTER, EXPERT
 from speccascade.inference.reading import entries_of
 from speccascade.inference.setting import Setting
 from speccascade.inputs import paths, values
+from speccascade.models import memory
 from speccascade.workdir import provenance
 
 _NUMBERS = ("num_examples", "max_new_tokens", "step_repeats", "trials")
@@ -51,6 +53,12 @@ def run(
     batches = {batch: -(-section.num_examples // batch) for batch in sizes}
     with Progress(say, len(batches)) as progress:
         subject = load(config, max(batch * number for batch, number in batches.items()))
+        for batch in batches:
+            passes, shapes = _shapes(subject, cases, section)
+            wide = [(subject.models[role], batch, n, shapes["slots"]) for role, n in passes]
+            needed = max(memory.of_pass(*each) for each in wide)
+            told = f"benchmark.batch_sizes={batch}"
+            memory.check(told, needed, "lower it, or benchmark.max_new_tokens")
         progress.say(_header(subject))
         for i, batch in enumerate(batches):
             progress.begin_part()
@@ -145,13 +153,8 @@ def _passes(
     progress: Progress,
 ) -> tuple[dict[tuple[str, int], clock.Timed], int, float]:
     """Returns calls of model passes by role and width, how many each makes, and seconds of one."""
-    lengths = {c.setting.draft_length or 0 for c in cases}
-    widths = sorted({1, 2, *section.step_tokens, *(n + 1 for n in lengths)})
-    shapes = {
-        "batch": batch,
-        "position": subject.prompt_slots + subject.max_new_tokens // 2,
-        "slots": subject.prompt_slots + subject.max_new_tokens + max(max(lengths) + 1, widths[-1]),
-    }
+    passes, shapes = _shapes(subject, cases, section)
+    shapes["batch"] = batch
     progress.show(0.0, "compiling a pass of the expert")
     expert = subject.models["expert"], subject.params["expert"]
     seconds = steps.seconds(*expert, **shapes, tokens=1)
@@ -160,10 +163,23 @@ def _passes(
         (role, width): steps.step(
             subject.models[role], subject.params[role], **shapes, tokens=width, repeats=repeats
         )
-        for role in ROLES
-        for width in widths
+        for role, width in passes
     }
     return calls, repeats, seconds
+
+
+def _shapes(
+    subject: Subject, cases: list[Case], section: ml_collections.ConfigDict
+) -> tuple[list[tuple[str, int]], dict[str, Any]]:
+    """Returns the passes that are timed, by role and width, and where they stand in a cache."""
+    lengths = {c.setting.draft_length or 0 for c in cases}
+    widths = sorted({1, 2, *section.step_tokens, *(n + 1 for n in lengths)})
+    room = subject.prompt_slots + subject.max_new_tokens
+    shapes = {
+        "position": subject.prompt_slots + subject.max_new_tokens // 2,
+        "slots": room + widths[-1],
+    }
+    return [(role, width) for role in ROLES for width in widths], shapes
 
 
 def _say_tables(

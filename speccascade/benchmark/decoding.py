@@ -12,8 +12,11 @@ from speccascade import decode, rules
 from speccascade.benchmark.clock import Measured, Timed
 from speccascade.benchmark.subject import Case, Subject
 from speccascade.decode import loop
-from speccascade.inference.engine import Request
+from speccascade.inference.drafting.lookup import ByLookup
+from speccascade.inference.drafting.lookup_or_model import ByLookupOrModel
+from speccascade.inference.engine import Request, limits_of
 from speccascade.inference.formula import allowed_speedup, expected_tokens
+from speccascade.inference.setting import ByModel, Drafting
 from speccascade.pairs import Pair
 
 
@@ -28,7 +31,7 @@ class Decoding:
       draft_length: N, 0 where one model decodes alone.
       scorer: the role of the model that scores, "drafter" where that decodes alone.
       batch: number of prompts.
-      by_model: whether a model drafts.
+      drafting: how the block is drafted.
     """
 
     timed: Callable[[int], Timed]
@@ -36,7 +39,7 @@ class Decoding:
     draft_length: int
     scorer: str
     batch: int
-    by_model: bool = True
+    drafting: Drafting = ByModel()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,14 +119,17 @@ def program_of(subject: Subject, case: Case) -> Program:
 
 def rows_of(subject: Subject, case: Case, requests: Sequence[Request]) -> decode.Rows:
     """Returns some of a subject's requests as a batch on the device."""
+    setting = case.setting
     rows = decode.make_rows(
         [request.prompt for request in requests],
         stop_table=subject.stop_table,
         max_new_tokens=[request.max_new_tokens for request in requests],
         prompt_slots=subject.prompt_slots,
-        temperature=case.setting.temperature,
-        seed=case.setting.seed,
+        temperature=setting.temperature,
+        seed=setting.seed,
         example_ids=[request.example_id for request in requests],
+        drafter_truncation=limits_of([setting.drafter_truncation] * len(requests)),
+        expert_truncation=limits_of([setting.expert_truncation] * len(requests)),
     )
     return jax.device_put(rows)
 
@@ -132,8 +138,7 @@ def prepare(subject: Subject, case: Case, batch: int, num_batches: int) -> list[
     """Returns the decoding of each of the first `num_batches` batches."""
     program = program_of(subject, case)
     decoder = program.decoder
-    by_model = isinstance(decoder.drafter, decode.ModelDrafter)
-    same = program.rule, decoder.draft_length, program.scorer, batch, by_model
+    same = program.rule, decoder.draft_length, program.scorer, batch, case.setting.drafting
     return [
         Decoding(program.timed(rows_of(subject, case, requests)), *same)
         for requests in subject.batches(batch, num_batches)
@@ -204,19 +209,24 @@ def speed(
         return Speed(*common, 1 - step_time(first.scorer, 1) / block)
     acceptance = 1 - total["rejected"] / max(total["tested"], 1)
     expected = expected_tokens(acceptance, first.draft_length)
-    if not first.by_model:  # blocks of what was found or of one token, all scored as if whole
+    if isinstance(first.drafting, ByLookup):
+        # Blocks of what was found or of one token, all scored as if whole.
         scoring = step_time("expert", first.draft_length + 1)
         allowed = allowed_speedup(common[2], 0, scoring, step_time("expert", 1))
         return Speed(*common, 1 - scoring / block, acceptance, None, 0, allowed)
     steps: float = first.draft_length + rules.uses_q(first.rule)
-    if rules.can_end_draft(first.rule):
-        # Its blocks are of many lengths: the formula does not hold, and how often the drafter ran
-        # for a batch, as opposed to each of its rows, is not recorded.
+    joined = isinstance(first.drafting, ByLookupOrModel)
+    if joined or rules.can_end_draft(first.rule):
+        # Its blocks take many numbers of passes: the formula does not hold, and how often the
+        # drafter ran for a batch, as opposed to each of its rows, is not recorded.
         if first.batch > 1:
             return Speed(*common, None, acceptance)
         expected, steps = common[2], total["drafter_calls"] / total["expert_calls"]
     drafting = steps * step_time("drafter", 1)
-    if not rules.uses_q(first.rule):  # the first pass also reads the last token of the block before
+    # How many of a joined lookup's passes read N + 2 tokens is not recorded either: all are taken
+    # to read one, which allows a little more than could be. A model's first pass reads two, the
+    # last token of the block before among them, where the rule asks for no bonus position.
+    if not joined and not rules.uses_q(first.rule):
         drafting += step_time("drafter", 2) - step_time("drafter", 1)
     scoring = step_time("expert", first.draft_length + 1)
     return Speed(

@@ -8,7 +8,7 @@ from speccascade.benchmark.subject import Case
 from speccascade.errors import UserError
 from speccascade.inference.drafting.lookup import ByLookup
 from speccascade.inference.methods import EXPERT
-from speccascade.inference.setting import Setting
+from speccascade.inference.setting import ByModel, Setting
 
 _PACKAGES = ("torch", "transformers")
 
@@ -41,9 +41,9 @@ def counterpart(setting: Setting) -> Method | None:
         return Method()
     if setting.rule != "spec":
         return None
-    if not isinstance(setting.drafting, ByLookup):
+    if isinstance(setting.drafting, ByModel):
         return Method("drafter", setting.draft_length)
-    if setting.drafting.min_ngram != 1:
+    if not isinstance(setting.drafting, ByLookup) or setting.drafting.min_ngram != 1:
         return None
     return Method("lookup", setting.draft_length, setting.drafting.max_ngram)
 

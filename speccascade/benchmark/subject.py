@@ -13,6 +13,7 @@ from speccascade import decode, pairs, tasks
 from speccascade.benchmark import synthetic
 from speccascade.errors import UserError
 from speccascade.inference.drafting.lookup import ByLookup
+from speccascade.inference.drafting.lookup_or_model import ByLookupOrModel
 from speccascade.inference.engine import Engine, Request
 from speccascade.inference.reading import Named, setting
 from speccascade.inference.setting import ByModel, Setting
@@ -145,10 +146,11 @@ def case(entry: Mapping[str, Any], has_agreement: bool, named: Named) -> Case:
     read = setting(fields, named)
     if not read.method.in_blocks:
         raise UserError(f"benchmark.settings has {read.method}; it takes rules only")
-    if read.drafting != ByModel() and not isinstance(read.drafting, ByLookup):
+    model = read.drafting.model if isinstance(read.drafting, ByLookupOrModel) else read.drafting
+    if model != ByModel() and not isinstance(model, ByLookup):
         raise UserError(
-            f"benchmark setting {read}: here the pair's drafter drafts, or a lookup; leave the "
-            "drafter out, or drafter=lookup"
+            f"benchmark setting {read}: here the pair's drafter drafts, a lookup, or both; leave "
+            "the drafter out, or drafter=lookup, alone or with otherwise=drafter"
         )
     if has_agreement and not 0 <= values.number("agreement", agreement) <= 1:
         raise UserError(f"benchmark setting {read}: agreement={agreement} must be in [0, 1]")

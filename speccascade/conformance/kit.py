@@ -155,8 +155,8 @@ def write(directory: str, seed: int = 0) -> list[str]:
       The paths that were written.
     """
     folder = pathlib.Path(paths.on_disk(directory, "the kit"))
-    made = vectors(seed)
     (folder / "wrong").mkdir(parents=True, exist_ok=True)
+    made = vectors(seed)
     written = [
         _write(folder / "vectors.jsonl", [vector.row for vector in made]),
         _write(

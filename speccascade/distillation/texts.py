@@ -116,70 +116,6 @@ def check(config: ml_collections.FrozenConfigDict) -> None:
         raise UserError(f"texts.temperatures={config.temperatures} must be at least 0")
 
 
-def write(
-    expert: Loaded,
-    config: ml_collections.FrozenConfigDict,
-    directory: epath.Path,
-    exclude: Collection[str] = (),
-    layout: Layout | None = None,
-) -> None:
-    """Lets the expert write until there are `config.num_texts`, going on from what is there.
-
-    Args:
-      expert: the model.
-      config: the config's `texts`.
-      directory: where the files go.
-      exclude: prompts that the drafter must not see, such as those that it is measured on.
-      layout: how the expert lies on a mesh; None for one device.
-
-    Raises:
-      UserError: a value is out of range, or a prompt does not fit.
-    """
-    c = config
-    check(c)
-    writer = _Writer(expert, c, layout)
-    directory.mkdir(parents=True, exist_ok=True)
-    _write_prompts(writer, c.num_texts, directory / "prompts.json", exclude)
-    prompts = _read_prompts(directory / "prompts.json")["prompts"][: c.num_texts]
-    done = len(_files(directory))
-    with tqdm.tqdm(total=len(prompts), desc="answers", unit="text") as bar:
-        bar.update(min(done * c.batch_size, len(prompts)))
-        for index, part in enumerate(writer.answers(prompts, done * c.batch_size), done):
-            _save(directory / f"{index:05d}.npz", part)
-            bar.update(len(part["tokens"]))
-    if cut := unfinished(directory, len(prompts), expert.tokenizer.eos_ids):
-        print(
-            f"{cut} of {len(prompts)} answers ended for want of room, without an "
-            f"end-of-sequence, at texts.max_new_tokens={c.max_new_tokens}",
-            file=sys.stderr,
-        )
-
-
-def _write_prompts(writer: "_Writer", count: int, path: epath.Path, exclude: Collection[str]):
-    """Makes prompts until there are `count`, each of them once."""
-    found = _read_prompts(path)
-    prompts = found["prompts"]
-    known = set(map(_plain, [*exclude, *prompts]))
-    fruitless = 0
-    with tqdm.tqdm(total=count, initial=min(len(prompts), count), desc="prompts") as bar:
-        while len(prompts) < count:
-            before = len(prompts)
-            batch = len(prompts) + found["batches"]  # never the same again
-            for prompt in writer.prompts(batch):
-                if _plain(prompt) not in known and len(prompts) < count:
-                    known.add(_plain(prompt))
-                    prompts.append(prompt)
-            found["batches"] += 1
-            fruitless = 0 if len(prompts) > before else fruitless + 1
-            if fruitless == 10:
-                raise UserError(
-                    f"no more than {len(prompts)} different prompts were found; lower "
-                    "texts.num_texts or give texts.prompts a file with more of them"
-                )
-            files.write_json(os.fspath(path), found)
-            bar.update(len(prompts) - before)
-
-
 def _read_prompts(path: epath.Path) -> dict[str, Any]:
     if not path.exists():
         return {"prompts": [], "batches": 0}
@@ -202,13 +138,35 @@ def _plain(prompt: str) -> str:
     return " ".join(prompt.lower().split())
 
 
-class _Writer:
-    """Makes prompts and answers them, a batch at a time."""
+class Writer:
+    """Lets an expert make prompts and answer them, a batch at a time."""
 
-    def __init__(self, expert: Loaded, config, layout: Layout | None):
+    def __init__(
+        self,
+        expert: Loaded,
+        config: ml_collections.FrozenConfigDict,
+        directory: epath.Path,
+        exclude: Collection[str] = (),
+        layout: Layout | None = None,
+    ):
+        """Checks what is asked for; nothing is written.
+
+        Args:
+          expert: the model.
+          config: the config's `texts`.
+          directory: where the files go.
+          exclude: prompts that the drafter must not see, such as those that it is measured on.
+          layout: how the expert lies on a mesh; None for one device.
+
+        Raises:
+          UserError: a value is out of range, or there are too few prompts that fit.
+        """
+        check(config)
         self._expert = expert
         self._layout = layout
         self._config = c = config
+        self._directory = directory
+        self._exclude = exclude
         self._size = c.prompt_slots + c.max_new_tokens
         lengths = Lengths.of(expert.model, expert.context_length)
         limits = lengths.for_prompt(c.max_new_tokens), lengths.for_answer(c.prompt_slots)
@@ -227,6 +185,60 @@ class _Writer:
                 f"template alone has {len(self._opening)} tokens"
             )
         self._lines = None if c.prompts == SELF else _read_lines(c.prompts)
+        there = _read_prompts(self._prompts)["prompts"]
+        if self._lines is not None and len(there) < c.num_texts:
+            fresh = {*map(_plain, self.prompts(0))} - {*map(_plain, [*exclude, *there])}
+            if (count := len(there) + len(fresh)) < c.num_texts:
+                raise _too_few(count)
+
+    @property
+    def _prompts(self) -> epath.Path:
+        return self._directory / "prompts.json"
+
+    def write(self) -> None:
+        """Lets the expert write until there are `config.num_texts`, going on from what is there.
+
+        Raises:
+          UserError: it makes up no more prompts that differ.
+        """
+        c, directory = self._config, self._directory
+        directory.mkdir(parents=True, exist_ok=True)
+        self._write_prompts()
+        prompts = _read_prompts(self._prompts)["prompts"][: c.num_texts]
+        done = len(_files(directory))
+        with tqdm.tqdm(total=len(prompts), desc="answers", unit="text") as bar:
+            bar.update(min(done * c.batch_size, len(prompts)))
+            for index, part in enumerate(self.answers(prompts, done * c.batch_size), done):
+                _save(directory / f"{index:05d}.npz", part)
+                bar.update(len(part["tokens"]))
+        if cut := unfinished(directory, len(prompts), self._expert.tokenizer.eos_ids):
+            print(
+                f"{cut} of {len(prompts)} answers ended for want of room, without an "
+                f"end-of-sequence, at texts.max_new_tokens={c.max_new_tokens}",
+                file=sys.stderr,
+            )
+
+    def _write_prompts(self) -> None:
+        """Makes prompts until there are enough, each of them once."""
+        count = self._config.num_texts
+        found = _read_prompts(self._prompts)
+        prompts = found["prompts"]
+        known = set(map(_plain, [*self._exclude, *prompts]))
+        fruitless = 0
+        with tqdm.tqdm(total=count, initial=min(len(prompts), count), desc="prompts") as bar:
+            while len(prompts) < count:
+                before = len(prompts)
+                batch = len(prompts) + found["batches"]  # never the same again
+                for prompt in self.prompts(batch):
+                    if _plain(prompt) not in known and len(prompts) < count:
+                        known.add(_plain(prompt))
+                        prompts.append(prompt)
+                found["batches"] += 1
+                fruitless = 0 if len(prompts) > before else fruitless + 1
+                if fruitless == 10:
+                    raise _too_few(len(prompts))
+                files.write_json(os.fspath(self._prompts), found)
+                bar.update(len(prompts) - before)
 
     def prompts(self, batch: int) -> list[str]:
         """Returns prompts that fit, perhaps known ones; what it makes up differs by `batch`."""
@@ -362,6 +374,13 @@ def _read(model, params, tokens, prompt_length, layout=None):
     # Of what is kept, so that the probabilities made of it sum to one.
     bits = jax.lax.bitcast_convert_type(kept, jnp.uint16)
     return bits, jax.lax.map(normaliser, kept.astype(features.dtype))
+
+
+def _too_few(count: int) -> UserError:
+    return UserError(
+        f"no more than {count} different prompts were found; lower texts.num_texts or give "
+        "texts.prompts a file with more of them"
+    )
 
 
 def _read_lines(path: str) -> list[str]:

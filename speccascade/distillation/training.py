@@ -17,7 +17,7 @@ from speccascade.distillation import texts
 from speccascade.distillation.texts import EXAMPLE, Texts
 from speccascade.errors import UserError
 from speccascade.importing import Loaded
-from speccascade.inputs import paths, values
+from speccascade.inputs import optional_fields, paths, values
 from speccascade.models import costs, trim
 from speccascade.models.axes import param_axes
 from speccascade.models.interface import Model, Params
@@ -51,7 +51,8 @@ def distill(config: ml_collections.ConfigDict, workdir: str) -> dict[str, float]
     workdir = paths.plain(workdir)
     values.section("", config, SECTIONS, EXAMPLE)
     sections = values.json_ready({k: config[k] for k in SECTIONS})
-    steps.check(sections["train"], ("validation_texts",), EXAMPLE)
+    known = ("loss", *optional_fields.DISTILLATION)
+    steps.check(sections["train"], ("validation_texts",), known, EXAMPLE)
     for name, needed in _NEEDED.items():
         values.section(name, sections[name], needed, EXAMPLE)
     if sections["drafter"]["head_size"] is not None:
@@ -62,6 +63,7 @@ def distill(config: ml_collections.ConfigDict, workdir: str) -> dict[str, float]
     optimizer = make_optimizer(c.train, layout)
     check_batch("train.batch_size", c.train.batch_size, c.train.get("accumulate", 1), layout)
     texts.check(c.texts)
+    writing = from_config(config.get("mesh"))
     if c.train.validation_texts >= c.texts.num_texts:
         raise UserError(
             f"train.validation_texts={c.train.validation_texts} must be below "
@@ -73,11 +75,13 @@ def distill(config: ml_collections.ConfigDict, workdir: str) -> dict[str, float]
     # Says what is wrong with the layers before the expert writes for an hour. Its vocabulary, which
     # is not trained, may lie whole.
     check_layout(layout, make()[0], ("vocab", "kv_heads"))
+    claim.check_config(workdir, sections, steps.MAY_CHANGE)
+    directory = epath.Path(workdir) / "texts"
+    writer = texts.Writer(expert, c.texts, directory, exclude, writing)
     with claim.claim(workdir) as check, checkpoints.manager(workdir) as saved:
         claim.claim_workdir(workdir, sections, steps.MAY_CHANGE)
-        writing = from_config(config.get("mesh"))
-        texts.write(expert, c.texts, epath.Path(workdir) / "texts", exclude, writing)
-        found = texts.load(epath.Path(workdir) / "texts", c.texts.num_texts)
+        writer.write()
+        found = texts.load(directory, c.texts.num_texts)
         held_out, learnt = found.split(c.train.validation_texts)
         model, params = make(head_ids=head_ids(learnt, c.drafter.head_size, expert))
 

@@ -30,6 +30,7 @@ from speccascade.evaluate.recording import Recording
 from speccascade.inference.engine import Engine, program, rule_kind
 from speccascade.inference.setting import Setting, digest
 from speccascade.inputs import paths
+from speccascade.models import memory
 from speccascade.sharding import hosts
 from speccascade.workdir import claim, distributions, provenance, results
 from speccascade.workdir.answers import Answers
@@ -116,6 +117,10 @@ def prepare(
     for setting in settings:
         engine.check(setting)
         sections.check_heads(setting, config.task.name, asked["splits"])
+    if layout is None:
+        rows, slots = asked["batch_size"], engine.prompt_slots + engine.max_new_tokens
+        needed = memory.of_pass(pair.models["expert"], rows, 1, slots)
+        memory.check(f"evaluate.batch_size={rows}", needed, "lower it")
     jobs = plan(settings, asked)
     return Sweep(
         plain,

@@ -231,6 +231,8 @@ def _rows(
         fields = {
             "id": answer["id"],
             "prompt": answer["prompt"],
+            "pair": engine.pair.hash,
+            "tokenizer": engine.pair.tokenizer.content_hash,
             "vocab_size": engine.pair.expert.vocab_size,
             "tokens": part.ids[b, :length].tolist(),
         }

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import ml_collections
+from etils import epath
 
 from speccascade import pairs, tasks
 from speccascade.errors import UserError
@@ -48,6 +49,8 @@ def score(workdir: str, task_options: Mapping[str, Any] | None = None) -> Scored
       UserError: there is no evaluation, or the task is another; nothing in the workdir is changed.
     """
     path = os.path.join(workdir, "config.json")
+    if not epath.Path(path).exists():
+        raise UserError(f"{workdir} holds no evaluation; give the workdir of scripts/evaluate.py")
     config = read_json(path)
     if "evaluate" not in config:
         raise UserError(f"{workdir} belongs to a training; give the workdir of scripts/evaluate.py")

@@ -198,8 +198,8 @@ class Engine:
             example_ids=[request.example_id for request in requests],
             rule_index=index,
             stop_state=[self._stop_state(request.prompt) for request in requests],
-            drafter_truncation=_truncation([s.drafter_truncation for s in settings]),
-            expert_truncation=_truncation([s.expert_truncation for s in settings]),
+            drafter_truncation=limits_of([s.drafter_truncation for s in settings]),
+            expert_truncation=limits_of([s.expert_truncation for s in settings]),
             drafting=settings[0].drafting.rows(settings),
         )
         return made, rows
@@ -246,7 +246,8 @@ def _rule(kind: Setting, settings: Sequence[Setting]) -> rules.Rule:
     return rules.make(kind.rule, **columns)
 
 
-def _truncation(limits: Sequence[Pairs]) -> Truncation | None:
+def limits_of(limits: Sequence[Pairs]) -> Truncation | None:
+    """Returns the limits of rows on one model, of the same kinds in every row; None for none."""
     if not limits[0]:
         return None
     rows = [dict(pairs) for pairs in limits]

@@ -26,14 +26,6 @@ def integer(given: Mapping[str, Any], field: str, default: int | None) -> int | 
     return None if value is None else values.whole(field, value)
 
 
-def name(given: Mapping[str, Any], field: str, default: str) -> str:
-    """Returns the name of a model of the pair."""
-    found = default if given.get(field) is None else given[field]
-    if not isinstance(found, str):
-        raise UserError(f"{field}={found!r} must be the name of a model of the pair")
-    return found
-
-
 def length(given: Mapping[str, Any], field: str) -> int:
     """Returns how many tokens a draft has."""
     found = integer(given, field, None)

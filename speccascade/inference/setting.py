@@ -127,6 +127,16 @@ class Drafting:
         raise NotImplementedError
 
 
+def model_name(given: Mapping[str, Any], field: str, default: str) -> str:
+    """Returns the name of a model that drafts, which a field of a setting gives."""
+    found = default if given.get(field) is None else given[field]
+    if not isinstance(found, str):
+        raise UserError(f"{field}={found!r} must be the name of a model of the pair")
+    if found == "expert":
+        raise UserError(f"{field}=expert drafts nothing, it scores drafts; name another model")
+    return found
+
+
 @dataclasses.dataclass(frozen=True)
 class ByModel(Drafting):
     """By a model of the pair, its "drafter" where a setting says nothing else.
@@ -147,10 +157,7 @@ class ByModel(Drafting):
     @classmethod
     def read(cls, given, rule):
         """Takes every setting that no other drafting took, which may name a model of the pair."""
-        named = given.get("drafter")
-        if named is not None and not isinstance(named, str):
-            raise UserError(f"drafter={named!r} must be the name of a drafter")
-        return cls() if named is None else cls(named), {"drafter"}
+        return cls(model_name(given, "drafter", "drafter")), {"drafter"}
 
     @classmethod
     def of_row(cls, row):

@@ -41,5 +41,9 @@ def _judge(block, carry, knobs, vocab):
 ASD = Kernel(
     _judge,
     "arXiv 2608.03447, as in ASD's code",
-    {"budget": Knob(0), "per_value": Knob(0, default=1.0), "most": Knob(0, default=1.0)},
+    {
+        "budget": Knob(0),
+        "per_value": Knob(0, default=1.0),
+        "most": Knob(0, default=1.0, whole=True),
+    },
 )

@@ -2,12 +2,15 @@
 
 import math
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import jax
 
+from speccascade.errors import UserError
 from speccascade.models.interface import Cache, Model
 from speccascade.models.kv_cache import LayerCache, Ring
+from speccascade.sharding import chips
 
 
 def leaves(tree: Any) -> Iterator[tuple[str, jax.ShapeDtypeStruct]]:
@@ -24,6 +27,38 @@ def local(leaf: jax.ShapeDtypeStruct | jax.Array) -> tuple[int, ...]:
 def size(tree: Any) -> int:
     """Returns the bytes that one device holds of a pytree of shapes."""
     return sum(math.prod(local(leaf)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def of_pass(model: Model, batch: int, tokens: int, slots: int) -> int:
+    """Returns the bytes of what a pass of a whole model reads and makes: its cache and logits.
+
+    Args:
+      model: the model.
+      batch: B, rows.
+      tokens: S of each row.
+      slots: L of the cache.
+    """
+    row = size(jax.eval_shape(partial(model.init_cache, 1, slots, tokens)))
+    return batch * (row + 4 * tokens * model.vocab_size)
+
+
+def check(what: str, needed: int, change: str) -> None:
+    """Raises UserError where this process's first device has less memory free than is needed.
+
+    What is refused would be killed without a word, or fill the swap.
+
+    Args:
+      what: is done, at the sentence's beginning.
+      needed: bytes, at least.
+      change: what would help.
+    """
+    device = jax.local_devices()[0]
+    free = chips.free(device)
+    if free is not None and needed > free:
+        raise UserError(
+            f"{what} needs more than {needed / chips.GIB:.3g} GiB for caches and logits, and "
+            f"{device.device_kind} has {free / chips.GIB:.3g} GiB free; {change}"
+        )
 
 
 def scores(model: Model, cache: Cache, prompt_length: int) -> int:

@@ -17,7 +17,7 @@ from speccascade.plan.program import TooLarge, compile_lowered
 from speccascade.plan.subject import Subject
 from speccascade.plan.topology import Topology
 from speccascade.sharding import for_training, hlo
-from speccascade.training import loop, memory, steps
+from speccascade.training import loop, memory
 from speccascade.training.data import Problems
 from speccascade.training.objective import Objective
 from speccascade.training.step import Step, Work, check_batch, check_layout
@@ -99,7 +99,7 @@ def _model(section: Mapping[str, Any], published: Model) -> Model:
 
 def _training(section, role, made, subject, slice_) -> Training:
     values.section(f"fine_tuning.{role}", section, ["train"], _EXAMPLE)
-    steps.check(section.train, ("row_length",), _EXAMPLE)
+    loop.check_section(section.train)
     c = ml_collections.FrozenConfigDict(section.train)
     layout = for_training(section.get("mesh"), slice_.devices)
     check_batch("train.batch_size", c.batch_size, c.get("accumulate", 1), layout)

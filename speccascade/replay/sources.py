@@ -79,7 +79,8 @@ def _file(path: str, row: Mapping[str, Any]) -> str:
 
 def _whole(path: str, row: Mapping[str, Any], split: str) -> list[Recorded]:
     file = _file(path, row)
-    found = list(distributions.read(file))
+    made_by = {name: row[name] for name in distributions.MADE_BY if name in row}
+    found = list(distributions.read(file, made_by))
     if len(found) < row["num_examples"]:
         raise UserError(
             f"{file} has {len(found)} of the {row['num_examples']} answers of {split}; run "

@@ -20,7 +20,10 @@ from typing import Any
 
 from etils import epath
 
+from speccascade import pairs
 from speccascade.errors import UserError
+from speccascade.evaluate.jobs import TIMING
+from speccascade.inference.reading import expand
 from speccascade.inputs import paths
 from speccascade.report import (
     answers,
@@ -194,15 +197,30 @@ def points_of(workdir: str, only_newest: bool = False) -> Points:
     """Returns a workdir's points; raises UserError where a table lacks what it needs."""
     config = _config(workdir)
     command = f"python scripts/evaluate.py --config=CONFIG.py --workdir={workdir}"
-    points = collect(results.read(workdir), config, command, only_newest)
+    rows = results.read(workdir)
+    points = collect(rows, config, command, only_newest)
     if not complete_temperatures(points):
-        raise UserError(
-            "the expert's own decoding (autoregressive_expert, not truncated) was not measured on "
-            f"{VALIDATION} and {TEST}; let the config ask for it and run {command}"
-        )
+        own = "the expert's own decoding (autoregressive_expert, not truncated) was not measured"
+        ask = " yet;" if _asks_for_expert(config) else "; let the config ask for it and"
+        raise UserError(f"{own} on {VALIDATION} and {TEST}{ask} run {command}")
     if config["evaluate"]["timing"]["num_examples"] and not is_timed(points):
-        raise UserError(f"no setting was timed yet; run {command}")
+        if times := sum(row["kind"] == TIMING for row in rows):
+            told = (
+                f"of no setting are there a quality and a time: {times} times are of settings "
+                "whose quality was not measured yet, or of another pair or machine"
+            )
+        else:
+            told = "no setting was timed yet"
+        raise UserError(f"{told}; run {command}")
     return points
+
+
+def _asks_for_expert(config: dict[str, Any]) -> bool:
+    """Returns whether a config has what every table needs measured."""
+    section = config["evaluate"]
+    grid = expand(section["settings"], pairs.named_drafters(config.get("pair", "")))
+    alone = any(s.method.alone == "expert" and not s.expert_truncation for s in grid)
+    return alone and {VALIDATION, TEST} <= set(section["splits"])
 
 
 def _confined(points: Points) -> list[tuple[int, list]]:

@@ -12,9 +12,13 @@ from typing import NoReturn
 from absl import app, flags
 
 from speccascade.errors import UserError
-from speccascade.runtime import command, compilation_cache, output
+from speccascade.runtime import command, compilation_cache, config_flag, output
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+_WRONG_PLACE = (
+    *(errno.ENOTDIR, errno.EISDIR, errno.EEXIST),
+    *(errno.EACCES, errno.EPERM, errno.ENAMETOOLONG),
+)
 
 flags.disclaim_key_flags()  # `--help` lists what is defined here as the script's own
 
@@ -36,8 +40,9 @@ def run(main: Callable[[Sequence[str]], None], launches: bool = False) -> None:
     """Parses absl flags and calls `main(argv)`, with what XLA compiled kept between runs.
 
     A `UserError` is printed as one line on standard error and ends the program with exit code 2;
-    so does a disk that is full or read-only, and a flag, a config file's name or one of its fields
-    that does not exist. Every other exception is a defect and keeps its traceback.
+    so does a disk that is full or read-only, a path that is no directory, no file or not ours, and
+    a flag, a config file's name or one of its fields that does not exist. Every other exception is
+    a defect and keeps its traceback.
 
     Args:
       main: the script's.
@@ -63,13 +68,16 @@ def run(main: Callable[[Sequence[str]], None], launches: bool = False) -> None:
 
 @contextlib.contextmanager
 def _room_told() -> Iterator[None]:
-    """Turns a disk that is full or read-only into a `UserError`."""
+    """Turns a disk that is full or read-only, or a path that cannot be used, into a `UserError`."""
     try:
         yield
     except OSError as error:
+        file = error.filename or "a file"
+        if error.errno in _WRONG_PLACE and error.filename:
+            told = f"{file} cannot be read or written: {error.strerror}; give another path"
+            raise UserError(told) from error
         if error.errno not in _NO_ROOM:
             raise
-        file = error.filename or "a file"
         raise UserError(f"{file} could not be written: {error.strerror}") from error
 
 
@@ -97,6 +105,9 @@ def _parse(argv: Sequence[str]) -> list[str]:
     """Returns what is left of `argv` once its flags are read."""
     argv = _where_configs_are(argv)
     flag = next((a for a in argv if a.startswith("--config=")), "--config")
+    if "config" in flags.FLAGS:
+        config = flags.FLAGS["config"]
+        config.parser = config_flag.Parser(config.parser, argv)
     try:
         rest = flags.FLAGS(argv)
         if "config" in flags.FLAGS and flags.FLAGS["config"].value is not None:
@@ -110,15 +121,10 @@ def _parse(argv: Sequence[str]) -> list[str]:
         if "get_config() takes 0 positional arguments" in message:
             message = f"{flag}: this config takes nothing after the colon"
         _fail(message if "Traceback" in message else f"{' '.join(message.split())}; see --help")
-    except (AttributeError, OSError) as error:
+    except OSError as error:
         if "ml_collections" not in traceback.extract_tb(error.__traceback__)[-1].filename:
             raise
-        if isinstance(error, OSError):
-            _fail(f"{flag}: there is no such file, or it could not be read")
-        # The message of a KeyError, wrapped: "'learning_rat'", perhaps with a suggestion.
-        reason = error.args[0].args[0] if isinstance(error.args[0], Exception) else error.args[0]
-        told = " ".join(reason.split())
-        _fail(f"{flag} has no field {told}; one that the file leaves out is written into the file")
+        _fail(f"{flag}: there is no such file, or it could not be read")
     except (KeyError, TypeError) as error:
         *_, (frame, _) = traceback.walk_tb(error.__traceback__)
         at, within = frame.f_locals.get("field_path"), frame.f_locals.get("config")

@@ -4,6 +4,8 @@ import dataclasses
 
 import jax
 
+from speccascade.sharding import host_memory
+
 GIB = 2**30
 
 
@@ -62,9 +64,19 @@ def of(device: jax.Device) -> Chip | None:
 
 def memory(device: jax.Device) -> int | None:
     """Returns the bytes of a device that programs may use, None where that is not known."""
+    if device.platform == "cpu":
+        return host_memory.total()
     told = (device.memory_stats() or {}).get("bytes_limit")
     chip = of(device)
     return told or (None if chip is None else chip.hbm_bytes)
+
+
+def free(device: jax.Device) -> int | None:
+    """Returns the bytes of a device that programs may still take, None where that is not known."""
+    if device.platform == "cpu":
+        return host_memory.free()
+    room = memory(device)
+    return None if room is None else room - (device.memory_stats() or {}).get("bytes_in_use", 0)
 
 
 # A collective also takes this long per chip that it crosses, whatever it carries: "about 1 us" in

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import ml_collections
 
 from speccascade.errors import UserError
-from speccascade.inputs import values
+from speccascade.inputs import optional_fields, values
 from speccascade.tasks import columns
 from speccascade.tasks.example import Example
 from speccascade.text.prompt import Prompt
@@ -93,10 +93,7 @@ class BenchmarkTask:
 
     def __init__(self, config: ml_collections.ConfigDict):
         fields = _FIELDS if self.max_words is None else (*_FIELDS, "max_words")
-        if unknown := sorted(set(config) - {"name", *fields}):
-            raise UserError(
-                f"task has unknown fields {', '.join(unknown)}; known: {', '.join(fields)}"
-            )
+        optional_fields.check("task", config, ("name", *fields))
         self._path = config.get("path")
         self._revision = config.get("revision")
         self._seed = values.whole("task.seed", config.get("seed", 0))

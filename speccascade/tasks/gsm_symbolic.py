@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import ml_collections
 
 from speccascade.errors import UserError
-from speccascade.inputs import values
+from speccascade.inputs import optional_fields, values
 from speccascade.tasks.example import Example
 from speccascade.tasks.final_number import final_number
 from speccascade.tasks.numbers import number
@@ -41,6 +41,7 @@ class GsmSymbolic:
     def __init__(self, config: ml_collections.ConfigDict):
         needed = ("templates", "max_number", "seed", *(f"{split}_size" for split in _SPLITS))
         values.section("task", config, needed, "configs/gsm_symbolic.py")
+        optional_fields.check("task", config, ("name", *needed))
         self._templates = tuple(values.wholes("task.templates", config.templates))
         self._max_number = values.whole("task.max_number", config.max_number, 1)
         self._seed = values.whole("task.seed", config.seed)

@@ -15,7 +15,7 @@ from typing import Any
 import ml_collections
 
 from speccascade.errors import UserError
-from speccascade.inputs import plain_text, text_files, values
+from speccascade.inputs import optional_fields, plain_text, text_files, values
 from speccascade.tasks import columns
 from speccascade.tasks.example import Example
 from speccascade.tasks.mentions import contains as contains  # its old place
@@ -37,10 +37,7 @@ class Questions:
     name = "questions"
 
     def __init__(self, config: ml_collections.ConfigDict):
-        if unknown := sorted(set(config) - _FIELDS):
-            raise UserError(
-                f"task has unknown fields {', '.join(unknown)}; known: path, metric, stop_strings"
-            )
+        optional_fields.check("task", config, _FIELDS)
         if not config.get("path"):
             raise UserError("task.path is missing; give a file of questions, JSON lines")
         given = config.get("stop_strings")

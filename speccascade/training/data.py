@@ -1,12 +1,12 @@
 """Tokenised problems as fixed-shape batches whose content depends on the step alone."""
 
+import dataclasses
 import hashlib
 import json
 import pathlib
 import sys
 import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
@@ -15,7 +15,6 @@ from etils import epath
 from speccascade import randomness, text
 from speccascade.errors import UserError
 from speccascade.inference.padding import padded
-from speccascade.sharding import hosts
 from speccascade.tasks import Example, Task
 from speccascade.text import Tokenizer
 from speccascade.text.prompt import fit
@@ -33,7 +32,7 @@ def _widened(tokens: np.ndarray, width: int) -> np.ndarray:
     return np.pad(tokens[:, :width], ((0, 0), (0, max(0, width - tokens.shape[1]))))
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Problems:
     """Tokenised problems, one to a row: prompt, worked answer, EOS, padding.
 
@@ -41,11 +40,13 @@ class Problems:
       tokens: [R, T], an array or `TokenRows`.
       prompt_length: [R] int32.
       length: [R] int32, prompt, answer and EOS together.
+      key: a hash of all that they were made of, where that was done now; None of what was read.
     """
 
     tokens: np.ndarray | TokenRows
     prompt_length: np.ndarray
     length: np.ndarray
+    key: str | None = None
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -127,7 +128,7 @@ def load_or_tokenize(
     row_length: int,
     answers_begin: bool = False,
 ) -> Problems:
-    """`tokenize` of a whole split, kept in files for the next start (gs:// works).
+    """`tokenize` of a whole split, or what `keep` kept of it (gs:// works).
 
     The task is always asked for its examples: files and code behind it may have changed, and what
     takes long is to make tokens of them.
@@ -144,30 +145,40 @@ def load_or_tokenize(
     examples = task.examples(split)
     key = _key(examples, tokenizer, row_length, answers_begin)
     file = epath.Path(path)
-    beside = file.with_name(f"{file.stem}.{key[:16]}.npy")
     try:
         with file.open("rb") as opened, np.load(opened) as saved:
             if str(saved["key"]) == key:
                 length = saved["length"]
-                flat = token_rows.read(beside)
+                flat = token_rows.read(_beside(file, key))
                 if len(flat) == length.sum():
                     tokens = TokenRows(flat, length, row_length, tokenizer.pad_id)
                     return Problems(tokens, saved["prompt_length"], length)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         pass  # absent or cut short: made anew below
-    problems = tokenize(examples, split, tokenizer, row_length, answers_begin)
-    if not hosts.is_first():
-        return problems
+    made = tokenize(examples, split, tokenizer, row_length, answers_begin)
+    return dataclasses.replace(made, key=key)
+
+
+def keep(path: str, problems: Problems) -> None:
+    """Writes what `load_or_tokenize` made for the next start, unless it was read from there."""
+    if problems.key is None:
+        return
+    file = epath.Path(path)
+    beside = _beside(file, problems.key)
     file.parent.mkdir(parents=True, exist_ok=True)
     token_rows.write(beside, cast(TokenRows, problems.tokens).flat)
     partial = file.with_name(f"{file.name}.partial")
     with partial.open("wb") as opened:
-        np.savez(opened, prompt_length=problems.prompt_length, length=problems.length, key=key)
+        prompt_length, length = problems.prompt_length, problems.length
+        np.savez(opened, prompt_length=prompt_length, length=length, key=problems.key)
     partial.replace(file)
     for old in file.parent.glob(f"{file.stem}.*.npy"):
         if old.name != beside.name:
             old.unlink()
-    return problems
+
+
+def _beside(file: epath.Path, key: str) -> epath.Path:
+    return file.with_name(f"{file.stem}.{key[:16]}.npy")
 
 
 def _key(

@@ -121,14 +121,14 @@ def first_params(model: Model, seed: int, begun: Given | None, layout: Layout | 
     return jax.jit(model.init, out_shardings=layout.of("expert", model).params(model))(key)
 
 
-def keep_tokenizer(
+def tokenizer(
     section: Mapping[str, Any] | None, workdir: str, task: tasks.Task, given: Sequence[Given]
-) -> None:
-    """Puts the given models' tokenizer, or a new one, into a workdir that has none.
+) -> Tokenizer:
+    """Returns the workdir's tokenizer or, where there is none, the given models' or a new one.
 
     Args:
       section: the config's `tokenizer`, of a model that is given none.
-      workdir: where it is kept.
+      workdir: where it is kept; nothing is written.
       task: what a new one learns from.
       given: the models, of one tokenizer.
 
@@ -136,14 +136,15 @@ def keep_tokenizer(
       UserError: the workdir has another tokenizer than a model.
     """
     if text.is_in(workdir):
+        there = text.load(workdir)
         for model in given:
-            check_alike(text.load(workdir), workdir, model)
-    elif given:
-        given[0].tokenizer.save(workdir)
-    else:
-        examples = task.examples("train", section["train_examples"])
-        texts = (e.prompt + e.answer for e in examples)
-        text.train(texts, section["vocab_size"]).save(workdir)
+            check_alike(there, workdir, model)
+        return there
+    if given:
+        return given[0].tokenizer
+    examples = task.examples("train", section["train_examples"])
+    texts = (e.prompt + e.answer for e in examples)
+    return text.train(texts, section["vocab_size"])
 
 
 def check_alike(tokenizer: Tokenizer, whose: str, other: Given) -> None:

@@ -11,7 +11,7 @@ import ml_collections
 
 from speccascade import models, randomness, tasks, text
 from speccascade.errors import UserError
-from speccascade.inputs import paths, values
+from speccascade.inputs import optional_fields, paths, values
 from speccascade.models.interface import Model
 from speccascade.sharding import Layout, for_training, hosts
 from speccascade.training import data, given, losses, memory, steps
@@ -60,6 +60,21 @@ def train(
     memory.check(memory.needs(make_step(c, first, size, taught, layout)))
     sections = {k: config[k] for k in SECTIONS if config.get(k) is not None}
 
+    with hosts.agreed():
+        claim.check_config(workdir, sections, steps.MAY_CHANGE)
+        tokenizer = given.tokenizer(own, workdir, task, known)
+        model = given.form(section, tokenizer.vocab_size, begun)
+        _check_model(model, c, layout)  # a new tokenizer may have fewer ids than asked for
+        kept = {s: os.path.join(workdir, "data", f"{s}.npz") for s in ("train", "validation")}
+        reads = tokenizer, c.row_length, models.answers_begin(model)
+        learnt, held_out = (data.load_or_tokenize(kept[s], task, s, *reads) for s in kept)
+        if c.get("sort_by_length") and c.batch_size > len(learnt):
+            raise UserError(
+                f"train.batch_size={c.batch_size} is above the {len(learnt)} problems of split "
+                "train, which train.sort_by_length cannot fill; lower it"
+            )
+    hosts.check_alike(tokenizer.content_hash, "tokenizer")
+
     with contextlib.ExitStack() as held:
         check = None
 
@@ -67,28 +82,14 @@ def train(
             nonlocal check
             check = held.enter_context(claim.claim(workdir))
             claim.claim_workdir(workdir, sections, steps.MAY_CHANGE)
-            given.keep_tokenizer(own, workdir, task, known)
+            if not text.is_in(workdir):
+                tokenizer.save(workdir)
+            files.write_json(os.path.join(workdir, "model.json"), models.describe(model))
+            for path, problems in zip(kept.values(), (learnt, held_out), strict=True):
+                data.keep(path, problems)
 
         hosts.from_first(start)
         saved = held.enter_context(checkpoints.manager(workdir))
-        with hosts.agreed():
-            tokenizer = text.load(workdir)
-            model = given.form(section, tokenizer.vocab_size, begun)
-            _check_model(model, c, layout)  # a new tokenizer may have fewer ids than asked for
-            if hosts.is_first():
-                files.write_json(os.path.join(workdir, "model.json"), models.describe(model))
-            learnt, held_out = (
-                data.load_or_tokenize(
-                    os.path.join(workdir, "data", f"{split}.npz"),
-                    *(task, split, tokenizer, c.row_length, models.answers_begin(model)),
-                )
-                for split in ("train", "validation")
-            )
-            if c.get("sort_by_length") and c.batch_size > len(learnt):
-                raise UserError(
-                    f"train.batch_size={c.batch_size} is above the {len(learnt)} problems of split "
-                    "train, which train.sort_by_length cannot fill; lower it"
-                )
         step = make_step(c, model, tokenizer.vocab_size, taught, layout)
         objective = cast("Objective", step.objective)
         params = given.first_params(model, c.seed, begun, layout)
@@ -127,6 +128,14 @@ def prepare(
     return c, layout
 
 
+def check_section(c: Mapping[str, Any]) -> None:
+    """Raises UserError where a config's `train` lacks a field, has an unknown one, or a number is
+    out of range."""
+    own = ("prompt_weight", "distill_from")
+    steps.check(c, ("row_length",), (*own, *optional_fields.TRAINING), _EXAMPLE)
+    values.section("train", c, own, _EXAMPLE)
+
+
 def make_step(
     c: Mapping[str, Any], model: Model, known: int, teacher: Model | None, layout: Layout | None
 ) -> Step:
@@ -155,8 +164,7 @@ def make_step(
 def _checked(config: ml_collections.ConfigDict) -> ml_collections.FrozenConfigDict:
     """Returns the config's `train` once its sections have been looked at."""
     values.section("", config, ("task", "train"), _EXAMPLE)
-    steps.check(config.train, ("row_length",), _EXAMPLE)
-    values.section("train", config.train, ("prompt_weight", "distill_from"), _EXAMPLE)
+    check_section(config.train)
     c = ml_collections.FrozenConfigDict(config.train)
     for name in ("prompt_weight", "dropout", "distill_weight", "embedding_rate"):
         values.number(f"train.{name}", c.get(name, 0.0))

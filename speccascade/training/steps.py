@@ -1,5 +1,6 @@
 """The loop around training steps: metrics, checkpoints, going on after an interruption."""
 
+import sys
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
@@ -10,7 +11,7 @@ import orbax.checkpoint as ocp
 import tqdm
 
 from speccascade.errors import UserError
-from speccascade.inputs import values
+from speccascade.inputs import optional_fields, values
 from speccascade.sharding import chips, hosts
 from speccascade.training.step import Work
 from speccascade.training.tracing import Trace
@@ -24,16 +25,20 @@ MAY_CHANGE = ("train.accumulate", "train.remat")
 """What a training may go on without: it says how a step is computed, and not what."""
 
 
-def check(c: Any, more: Sequence[str] = (), example: str = "") -> None:
+def check(
+    c: Any, more: Sequence[str] = (), known: Collection[str] = (), example: str = ""
+) -> None:
     """Raises UserError where numbers of the config's `train` are out of range or do not fit.
 
     Args:
       c: the section.
       more: further fields that must be whole numbers, at least 1.
+      known: what else the section may have; anything beyond is refused.
       example: a config that has all fields.
     """
     counts = (*_COUNTS, *more)
-    values.section("train", c, ("seed", "optimizer", "warmup_steps", *counts, *_RATES), example)
+    needed = ("seed", "optimizer", "warmup_steps", *counts, *_RATES)
+    optional_fields.check("train", values.section("train", c, needed, example), (*needed, *known))
     values.whole("train.seed", c["seed"])
     values.whole("train.warmup_steps", c["warmup_steps"], 0)
     for name in counts:
@@ -100,6 +105,9 @@ def run(
     shape = {"total": c["num_steps"], "initial": step, "unit": "step", "smoothing": 0.05}
     bar = tqdm.tqdm(**shape, mininterval=5, disable=not hosts.is_first())
     trace = Trace(profile, step, c["num_steps"])
+    if profile and step >= c["num_steps"] and hosts.is_first():
+        told = f"nothing is left to trace: {workdir} has all its {step} steps; take a new workdir"
+        print(told, file=sys.stderr, flush=True)
     pending: list[dict] = []
     done: list[Work] = []
     started = time.monotonic()

@@ -7,7 +7,7 @@ tokens per block, as they were measured, and by the passes that a block takes.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from speccascade import rules
@@ -17,6 +17,7 @@ from speccascade.inference.drafting.lookup import ByLookup
 from speccascade.inference.engine import Engine
 from speccascade.inference.formula import allowed_speedup
 from speccascade.inference.setting import ByModel, Setting
+from speccascade.models import memory
 
 Pass = tuple[str, int]
 """A model's role and how many tokens of each row it reads."""
@@ -75,6 +76,27 @@ def fastest(tokens: Mapping[Setting, float], seconds: Mapping[Pass, float]) -> F
     return max(map(weighed, tokens), key=lambda found: found.speedup)
 
 
+def check(engine: Engine, settings: Iterable[Setting], batch_sizes: Sequence[int]) -> None:
+    """Raises UserError where a batch is too large for this machine to time passes in.
+
+    Args:
+      engine: as for `measured`.
+      settings: all that may come to be candidates.
+      batch_sizes: rows.
+    """
+    wanted = {which for setting in settings for which in passes(setting) or ()}
+    slots = _slots(engine, wanted)
+    for batch in batch_sizes:
+        needed = max(
+            memory.of_pass(engine.pair.models[role], batch, width, slots) for role, width in wanted
+        )
+        memory.check(f"--batch_sizes={batch}", needed, "give smaller ones")
+
+
+def _slots(engine: Engine, wanted: Iterable[Pass]) -> int:
+    return engine.prompt_slots + engine.max_new_tokens + max(width for _, width in wanted)
+
+
 def measured(
     engine: Engine, wanted: Sequence[Pass], batch_sizes: Sequence[int], trials: int
 ) -> Iterator[tuple[int, dict[Pass, float]]]:
@@ -88,7 +110,7 @@ def measured(
     """
     pair = engine.pair
     position = engine.prompt_slots + engine.max_new_tokens // 2
-    slots = engine.prompt_slots + engine.max_new_tokens + max(width for _, width in wanted)
+    slots = _slots(engine, wanted)
     with Progress(print, len(batch_sizes)) as progress:
         for batch in batch_sizes:
             progress.begin_part()

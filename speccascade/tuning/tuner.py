@@ -72,6 +72,8 @@ def tune(
         temperature = _temperature(sweep, temperature)
         _check(sweep, temperature)
         batch_sizes = _batch_sizes(sweep, promise, batch_sizes)
+        decoded = {job.setting for job in sweep.jobs if job.kind != TEACHER_FORCED}
+        batches.check(sweep.engine, decoded, batch_sizes)
     on_validation = _part(sweep, VALIDATION, temperature)
     measured = evaluation.measure(on_validation, workdir)
     written = {}

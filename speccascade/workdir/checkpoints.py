@@ -14,6 +14,7 @@ checkpoint that it came from, and import.json (`importing/writing.py`) tells whi
 import contextlib
 import logging
 import os
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -99,13 +100,32 @@ def _finish(checkpoints: ocp.CheckpointManager) -> None:
 @contextlib.contextmanager
 def _told(checkpoints: ocp.CheckpointManager, step: int | None) -> Iterator[None]:
     try:
-        yield
+        with _once():
+            yield
     except Exception as error:  # Orbax and TensorStore raise many kinds
         reason = " ".join(str(error).split())[:200]
         raise UserError(
             f"checkpoint {checkpoints.directory}/{step} cannot be written ({type(error).__name__}: "
             f"{reason}); those before it are kept, see to it and start again"
         ) from error
+
+
+@contextlib.contextmanager
+def _once() -> Iterator[None]:
+    """Leaves what is raised within to be said once.
+
+    Where one array fails, Orbax stops waiting for the others, and TensorStore's threads, done with
+    those, print that nobody waits: also later than this ends.
+    """
+    before = sys.unraisablehook
+
+    def unless_nobody_waits(found: Any) -> None:
+        if str(found.exc_value) != "Event loop is closed":
+            before(found)
+
+    sys.unraisablehook = unless_nobody_waits
+    yield
+    sys.unraisablehook = before
 
 
 def save_params(workdir: str, params: Params) -> None:
@@ -146,7 +166,8 @@ def restore(
     if rest_like is not None:
         items["rest"] = ocp.args.StandardRestore(rest_like)
     try:
-        found = checkpoints.restore(step, args=ocp.args.Composite(**items))
+        with _once():
+            found = checkpoints.restore(step, args=ocp.args.Composite(**items))
     except Exception as error:  # Orbax and TensorStore raise many kinds for damaged files
         raise UserError(
             f"checkpoint {checkpoints.directory}/{step} cannot be read, perhaps truncated: delete "

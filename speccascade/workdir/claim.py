@@ -13,6 +13,7 @@ from speccascade.errors import UserError
 from speccascade.inputs import paths, values
 from speccascade.workdir import bucket
 from speccascade.workdir.files import read_json, write_json
+from speccascade.workdir.storage import storage
 
 _SHOWN = 6  # fields in a message
 
@@ -50,24 +51,39 @@ def claim(workdir: str) -> Iterator[Callable[[], None]]:
 
 
 def claim_workdir(workdir: str, config: dict[str, Any], may_change: Sequence[str] = ()) -> None:
-    """Makes `workdir`, or checks that it was made from the same `config`.
+    """Makes `workdir`, or checks that it was made from the same `config`, as `check_config` does.
+
+    Raises:
+      UserError: names the fields that differ. Nothing in the workdir is changed then.
+    """
+    if check_config(workdir, config, may_change):
+        path = os.path.join(paths.plain(workdir), "config.json")
+        epath.Path(path).parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, values.json_ready(config))
+
+
+def check_config(workdir: str, config: dict[str, Any], may_change: Sequence[str] = ()) -> bool:
+    """Checks that `workdir`, if it is there, was made from the same `config`.
 
     Args:
       workdir: the directory.
       config: nested sections, JSON-ready.
       may_change: fields, or sections of them, that may differ from what the workdir was made from,
-        such as "evaluate.settings". Where they do, the new ones are noted there.
+        such as "evaluate.settings".
+
+    Returns:
+      Whether what is noted there is to be written, for the first time or anew.
 
     Raises:
-      UserError: names the other fields that differ. Nothing in the workdir is changed then.
+      UserError: names the other fields that differ.
     """
     config = values.json_ready(config)  # tuples become lists, as in the file
     workdir = paths.plain(workdir)
     path = os.path.join(workdir, "config.json")
-    if not epath.Path(path).exists():
-        epath.Path(workdir).mkdir(parents=True, exist_ok=True)
-        write_json(path, config)
-        return
+    with storage(workdir):
+        is_new = not epath.Path(path).exists()
+    if is_new:
+        return True
     there = read_json(path)
     old, new = _flatten(there), _flatten(config)
     fields = sorted(
@@ -87,8 +103,7 @@ def claim_workdir(workdir: str, config: dict[str, Any], may_change: Sequence[str
         if len(fields) > _SHOWN:
             differing += f" and {len(fields) - _SHOWN} more"
         raise UserError(f"{workdir} was made from another config: {differing}; use a new workdir")
-    if there != config:
-        write_json(path, config)
+    return there != config
 
 
 def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

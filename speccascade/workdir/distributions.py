@@ -5,6 +5,8 @@ JSON lines, plain or gzipped, one answer a line; every array goes by the answer'
     id          the answer's
     vocab_size  V
     tokens      [A] ids, an end-of-sequence included
+    pair, tokenizer
+                whose the distributions are, as rows of results have it; may be left out
     top         of listed distributions: the `top` most probable tokens are among those listed
     drafter, expert
                 each model's distributions at temperature 1, given the prompt and the tokens before:
@@ -19,6 +21,7 @@ float32 [A, V], little-endian.
 
 import base64
 import binascii
+import types
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -31,6 +34,7 @@ from speccascade.inputs import plain_text, text_files, values
 Array = np.ndarray | jax.Array
 
 FOLDER = "distributions"
+MADE_BY = ("pair", "tokenizer")
 MODELS = ("drafter", "expert")
 # JSON has no infinity: so a token that a model cannot write is listed.
 NEVER = -9999.0
@@ -81,6 +85,7 @@ class Recorded(NamedTuple):
       top: so many most probable tokens are listed for sure; None where all are.
       drafter: its distributions.
       expert: likewise.
+      made_by: the pair's and the tokenizer's hashes by these names, as far as they are known.
     """
 
     id: str
@@ -89,6 +94,7 @@ class Recorded(NamedTuple):
     top: int | None
     drafter: Whole | Listed
     expert: Whole | Listed
+    made_by: Mapping[str, str]
 
 
 # ---- writing ----
@@ -125,15 +131,22 @@ def _floats(numbers: Array) -> list[float]:
 # ---- reading ----
 
 
-def read(path: text_files.Path) -> Iterator[Recorded]:
+def read(
+    path: text_files.Path, made_by: Mapping[str, str] = types.MappingProxyType({})
+) -> Iterator[Recorded]:
     """Yields the answers of a file.
+
+    Args:
+      path: of the file.
+      made_by: whose answers must be, as far as both say; none for anybody's, but of one pair.
 
     Raises:
       UserError: it is missing, cut short, or an answer is not as it must be, is there twice or of
-        another vocabulary than the first.
+        another vocabulary, pair or tokenizer than those before.
     """
     seen: dict[str, int] = {}
     first = None
+    known = dict(made_by)
     for line, row in text_files.read_rows(path):
         try:
             found = from_row(row)
@@ -145,6 +158,12 @@ def read(path: text_files.Path) -> Iterator[Recorded]:
                     f"{_kind(*kind)}, and the answers before it {_kind(*first)}; replay those of "
                     "one tokenizer and one recording at a time"
                 )
+            for name, value in found.made_by.items():
+                if known.setdefault(name, value) != value:
+                    raise UserError(
+                        f"it is of {name} {value}, and the answers before it or the workdir's rows "
+                        f"are of {known[name]}; replay those of one pair at a time"
+                    )
         except UserError as error:
             raise UserError(f"{path} line {line}: {error}") from None
         seen[found.id], first = line, kind
@@ -186,7 +205,11 @@ def from_row(row: Mapping[str, Any]) -> Recorded:
             )
         except UserError as error:
             raise UserError(f"{name}: {error}") from None
-    return Recorded(str(row["id"]), tokens, size, top, **models)
+    made_by = {name: row[name] for name in MADE_BY if row.get(name) is not None}
+    for name, value in made_by.items():
+        if not isinstance(value, str):
+            raise UserError(f"{name}={plain_text.show(value)} must be a text")
+    return Recorded(str(row["id"]), tokens, size, top, **models, made_by=made_by)
 
 
 def _need(row: Mapping[str, Any], names: Sequence[str]) -> None:

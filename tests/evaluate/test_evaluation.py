@@ -266,6 +266,7 @@ def test_a_workdir_in_use_is_refused(exported, swept):
     ("changes", "message"),
     [
         ({"evaluate.batch_size": 0}, "evaluate.batch_size=0 must be at least 1"),
+        ({"evaluate.batch_size": 10**11}, "batch_size=100000000000 needs more than .*; lower it"),
         ({"evaluate.max_new_tokens": 0}, "evaluate.max_new_tokens=0"),
         ({"evaluate.timing.trials": 0}, "evaluate.timing.trials=0"),
         ({"evaluate.splits.test": 11}, "split test has 10 examples; lower evaluate.splits.test"),

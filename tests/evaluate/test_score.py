@@ -85,4 +85,4 @@ def test_the_script(workdir):
         done.stderr
     )
     done = subprocess.run([*command[:-1], "--workdir=nowhere"], capture_output=True, text=True)
-    assert done.returncode == 2 and done.stderr.startswith("error: nowhere/config.json is missing")
+    assert done.returncode == 2 and done.stderr.startswith("error: nowhere holds no evaluation")

@@ -145,7 +145,10 @@ def test_rows_of_a_drafting_model_are_those_of_before():
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        ({**LOOKUP, "drafter": 5}, "drafter=5 must be the name of a drafter"),
+        ({**LOOKUP, "drafter": 5}, "drafter=5 must be the name of a model"),
+        ({**SPECULATIVE, "drafter": "expert"}, "drafter=expert drafts nothing"),
+        ({**LOOKUP, "otherwise": "expert"}, "otherwise=expert drafts nothing"),
+        ({**THREE, "middle": "expert"}, "middle=expert drafts nothing"),
         ({**LOOKUP, "rule": "chow"}, "rule chow needs the drafter's distribution and a lookup"),
         ({"rule": "drafter", "draft_length": 2, "drafter": "lookup"}, "rule drafter needs the"),
         ({**LOOKUP, "max_ngram": 1, "min_ngram": 2}, "1 <= min_ngram <= max_ngram"),

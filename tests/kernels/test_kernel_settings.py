@@ -67,6 +67,14 @@ def test_what_needs_a_target_does_without():
         ({**CACTUS, "rule": "cactsu"}, "rule 'cactsu' is unknown; choose one of: medusa_typical"),
         ({**CACTUS, "delta": -1}, r"delta=-1\.0 is outside its domain"),
         ({**CACTUS, "verifier": "block"}, "verifier unknown here"),
+        (
+            {"method": "kernel", "rule": "asd", "budget": 1, "most": 1.5, "draft_length": 2},
+            r"most=1.5 is outside its domain whole numbers in \[0, inf\)",
+        ),
+        (
+            {"method": "kernel", "rule": "trtllm_relaxed", "begin": 3, "end": 3, "draft_length": 2},
+            "begin=3, end=3 must be different tokens",
+        ),
         ({"method": "token_cascade", "rule": "fly"}, "rule fly is an acceptance kernel"),
         (
             {"rule": "spec", "draft_length": 2, "middle_rule": "fly", "middle_draft_length": 1},

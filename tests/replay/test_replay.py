@@ -1,6 +1,7 @@
 """From a sweep that saves distributions, or another engine's file, to the table."""
 
 import functools
+import gzip
 import json
 import pathlib
 import re
@@ -16,6 +17,7 @@ from speccascade.errors import UserError
 from speccascade.evaluate import evaluation, recording
 from speccascade.evaluate.jobs import QUALITY, Job
 from speccascade.inference.reading import from_fields, setting
+from speccascade.inputs import text_files
 from speccascade.replay import blocks, positions
 from speccascade.replay.replaying import from_flags, replay
 from speccascade.rules import total_variation
@@ -306,6 +308,10 @@ def changed(place, **fields):
     return rows
 
 
+def of(field, *values):
+    return [{**row, field: value} for row, value in zip(rows_of(), values, strict=False)]
+
+
 def without(field, model=None):
     rows = rows_of()
     del (rows[1][model] if model else rows[1])[field]
@@ -322,6 +328,9 @@ def without(field, model=None):
         (without("top"), "line 2: drafter: it lists ids, and the row has no `top`"),
         (changed(1, vocab_size=5), "line 2: .* and there are 5 tokens; are they of another"),
         (changed(2, vocab_size=13), "line 3: 13 tokens, top 3 saved, and the answers before it 12"),
+        (of("pair", "a", "b"), "line 2: it is of pair b, .* of a; replay those of one pair at"),
+        (of("tokenizer", "a", None, "b"), "line 3: it is of tokenizer b, .* of a; replay those"),
+        (changed(1, tokenizer=3), "line 2: tokenizer=3 .*must be a text"),
         (changed(1, id=0), "line 2: id 0 stands in line 1"),
         (changed(1, id=None), "line 2: id=.* must be a whole number or a text"),
         (changed(0, top=13), "line 1: top=13 is more than vocab_size=12"),
@@ -403,6 +412,17 @@ def test_workdirs_without_distributions(copy):
         replay(str(copy), options(split="validation"))
     with pytest.raises(UserError, match="no rule was measured at temperature 0.5; give --rules"):
         replay(str(copy), options(temperature=0.5))
+
+
+def test_distributions_of_another_pair_of_as_many_tokens(copy):
+    row, path, found = recorded(str(copy), COLD)
+    assert {each.made_by["tokenizer"] for each in found} == {row["tokenizer"]}
+    rows = [each for _, each in text_files.read_rows(path)]
+    for name in distributions.MADE_BY:
+        other = [{**each, name: "another"} for each in rows]
+        pathlib.Path(path).write_bytes(gzip.compress("\n".join(map(json.dumps, other)).encode()))
+        with pytest.raises(UserError, match=f"line 1: it is of {name} another, .* {row[name]}; re"):
+            replay(f"{copy}#{COLD}", options())
 
 
 @pytest.mark.slow

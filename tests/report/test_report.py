@@ -246,8 +246,12 @@ def test_methods_of_one_draft_length_are_named(tmp_path):
     ("kept", "message"),
     [
         (lambda row: row["kind"] == "quality", "no setting was timed yet; run python scripts/eval"),
-        (lambda row: row["split"] == "test", "was not measured on validation and test"),
-        (lambda row: row["method"] == "speculative", "was not measured on validation and test"),
+        (lambda row: row["split"] == "test", "not measured on validation and test yet; run python"),
+        (lambda row: row["method"] == "speculative", "on validation and test yet; run python"),
+        (
+            lambda row: (row["kind"] == "timing") == (row["method"] == "speculative"),
+            "of no setting are there a quality and a time: 6 times are of settings whose quality",
+        ),
         (lambda row: False, "no results yet; run python scripts/evaluate.py"),
     ],
 )
@@ -255,6 +259,12 @@ def test_what_is_missing_is_said_with_the_command(tmp_path, kept, message):
     rows, config = sweep(*POINTS)
     write(tmp_path, [row for row in rows if kept(row)], config)
     with pytest.raises(UserError, match=message):
+        report(str(tmp_path))
+
+
+def test_what_the_config_does_not_ask_for_is_said(tmp_path):
+    write(tmp_path, *sweep(*[point for point in POINTS if point[0] is not EXPERT]))
+    with pytest.raises(UserError, match="validation and test; let the config ask for it and run"):
         report(str(tmp_path))
 
 

@@ -80,7 +80,7 @@ def test_errors_of_the_config(written, tmp_path):
         make(path).examples("train")
     with pytest.raises(UserError, match="nowhere is missing"):
         make(tmp_path / "nowhere")
-    with pytest.raises(UserError, match="task has unknown fields stop_string;"):
+    with pytest.raises(UserError, match="no field 'stop_string'; did you mean task.stop_str"):
         make(path, stop_string="x")
     with pytest.raises(UserError, match="task.path is missing"):
         make("")

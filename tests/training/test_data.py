@@ -56,12 +56,19 @@ def test_too_short_rows(task, tokenizer):
         data.tokenize(task.examples("test"), "test", tokenizer, 20)
 
 
+def loaded(path, *more):
+    """Returns tokens as a start has them, and keeps them for the next."""
+    problems = data.load_or_tokenize(path, *more)
+    data.keep(path, problems)
+    return problems
+
+
 def test_saved_rows_are_reused_unless_damaged(task, tokenizer, tmp_path, monkeypatch):
     path = str(tmp_path / "data" / "test.npz")
-    fresh = data.load_or_tokenize(path, task, "test", tokenizer, 160)
+    fresh = loaded(path, task, "test", tokenizer, 160)
     with monkeypatch.context() as patched:
         patched.delattr(data, "tokenize")  # they must be read
-        saved = data.load_or_tokenize(path, task, "test", tokenizer, 160)
+        saved = loaded(path, task, "test", tokenizer, 160)
     np.testing.assert_array_equal(fresh.tokens, saved.tokens)
     assert isinstance(saved.tokens.flat, np.memmap) and saved.tokens.flat.dtype == np.uint16
     (beside,) = (tmp_path / "data").glob("test.*.npy")
@@ -69,7 +76,7 @@ def test_saved_rows_are_reused_unless_damaged(task, tokenizer, tmp_path, monkeyp
         whole = open(cut, "rb").read()
         with open(cut, "wb") as out:
             out.write(whole[: len(whole) // 2])
-        again = data.load_or_tokenize(path, task, "test", tokenizer, 160)
+        again = loaded(path, task, "test", tokenizer, 160)
         np.testing.assert_array_equal(fresh.tokens, again.tokens)
         assert open(cut, "rb").read() == whole
 
@@ -111,8 +118,8 @@ ROWS = (("one ", "two"), ("three ", "four"))
 )
 def test_changed_rows_are_tokenised_anew(tmp_path, changed):
     path, tokenizer = str(tmp_path / "data" / "train.npz"), text.train(["one two three four"], 270)
-    data.load_or_tokenize(path, Task(*ROWS), "train", tokenizer, 40)
-    found = data.load_or_tokenize(path, Task(*changed), "train", tokenizer, 40)
+    loaded(path, Task(*ROWS), "train", tokenizer, 40)
+    found = loaded(path, Task(*changed), "train", tokenizer, 40)
     expected = data.tokenize(Task(*changed).examples("train"), "train", tokenizer, 40)
     np.testing.assert_array_equal(found.tokens, expected.tokens)
     np.testing.assert_array_equal(found.prompt_length, expected.prompt_length)
@@ -122,18 +129,18 @@ def test_changed_rows_are_tokenised_anew(tmp_path, changed):
 def test_another_tokenizer_row_length_or_code_tokenises_anew(tmp_path, monkeypatch):
     path = str(tmp_path / "data" / "train.npz")
     tokenizer, other = text.train(["one two"], 262), text.train(["three four"], 262)
-    data.load_or_tokenize(path, Task(*ROWS), "train", tokenizer, 40)
-    found = data.load_or_tokenize(path, Task(*ROWS), "train", other, 40)
+    loaded(path, Task(*ROWS), "train", tokenizer, 40)
+    found = loaded(path, Task(*ROWS), "train", other, 40)
     expected = data.tokenize(Task(*ROWS).examples("train"), "train", other, 40)
     np.testing.assert_array_equal(found.tokens, expected.tokens)
-    assert data.load_or_tokenize(path, Task(*ROWS), "train", other, 50).tokens.shape == (2, 50)
+    assert loaded(path, Task(*ROWS), "train", other, 50).tokens.shape == (2, 50)
     code = tmp_path / "code"
     code.mkdir()
     (code / "__init__.py").write_text("# another version")
     monkeypatch.setattr(text, "__file__", str(code / "__init__.py"))
     monkeypatch.delattr(data, "tokenize")
     with pytest.raises(NameError, match="tokenize"):
-        data.load_or_tokenize(path, Task(*ROWS), "train", other, 50)
+        loaded(path, Task(*ROWS), "train", other, 50)
 
 
 def test_every_epoch_reads_every_row_once_in_another_order():

@@ -131,3 +131,11 @@ def test_a_device_that_is_not_known_has_none_and_is_traced(tmp_path):
     named = [event for plane in planes for line in plane.lines for event in line.events]
     traced = [dict(event.stats)["step_num"] for event in named if event.name == "train"]
     assert sorted(traced) == [2, 3, 4]
+
+
+def test_a_trace_of_a_training_that_is_done_is_said(tmp_path, capsys):
+    run(tmp_path)
+    run(tmp_path, profile=str(tmp_path / "profile"))
+    told = f"nothing is left to trace: {tmp_path} has all its 6 steps; take a new workdir"
+    assert told in capsys.readouterr().err
+    assert not (tmp_path / "profile").exists()

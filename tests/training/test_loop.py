@@ -2,6 +2,7 @@ import glob
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -183,6 +184,19 @@ def test_damaged_or_missing_checkpoints(trained, tmp_path):
         checkpoints.load_model(str(copy))
 
 
+def test_of_a_damaged_checkpoint_one_line_is_said(trained, tmp_path, monkeypatch):
+    damaged, said = tmp_path / "damaged", []
+    shutil.copytree(trained, damaged)
+    (largest,) = (damaged / "checkpoints" / "60" / "params" / "d").iterdir()
+    largest.write_bytes(largest.read_bytes()[:-100])
+    monkeypatch.setattr(sys, "unraisablehook", lambda found: said.append(str(found.exc_value)))
+    for _ in range(5):  # what a thread says that nobody waits for depends on who is quicker
+        with pytest.raises(UserError, match="checkpoints/60 cannot be read, perhaps truncated"):
+            checkpoints.load_model(str(damaged))
+    time.sleep(0.1)
+    assert not said
+
+
 def test_bad_settings_are_named_before_anything_is_written(tmp_path):
     workdir = tmp_path / "new"
     for changes, message in (
@@ -190,6 +204,9 @@ def test_bad_settings_are_named_before_anything_is_written(tmp_path):
         ({"checkpoint_every": 3}, "multiple of train.log_every"),
         ({"distill_from": str(tmp_path)}, "config.json is missing"),
         ({"distill_from": str(tmp_path), "distill_loss": "mse"}, "unknown distillation loss"),
+        ({"ema_decays": 0.9}, "no field 'ema_decays'; did you mean train.ema_decay"),
+        ({"row_length": 20}, "raise train.row_length \\(now 20\\)"),
+        ({"sort_by_length": True, "batch_size": 64}, "above the 50 problems of split train"),
     ):
         config = tiny.get_config()
         config.train.update(changes)

@@ -124,6 +124,11 @@ def test_what_fails_is_no_candidate_and_is_named(exported, tmp_path, role):
         ({"max_quality_loss": 0.1, "min_speedup": 1.5}, {}, "give one of --max_quality_loss"),
         ({"min_speedup": 2.0, "batch_sizes": [2]}, {}, "--batch_sizes needs --max_quality_loss"),
         ({"max_quality_loss": 0.1, "batch_sizes": ["x"]}, {}, "--batch_sizes='x' must be a whole"),
+        (
+            {"max_quality_loss": 0.1, "batch_sizes": [2, 10**11]},
+            {},
+            "--batch_sizes=100000000000 needs more than .* GiB free; give smaller ones",
+        ),
         ({"max_quality_loss": 1.0}, {}, "must be at least 0 and below 1, the score of a perfect"),
         ({"min_speedup": -1.0}, {}, "--min_speedup=-1 must be a positive number"),
         ({"min_speedup": 2.0, "confidence": 95.0}, {}, "--confidence=95 must be between 0 and 1"),

@@ -5,7 +5,7 @@ import dataclasses
 from speccascade import decode, rules
 from speccascade.errors import UserError
 from speccascade.inference import entry
-from speccascade.inference.setting import Drafting, Pairs, pairs_of
+from speccascade.inference.setting import Drafting, Pairs, model_name, pairs_of
 
 _FIELDS = ("middle_rule", "middle_knobs", "middle_draft_length")
 
@@ -41,7 +41,7 @@ class ByCascade(Drafting):
             return None, {"middle_rule", "middle_draft_length"}
         name, knobs, known = entry.rule(given, "middle_")
         length = entry.length(given, "middle_draft_length")
-        models = tuple(entry.name(given, role, role) for role in decode.CascadeDrafter.roles)
+        models = tuple(model_name(given, role, role) for role in decode.CascadeDrafter.roles)
         return cls(name, knobs, length, models), {*known, "middle_draft_length", *cls.models}
 
     @classmethod

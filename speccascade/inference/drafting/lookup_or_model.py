@@ -4,9 +4,8 @@ import dataclasses
 
 from speccascade import decode
 from speccascade.errors import UserError
-from speccascade.inference import entry
 from speccascade.inference.drafting.lookup import NAME, ByLookup
-from speccascade.inference.setting import ByModel, Drafting
+from speccascade.inference.setting import ByModel, Drafting, model_name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +33,7 @@ class ByLookupOrModel(Drafting):
         # Limits of the drafter are the model's.
         own = {field: given[field] for field in ("max_ngram", "min_ngram") if field in given}
         lookup, known = ByLookup.read({"drafter": NAME, **own}, rule)
-        model = ByModel(entry.name(given, "otherwise", NAME))
+        model = ByModel(model_name(given, "otherwise", NAME))
         if given.get("middle_rule") is not None:
             raise UserError("a middle_rule needs models that draft; leave it out, or otherwise")
         return cls(lookup, model), {*known, "otherwise"}

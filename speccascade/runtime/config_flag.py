@@ -1,0 +1,84 @@
+"""Fields of a config as flags: those that its file has, and those that it may leave out."""
+
+import dataclasses
+import functools
+import re
+from collections.abc import Mapping, Sequence
+
+import ml_collections
+from absl import flags
+
+from speccascade.errors import UserError
+from speccascade.inputs import optional_fields
+
+_OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]+)")
+_OF_MODELS = ("models", "synthetic", "growth")  # sections of which each within is a model
+
+
+class Parser(flags.ArgumentParser):
+    """Loads a config, and gives it the fields that flags set and its file leaves out."""
+
+    def __init__(self, inner: flags.ArgumentParser, argv: Sequence[str]):
+        """Takes the parser that loads, and the command line with its --config.FIELD=VALUE."""
+        self._inner = inner
+        matches = map(_OVERRIDE.match, argv)
+        self._set = [match[1] for match in matches if match]
+
+    def parse(self, path: str) -> ml_collections.ConfigDict:
+        """Returns what `get_config()` returns.
+
+        Raises:
+          UserError: a flag names a field that its section cannot have.
+        """
+        config = self._inner.parse(path)
+        if isinstance(config, ml_collections.ConfigDict):  # else the file could not be read
+            with config.unlocked():
+                for field in self._set:
+                    _make(config, field)
+        return config
+
+    def flag_type(self) -> str:
+        """Returns what help calls it."""
+        return self._inner.flag_type()
+
+
+def _make(config: ml_collections.ConfigDict, field: str) -> None:
+    """Makes a field, so far without value, that a section may have and has not."""
+    *sections, name = field.split(".")
+    within = config
+    for depth, section in enumerate([*sections, name]):
+        if not isinstance(within, ml_collections.ConfigDict) or not section.isidentifier():
+            return  # of no section: ml_collections says so
+        if section not in within:
+            path = sections[:depth]
+            known = _optional(path, within)
+            if section not in known:
+                told = optional_fields.unknown(".".join(path), section, {*within, *known})
+                raise UserError(told)
+            kind = known[section]
+            within[section] = (
+                ml_collections.ConfigDict()
+                if kind is dict
+                else ml_collections.config_dict.placeholder(kind)
+            )
+        within = within[section]
+
+
+def _optional(path: Sequence[str], section: Mapping) -> Mapping[str, type]:
+    """Returns the fields that a section may have, with their types."""
+    name = path[-1] if path else ""
+    if name == "model" or (len(path) == 2 and path[0] in _OF_MODELS):
+        return _of_model(section.get("family", "decoder_only"))
+    if len(path) == 2 and path[0] == "fine_tuning":
+        return {"model": dict, "mesh": dict}
+    return optional_fields.BY_SECTION.get(name, {})
+
+
+@functools.cache
+def _of_model(family: str) -> Mapping[str, type]:
+    from speccascade import models  # not at the top: most commands need not wait for JAX here
+
+    if family not in models.FAMILIES:
+        return {}
+    _, config = models.FAMILIES[family]
+    return {field.name: object for field in dataclasses.fields(config)}

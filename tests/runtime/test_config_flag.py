@@ -1,0 +1,113 @@
+"""Every field that a config may leave out is a flag; a name that none has is refused."""
+
+import itertools
+
+import ml_collections
+import pytest
+from absl import flags
+from ml_collections import config_flags
+
+from speccascade.errors import UserError
+from speccascade.inputs import optional_fields
+from speccascade.pairs import combined
+from speccascade.runtime import config_flag
+from speccascade.sharding import mesh
+
+FILE = """
+import ml_collections
+
+def get_config():
+    sections = {sections!r}
+    return ml_collections.ConfigDict({{name: {{"there": 1}} for name in sections}})
+"""
+VALUES = {
+    int: "3",
+    bool: "true",
+    float: "0.5",
+    str: "a_text",
+    object: "(1, 2)",
+    dict: "{'data': 2}",
+}
+READ = {int: 3, bool: True, float: 0.5, str: "a_text", object: (1, 2), dict: {"data": 2}}
+FIELDS = [
+    (f"{section}.{name}" if section else name, kind)
+    for section, fields in optional_fields.BY_SECTION.items()
+    for name, kind in fields.items()
+]
+
+
+@pytest.fixture
+def parse(tmp_path):
+    """What a command line makes of a config whose sections have a field each."""
+
+    def parsed(*more):
+        path = tmp_path / "config.py"
+        sections = ["model", *(name for name in optional_fields.BY_SECTION if name)]
+        path.write_text(FILE.format(sections=sections))
+        argv, values = ["script", f"--config={path}", *more], flags.FlagValues()
+        found = config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
+        values["config"].parser = config_flag.Parser(values["config"].parser, argv)
+        values(argv)
+        return found.value
+
+    return parsed
+
+
+def test_every_optional_field_of_every_section_can_be_set(parse):
+    whole = [at for at in FIELDS if at[0] not in ("mesh", "pair")]
+    found = parse(*(f"--config.{name}={VALUES[kind]}" for name, kind in whole))
+    for name, kind in whole:
+        section, _, field = name.rpartition(".")
+        assert found[section][field] == READ[kind], name
+    assert {len(section) for section in found.values()} > {1}
+
+
+def test_what_no_flag_sets_stays_away(parse):
+    found = parse("--config.train.ema_decay=0.99")
+    assert found.train.to_dict() == {"there": 1, "ema_decay": 0.99}
+    assert found.task.to_dict() == {"there": 1}
+    with pytest.raises(AttributeError):
+        found.train.other = 1  # locked, as it is without such a flag
+
+
+def test_a_models_fields_are_those_of_its_family(parse):
+    found = parse("--config.model.window_pattern=(True, False)", "--config.model.rope_base=1e4")
+    assert found.model.window_pattern == (True, False) and found.model.rope_base == 1e4
+    with pytest.raises(UserError, match=r"'rope_bass'; did you mean model.rope_base\?"):
+        parse("--config.model.rope_bass=2")
+
+
+class Given(flags.ArgumentParser):
+    """What loads a config that is there already."""
+
+    def __init__(self, config):
+        self._config = config
+
+    def parse(self, path):
+        return self._config
+
+
+def test_a_whole_section_that_is_left_out():
+    inner = Given(ml_collections.ConfigDict().lock())
+    found = config_flag.Parser(inner, ["--config.mesh.model=2", "--config.pair=here"]).parse("")
+    assert set(found) == {"mesh", "pair"} and set(found.mesh) == {"model"}
+
+
+@pytest.mark.parametrize("name", ["there.x", "train.there.x"])
+def test_a_section_that_is_none_is_left_to_be_told(parse, name):
+    with pytest.raises((KeyError, TypeError, UserError)):
+        parse(f"--config.{name}=1")
+
+
+def test_mistyped_names_are_refused_with_the_nearest(parse):
+    for name, _ in FIELDS:
+        section, dot, field = name.rpartition(".")
+        for at, more in itertools.product((len(field),), ("x", "_")):
+            mistyped = f"{section}{dot}{field[:at]}{more}"
+            with pytest.raises(UserError, match=rf"has no field .*; did you mean {name}\?$"):
+                parse(f"--config.{mistyped}=1")
+
+
+def test_sections_are_those_that_readers_refuse_others_of():
+    assert set(optional_fields.PAIR) == {*combined._OPTIONS, "drafter", "middle"}
+    assert set(mesh.AXES) == set(optional_fields.BY_SECTION["mesh"]) - {"drafter"}
