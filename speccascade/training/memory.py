@@ -35,9 +35,14 @@ class Needs:
         return sum(dataclasses.astuple(self))
 
 
-def needs(step: Step) -> Needs:
-    """Returns what the steps of a training need."""
-    params, state = step.shapes()
+def needs(step: Step, params: Params | None = None) -> Needs:
+    """Returns what the steps of a training need.
+
+    Args:
+      step: what they are compiled for.
+      params: the shapes of what is trained; None for all of the model's parameters.
+    """
+    params, state = step.shapes(params)
     grads = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, jnp.float32, sharding=x.sharding), params
     )

@@ -119,9 +119,13 @@ class Step:
         params, state, norm = _update(params, state, grads, how=self)
         return params, state, {**logged, "grad_norm": norm}
 
-    def shapes(self) -> tuple[Params, Any]:
-        """Returns parameters and state as shapes, where the steps have them."""
-        params = shapes(self.model)
+    def shapes(self, params: Params | None = None) -> tuple[Params, Any]:
+        """Returns parameters and state as shapes, where the steps have them.
+
+        Args:
+          params: the shapes of what is trained; None for all of the model's parameters.
+        """
+        params = shapes(self.model) if params is None else params
         state = jax.eval_shape(self._first, params)
         if self.placement is None:
             return params, state

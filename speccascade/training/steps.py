@@ -62,6 +62,7 @@ def run(
     shown: str,
     claimed: Callable[[], None] | None = None,
     profile: str = "",
+    prepare: Callable[[Any, int], None] | None = None,
 ) -> dict[str, float]:
     """Trains, or goes on from the newest checkpoint.
 
@@ -72,11 +73,13 @@ def run(
       start: parameters and optimiser state before the first step.
       advance: maps parameters, optimiser state and the step's number, from 0, to the next two,
         what is logged of it, `loss` among it, and what it had to do. A step depends on nothing
-        else.
+        else, and on what `prepare` made.
       evaluate: maps parameters to figures.
       shown: the figure that the progress bar shows.
       claimed: from `claim`, on the process that writes for all; called before anything is written.
       profile: where a trace of a few steps goes; "" for none.
+      prepare: called with the parameters and the next step's number before the first step and after
+        every `log_every`; the time that it takes is no step's.
 
     Returns:
       The last figures.
@@ -104,6 +107,9 @@ def run(
     done: list[Work] = []
     started = time.monotonic()
     while step < c["num_steps"]:
+        if prepare is not None and not pending:
+            prepare(params, step)
+            started = time.monotonic()
         with trace.step(step, pending):
             params, state, logged, work = advance(params, state, step)
             pending.append(logged)

@@ -61,7 +61,7 @@ def manager(workdir: str, read_only: bool = False) -> Iterator[ocp.CheckpointMan
     try:
         yield made
     finally:
-        _finish(made)
+        finish(made)
         made.close()
 
 
@@ -80,7 +80,7 @@ def save(checkpoints: ocp.CheckpointManager, step: int, params: Params, rest: An
     Raises:
       UserError: it, or the one before, could not be written; those before that are intact.
     """
-    _finish(checkpoints)
+    finish(checkpoints)
     items = ocp.args.Composite(
         params=ocp.args.StandardSave(params),
         rest=ocp.args.StandardSave(rest),
@@ -90,8 +90,12 @@ def save(checkpoints: ocp.CheckpointManager, step: int, params: Params, rest: An
         checkpoints.save(step, args=items)
 
 
-def _finish(checkpoints: ocp.CheckpointManager) -> None:
-    """Waits for the newest checkpoint to be written."""
+def finish(checkpoints: ocp.CheckpointManager) -> None:
+    """Waits for the newest checkpoint to be written.
+
+    Raises:
+      UserError: it could not be; those before are intact.
+    """
     with _told(checkpoints, checkpoints.latest_step()):
         checkpoints.wait_until_finished()
 
