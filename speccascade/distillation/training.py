@@ -42,7 +42,8 @@ def distill(config: ml_collections.ConfigDict, workdir: str) -> dict[str, float]
       config: `expert` (its source and dtype), `texts`, `drafter` and `train`; see
         configs/smollm2.py. Where wanted `rounds`, in which the drafter learns on its own texts too,
         see configs/on_policy.py, and `mesh`, the devices along each axis, on which both models lie.
-        Prompts of its `task`, if it has one, are kept out of the texts.
+        Where it has a `task`, its held-out prompts are kept out of the texts, and with
+        `texts.prompts` "task" those of its training rows are what is asked.
       workdir: becomes that of a trained model, complete beside its expert; gs:// works.
 
     Returns:
@@ -57,7 +58,7 @@ def distill(config: ml_collections.ConfigDict, workdir: str) -> dict[str, float]
     check_batch("train.batch_size", c.train.batch_size, c.train.get("accumulate", 1), layout)
     writing.check(c.texts, for_writing)
     make_optimizer(c.train, layout)
-    exclude = _held_out(config)
+    asked, exclude = _prompts(config)
     expert = _expert(c.expert.source, c.expert.dtype, layout)
     make = partial(shrink, expert.model, expert.params, **_kept(c.drafter))
     size = c.drafter.head_size
@@ -67,7 +68,7 @@ def distill(config: ml_collections.ConfigDict, workdir: str) -> dict[str, float]
     check_layout(layout, model, ("vocab", "kv_heads"))
     step = _step(c.train, model, expert.model, layout)
     memory.check(memory.needs(step, _trained(models.shapes(model))))
-    writer = Writer(expert, c.texts, for_writing)
+    writer = Writer(expert, c.texts, for_writing, asked)
     with claim.claim(workdir) as check, checkpoints.manager(workdir) as saved:
         claim.claim_workdir(workdir, c.to_dict(), steps.MAY_CHANGE)
         directory = epath.Path(workdir) / "texts"
@@ -170,12 +171,16 @@ def _expert(source: str, dtype: str, layout: Layout | None) -> Loaded:
     return found._replace(model=model, params=params)
 
 
-def _held_out(config: ml_collections.ConfigDict) -> list[str]:
-    """Returns the prompts that the drafter will be measured on."""
+def _prompts(config: ml_collections.ConfigDict) -> tuple[list[str], list[str]]:
+    """Returns the task's prompts that are asked, if any, and those that it is measured on."""
+    wanted = config.texts.prompts == writing.TASK
     if "task" not in config:
-        return []
+        if wanted:
+            raise UserError(f"texts.prompts={writing.TASK} needs the section task; see {EXAMPLE}")
+        return [], []
     task = tasks.make(config.task, config.texts.chat)
-    return [e.prompt for split in ("validation", "test") for e in task.examples(split)]
+    held_out = [e.prompt for split in ("validation", "test") for e in task.examples(split)]
+    return [e.prompt for e in task.examples("train")] if wanted else [], held_out
 
 
 def _kept(drafter: dict[str, Any]) -> dict[str, Any]:

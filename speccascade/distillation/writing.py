@@ -1,8 +1,9 @@
 """Lets models write texts that a drafter learns from, and an expert read them.
 
 A drafter must be right where its expert goes, so it learns on the expert's own text (Zhou et al.
-2024, "DistillSpec"). Prompts come from a file, one a line, or an expert that was tuned for
-conversations makes them up as well (Xu et al. 2024, "Magpie"). Beside the texts (`texts.py`) lies
+2024, "DistillSpec"). Prompts are those of a task or of a file, one a line, or an expert that was
+tuned for conversations makes them up as well (Xu et al. 2024, "Magpie"). Beside the texts
+(`texts.py`) lies
 
 prompts.json      the prompts, in the order in which they are answered, and in how many batches they
                   were made up
@@ -33,7 +34,7 @@ from speccascade.pairs.lengths import Lengths
 from speccascade.sharding import Layout, active
 from speccascade.workdir import files
 
-SELF = "self"
+SELF, TASK = "self", "task"
 
 EXAMPLE = "configs/smollm2.py"
 
@@ -54,7 +55,7 @@ def check(config: ml_collections.FrozenConfigDict, layout: Layout | None = None)
         values.whole(f"texts.{name}", config[name], 1)
     values.whole("texts.seed", config.seed)
     values.boolean("texts.chat", config.chat)
-    if config.prompts != SELF:
+    if config.prompts not in (SELF, TASK):
         paths.plain(config.prompts)
     if min(values.numbers("texts.temperatures", config.temperatures)) < 0:
         raise UserError(f"texts.temperatures={config.temperatures} must be at least 0")
@@ -153,6 +154,7 @@ class Writer:
         expert: Loaded,
         config: ml_collections.FrozenConfigDict,
         layout: Layout | None = None,
+        prompts: Sequence[str] = (),
     ):
         """Checks what can be checked.
 
@@ -160,6 +162,7 @@ class Writer:
           expert: see the class.
           config: likewise.
           layout: how models lie on a mesh; None for one device.
+          prompts: of the task, where the config asks for those.
 
         Raises:
           UserError: a value is out of range, or a prompt does not fit.
@@ -186,11 +189,13 @@ class Writer:
                 f"texts.prompt_slots={c.prompt_slots} leaves no room for a prompt: the chat "
                 f"template alone has {len(self._opening)} tokens"
             )
-        self._lines = None if c.prompts == SELF else _read_lines(c.prompts)
+        self._given = None
+        if c.prompts != SELF:
+            self._given = list(prompts) if c.prompts == TASK else _read_lines(c.prompts)
 
     def prompts(self, batch: int) -> list[str]:
         """Returns prompts that fit, perhaps known ones; what it makes up differs by `batch`."""
-        found = self._lines if self._lines is not None else self._made_up(batch)
+        found = self._made_up(batch) if self._given is None else self._given
         ids = self.ids(found)
         return [f for f, i in zip(found, ids, strict=True) if 0 < len(i) <= self._slots]
 

@@ -17,7 +17,7 @@ from speccascade.sharding import Layout, for_training, hosts
 from speccascade.training import data, given, losses, memory, steps
 from speccascade.training.objective import Objective, evaluate
 from speccascade.training.optimizer import make_optimizer
-from speccascade.training.step import Step, check_batch, check_layout
+from speccascade.training.step import Step, check_batch, check_layout, needed
 from speccascade.workdir import checkpoints, claim, files
 
 # What a workdir belongs to. Evaluation and the mesh may change without training anew.
@@ -93,6 +93,7 @@ def train(
         objective = cast("Objective", step.objective)
         params = given.first_params(model, c.seed, begun, layout)
         dropped = randomness.key(c.seed)
+        mine = needed(c.batch_size, layout, c.get("accumulate", 1))
 
         def advance(params, state, number):
             if c.get("sort_by_length"):
@@ -100,7 +101,7 @@ def train(
             else:
                 rows = data.rows_of_step(number, len(learnt), c.batch_size, c.seed)
             key = jax.random.fold_in(dropped, number)
-            batch = objective.batch(learnt, rows)
+            batch = objective.batch(learnt, rows, mine)
             taken = step(params, state, batch, teacher and teacher.params, key)
             return *taken, objective.work(batch)
 

@@ -40,9 +40,18 @@ class Objective:
     distance: str = ""
     distill_weight: float = 0.0
 
-    def batch(self, problems: data.Problems, rows: np.ndarray) -> dict[str, np.ndarray]:
-        """Returns some problems as the loss takes them: whole texts, or prompts and answers."""
-        return problems.batch(rows) if self.prompt_weight else problems.answers(rows)
+    def batch(
+        self, problems: data.Problems, rows: np.ndarray, needed: np.ndarray | None = None
+    ) -> dict[str, np.ndarray]:
+        """Returns some problems as the loss takes them: whole texts, or prompts and answers.
+
+        Args:
+          problems: the problems.
+          rows: [B], which of them.
+          needed: bool [B], those of which the tokens are read; None for all.
+        """
+        made = problems.batch if self.prompt_weight else problems.answers
+        return made(rows, needed)
 
     def work(self, batch: dict[str, np.ndarray]) -> step.Work:
         """Returns what a step on a batch has to do; see `step.Objective`."""
@@ -130,10 +139,11 @@ def evaluate(
       layout: how the parameters lie on a mesh; None for one device.
     """
     totals: dict[str, float] = {}
+    needed = step.needed(batch_size, layout)
     order = np.argsort(problems.length, kind="stable")
     for start in range(0, len(problems), batch_size):
         rows = np.arange(start, start + batch_size)
-        batch = problems.answers(order[np.minimum(rows, len(problems) - 1)])
+        batch = problems.answers(order[np.minimum(rows, len(problems) - 1)], needed)
         batch["answer_length"] *= rows < len(problems)  # a row of length 0 counts nowhere
         batch = step.put(batch, layout)
         sums = _measure(params, batch, model=model, known=known or model.vocab_size, layout=layout)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import PartitionSpec as P
 
@@ -106,7 +107,8 @@ class Step:
         Args:
           params: from `start`, or from the step before; not to be used again.
           state: likewise.
-          batch: NumPy arrays whose axis 0 is the rows, the same on every process.
+          batch: NumPy arrays whose axis 0 is the rows, the same on every process but for rows that
+            this one has not `needed`.
           fixed: what the objective knows beside, where the layout has it.
           key: of dropout.
 
@@ -177,6 +179,24 @@ def put(batch: Batch, layout: Layout | None, parts: int | None = None) -> Batch:
         return batch
     names = P("batch") if parts is None else P(None, "batch")
     return hosts.put(batch, layout.rows.shardings(names, batch))
+
+
+def needed(batch_size: int, layout: Layout | None, parts: int | None = None) -> np.ndarray:
+    """Returns which rows of a batch this process hands to its devices, bool [batch_size].
+
+    Args:
+      batch_size: rows.
+      layout: as `put` takes it.
+      parts: likewise.
+    """
+    if layout is None:
+        return np.ones(batch_size, bool)
+    shape = (batch_size,) if parts is None else (parts, batch_size // parts)
+    where = layout.rows.sharding(P("batch") if parts is None else P(None, "batch"), shape)
+    found = np.zeros(shape, bool)
+    for rows in where.addressable_devices_indices_map(shape).values():
+        found[rows] = True
+    return found.ravel()
 
 
 def _in_parts(batch: Batch, parts: int) -> Batch:
