@@ -5,6 +5,9 @@
 
 The expert is the shipped one for word problems, the drafter its first layer. The second command
 never asks the drafter, and takes as many steps on the expert's texts alone.
+
+Two minutes of CPU time each; expected: acceptance 0.881 and 0.894 at temperature 1 on held-out
+texts of the expert. What that says is in docs/training.md.
 """
 
 import pathlib

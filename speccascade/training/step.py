@@ -135,15 +135,16 @@ class Step:
         return lay(params, next(where)), lay(state, next(where))
 
     def lower(
-        self, batch: Batch, fixed: Any = None
+        self, batch: Batch, fixed: Any = None, params: Params | None = None
     ) -> tuple[jax.stages.Lowered, jax.stages.Lowered]:
         """Returns both programs of a step, to be compiled for a layout that need not be there.
 
         Args:
           batch: as a step takes it.
           fixed: likewise, as shapes where the layout has them.
+          params: as `shapes` takes them.
         """
-        params, state = self.shapes()
+        params, state = self.shapes(params)
         parts = _in_parts(batch, self.accumulate)
         key = jax.eval_shape(lambda: jax.random.key(0))
         if self.layout is not None:

@@ -120,7 +120,7 @@ def run(
         bar.update()
         last = step == c["num_steps"]
         if step % c["log_every"] == 0 or last:
-            means = {k: float(np.mean([p[k] for p in pending])) for k in pending[0]}
+            means = {k: float(np.mean([np.float32(p[k]) for p in pending])) for k in pending[0]}
             seconds = time.monotonic() - started
             devices = jax.tree.leaves(params)[0].sharding.device_set
             log({**means, **_rates(done, seconds, devices)})

@@ -112,7 +112,7 @@ def _told(checkpoints: ocp.CheckpointManager, step: int | None) -> Iterator[None
         ) from error
 
 
-def save_params(workdir: str, params: Params) -> None:
+def save_params(workdir: str, params: Params, step: int = 0) -> None:
     """Stores the parameters of a model that nobody trains on, which may be large.
 
     They go in pieces straight from their arrays to the disk. As `save` does it, a compressed copy
@@ -130,7 +130,15 @@ def save_params(workdir: str, params: Params) -> None:
     ) as checkpoints:
         saved = ocp.args.PyTreeSave(params, arguments, ocdbt_target_data_file_size=piece)
         known = ocp.args.JsonSave(checksums.of(flat(params)))
-        checkpoints.save(0, args=ocp.args.Composite(params=saved, checksums=known))
+        checkpoints.save(step, args=ocp.args.Composite(params=saved, checksums=known))
+
+
+def has(workdir: str, step: int) -> bool:
+    """Returns whether a workdir has a whole checkpoint of a step."""
+    if not _directory(workdir).exists():
+        return False
+    with manager(workdir, read_only=True) as checkpoints:
+        return checkpoints.latest_step() == step
 
 
 def restore(
