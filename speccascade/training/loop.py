@@ -14,6 +14,7 @@ from speccascade.errors import UserError
 from speccascade.inputs import paths, values
 from speccascade.models.interface import Model
 from speccascade.sharding import Layout, for_training, hosts
+from speccascade.sharding.layout import lay
 from speccascade.training import adapters, data, given, losses, memory, steps
 from speccascade.training.objective import Fixed, Objective, evaluate
 from speccascade.training.optimizer import make_optimizer
@@ -118,13 +119,14 @@ def train(
             return evaluate(model, whole, held_out, c.batch_size, tokenizer.vocab_size, layout)
 
         begin, shown = step.start(params), "validation_whole_answer"
-        like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), begin[0])
+        like = lay(begin[0], jax.tree.map(lambda x: x.sharding, begin[0]))
         traced = os.path.join(workdir, "profile") if profile else ""
         figures = steps.run(c, workdir, saved, begin, advance, measure, shown, check, traced)
         if lora is not None:
             number, params, _ = checkpoints.restore(saved, like)
             if not checkpoints.has(workdir, number):
-                checkpoints.save_params(workdir, lora.merged(fixed.weights, params), number)
+                merged = jax.jit(lora.merged)(fixed.weights, params)
+                checkpoints.save_params(workdir, merged, number)
         return figures
 
 
