@@ -25,6 +25,7 @@ TRAINING = {
     "dropout": float,
     "distill_loss": str,
     "distill_weight": float,
+    "lora": dict,
 }
 """Of any other `train`."""
 
@@ -43,8 +44,10 @@ PAIR = {
 """Of `pair` where it is no text."""
 
 BY_SECTION: dict[str, dict[str, type]] = {
-    "": {"mesh": dict, "pair": object},
+    "": {"mesh": dict, "pair": object, "rounds": dict},
     "train": TRAINING,
+    "lora": {"rank": int, "alpha": float, "targets": object},
+    "rounds": {"every": int, "num_texts": int, "share": float},
     "drafter": {"encoder_layers": object},
     "pair": PAIR,
     "mesh": {"data": int, "fsdp": int, "model": int, "drafter": str},

@@ -22,6 +22,7 @@ from speccascade.models.attention import CHUNK, attend, causal, squash
 from speccascade.models.int8 import Int8, matrix
 from speccascade.models.interface import Cache, Params, Prefilled
 from speccascade.models.kv_cache import LayerCache, Ring, in_tiles, slots_of
+from speccascade.models.low_rank import LowRank
 from speccascade.models.t5_config import T5Config
 from speccascade.models.transformer_config import ACTIVATIONS, TransformerConfig
 from speccascade.sharding.active import constrain, look_up, ways
@@ -35,13 +36,17 @@ def _embed(table: jax.Array | Int8, tokens: jax.Array, dtype) -> jax.Array:
     return look_up(table, tokens).astype(dtype)
 
 
-def _product(x: jax.Array, w: jax.Array | Int8, out_dtype=None) -> jax.Array:
+def _product(x: jax.Array, w: jax.Array | Int8 | LowRank, out_dtype=None) -> jax.Array:
     """`x [..., in] @ w [out, in]`, of dtype `out_dtype` or, without it, of x's.
 
     Two facts of XLA on CPU shape it. One-row bf16 products take a slow path, two to ten times the
     cost of two rows, and few rows are fastest into float32: a lone row is padded. The gradients of
     many rows are fastest where the product is bf16 throughout.
     """
+    if isinstance(w, LowRank):  # which is the place of a frozen matrix in training
+        y = _product(x, w.weight, jnp.float32)
+        y += w.scale * _product(_product(x, w.a), w.b, jnp.float32)
+        return y.astype(out_dtype or x.dtype)
     rows = x.size // x.shape[-1]
     padded = jnp.broadcast_to(x, (2, *x.shape)) if rows == 1 and x.dtype == jnp.bfloat16 else x
     wide = rows < 64 or isinstance(w, Int8)

@@ -19,7 +19,7 @@ from speccascade.plan.topology import Topology
 from speccascade.sharding import for_training, hlo
 from speccascade.training import loop, memory
 from speccascade.training.data import Problems
-from speccascade.training.objective import Objective
+from speccascade.training.objective import Fixed, Objective
 from speccascade.training.step import Step, Work, check_batch, check_layout
 
 _EXAMPLE = "configs/paper/t5_small_large.py"
@@ -93,7 +93,9 @@ def load(config: ml_collections.ConfigDict, subject: Subject, slice_: Topology) 
 
 def _model(section: Mapping[str, Any], published: Model) -> Model:
     """Returns a model of the published one's form as it is trained, in float32."""
-    form = {**models.describe(published), "param_dtype": "float32", "weight_dtype": None}
+    form = {**models.describe(published), "weight_dtype": None}
+    if not (section.get("train") or {}).get("lora"):  # else they stay as they are
+        form["param_dtype"] = "float32"
     return models.build({**form, **(section.get("model") or {})})
 
 
@@ -122,7 +124,9 @@ def compile_step(training: Training) -> Program:
     """
     start = time.perf_counter()
     step = training.step
-    gradients, update = map(compile_lowered, step.lower(training.batch, memory.teacher(step)))
+    fixed = Fixed(memory.teacher(step), memory.frozen(step))
+    lowered = step.lower(training.batch, fixed, memory.trained(step))
+    gradients, update = map(compile_lowered, lowered)
     seconds = time.perf_counter() - start
     made, kept = gradients.memory_analysis(), update.memory_analysis()
     return Program(

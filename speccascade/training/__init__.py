@@ -5,6 +5,7 @@ token_rows.py their tokens, in a file of which only what is asked for is read
 losses.py     losses per token
 objective.py  what is minimised and measured
 given.py      trained models that another begins or learns from
+adapters.py   what is trained in the weights' place
 optimizer.py  optimisers by name
 step.py       one step, on one device or on a mesh
 tracing.py    a profiler trace of a few of them

@@ -51,21 +51,36 @@ class Problems:
     def __len__(self) -> int:
         return len(self.tokens)
 
-    def batch(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+    def batch(self, rows: np.ndarray, needed: np.ndarray | None = None) -> dict[str, np.ndarray]:
+        """Returns some rows' fields.
+
+        Args:
+          rows: [B], which.
+          needed: bool [B], those of which the tokens are read; None for all.
+        """
         return {
-            "tokens": self.tokens[rows].astype(np.int32),
+            "tokens": self._tokens(rows, needed),
             "prompt_length": self.prompt_length[rows].astype(np.int32),
             "length": self.length[rows].astype(np.int32),
         }
 
-    def answers(self, rows: np.ndarray) -> dict[str, np.ndarray]:
-        """Prompts and answers apart, each padded as its longest is.
+    def _tokens(self, rows: np.ndarray, needed: np.ndarray | None) -> np.ndarray:
+        if isinstance(self.tokens, TokenRows):
+            return self.tokens.take(rows, needed).astype(np.int32)
+        return self.tokens[rows].astype(np.int32)  # in memory already
+
+    def answers(self, rows: np.ndarray, needed: np.ndarray | None = None) -> dict[str, np.ndarray]:
+        """Prompts and answers apart, each padded as its longest is, of whatever rows that is.
+
+        Args:
+          rows: [B], which.
+          needed: bool [B], those of which the tokens are read; None for all.
 
         Returns:
           `prompt` [B, P], `prompt_length` [B], `answer` [B, A] and `answer_length` [B], EOS
           included, all int32.
         """
-        tokens = self.tokens[rows].astype(np.int32)
+        tokens = self._tokens(rows, needed)
         prompt_length = self.prompt_length[rows].astype(np.int32)
         answer_length = self.length[rows].astype(np.int32) - prompt_length
         at = prompt_length[:, None] + np.arange(_room(answer_length.max()))

@@ -55,7 +55,9 @@ def load(source: str, layout: Layout | None = None) -> Given | None:
     return Given(source, model, params, tokenizer)
 
 
-def form(section: Mapping[str, Any] | None, vocab_size: int, begun: Given | None) -> Model:
+def form(
+    section: Mapping[str, Any] | None, vocab_size: int, begun: Given | None, frozen: bool = False
+) -> Model:
     """Returns the model that is trained.
 
     Args:
@@ -63,6 +65,7 @@ def form(section: Mapping[str, Any] | None, vocab_size: int, begun: Given | None
         section may then say in which dtypes it computes and is kept, and nothing else.
       vocab_size: the tokenizer's, of a model that begins from none.
       begun: the model that it begins from, None for none.
+      frozen: whether its weights are not trained, and so stay in their dtype.
 
     Raises:
       UserError: the section is wrong or says another form, or the model cannot be trained.
@@ -71,7 +74,7 @@ def form(section: Mapping[str, Any] | None, vocab_size: int, begun: Given | None
     if begun is None:
         model = models.build({**section, "vocab_size": vocab_size}, "config.model")
     else:
-        model = _of_form(section, begun)
+        model = _of_form(section, begun, frozen)
     if model.config.weight_dtype is not None:
         raise UserError(
             "int8 weights cannot be trained; leave out model.weight_dtype, begin from weights that "
@@ -85,12 +88,13 @@ def form(section: Mapping[str, Any] | None, vocab_size: int, begun: Given | None
     return model
 
 
-def _of_form(section: Mapping[str, Any], begun: Given) -> Model:
+def _of_form(section: Mapping[str, Any], begun: Given, frozen: bool) -> Model:
     there = models.describe(begun.model)
     here = {"family": there["family"], **section}
     differ = ["family"] if here["family"] != there["family"] else []
     if not differ:
-        model = models.build({**there, "param_dtype": "float32", **section}, "config.model")
+        kept = {} if frozen else {"param_dtype": "float32"}
+        model = models.build({**there, **kept, **section}, "config.model")
         here = models.describe(model)
         differ = [key for key in here if key not in _DTYPES and there[key] != here[key]]
     if differ:

@@ -14,10 +14,11 @@ from speccascade.errors import UserError
 from speccascade.inputs import optional_fields, paths, values
 from speccascade.models.interface import Model
 from speccascade.sharding import Layout, for_training, hosts
-from speccascade.training import data, given, losses, memory, steps
-from speccascade.training.objective import Objective, evaluate
+from speccascade.sharding.layout import lay
+from speccascade.training import adapters, data, given, losses, memory, steps
+from speccascade.training.objective import Fixed, Objective, evaluate
 from speccascade.training.optimizer import make_optimizer
-from speccascade.training.step import Step, check_batch, check_layout
+from speccascade.training.step import Step, check_batch, check_layout, needed
 from speccascade.workdir import checkpoints, claim, files
 
 # What a workdir belongs to. Evaluation and the mesh may change without training anew.
@@ -55,7 +56,8 @@ def train(
     section, own = config.get("model"), config.get("tokenizer")
     size = known[0].tokenizer.vocab_size if known else own["vocab_size"]
     taught = teacher and teacher.model
-    first = given.form(section, size, begun)
+    lora = adapters.read(c.get("lora"))
+    first = given.form(section, size, begun, lora is not None)
     _check_model(first, c, layout)  # before anything is written
     memory.check(memory.needs(make_step(c, first, size, taught, layout)))
     sections = {k: config[k] for k in SECTIONS if config.get(k) is not None}
@@ -63,7 +65,7 @@ def train(
     with hosts.agreed():
         claim.check_config(workdir, sections, steps.MAY_CHANGE)
         tokenizer = given.tokenizer(own, workdir, task, known)
-        model = given.form(section, tokenizer.vocab_size, begun)
+        model = given.form(section, tokenizer.vocab_size, begun, lora is not None)
         _check_model(model, c, layout)  # a new tokenizer may have fewer ids than asked for
         kept = {s: os.path.join(workdir, "data", f"{s}.npz") for s in ("train", "validation")}
         reads = tokenizer, c.row_length, models.answers_begin(model)
@@ -89,11 +91,19 @@ def train(
                 data.keep(path, problems)
 
         hosts.from_first(start)
-        saved = held.enter_context(checkpoints.manager(workdir))
+        # Beside adapters the workdir itself gets the model that they become.
+        own_states = workdir if lora is None else os.path.join(workdir, "adapters")
+        saved = held.enter_context(checkpoints.manager(own_states))
         step = make_step(c, model, tokenizer.vocab_size, taught, layout)
         objective = cast("Objective", step.objective)
         params = given.first_params(model, c.seed, begun, layout)
+        fixed = Fixed(teacher and teacher.params)
+        if lora is not None:
+            if layout is not None:
+                params = hosts.put(params, layout.of("expert", model).params(model))
+            fixed, params = fixed._replace(weights=params), lora.first(params, c.seed)
         dropped = randomness.key(c.seed)
+        mine = needed(c.batch_size, layout, c.get("accumulate", 1))
 
         def advance(params, state, number):
             if c.get("sort_by_length"):
@@ -101,16 +111,25 @@ def train(
             else:
                 rows = data.rows_of_step(number, len(learnt), c.batch_size, c.seed)
             key = jax.random.fold_in(dropped, number)
-            batch = objective.batch(learnt, rows)
-            taken = step(params, state, batch, teacher and teacher.params, key)
+            batch = objective.batch(learnt, rows, mine)
+            taken = step(params, state, batch, fixed, key)
             return *taken, objective.work(batch)
 
         def measure(params):
-            return evaluate(model, params, held_out, c.batch_size, tokenizer.vocab_size, layout)
+            whole = objective.whole(params, fixed)
+            return evaluate(model, whole, held_out, c.batch_size, tokenizer.vocab_size, layout)
 
         begin, shown = step.start(params), "validation_whole_answer"
+        like = lay(begin[0], jax.tree.map(lambda x: x.sharding, begin[0]))
         traced = os.path.join(workdir, "profile") if profile else ""
-        return steps.run(c, workdir, saved, begin, advance, measure, shown, check, traced)
+        figures = steps.run(c, workdir, saved, begin, advance, measure, shown, check, traced)
+        if lora is not None:
+            checkpoints.finish(saved)
+            number, params, _ = checkpoints.restore(saved, like)
+            if not checkpoints.has(workdir, number):
+                merged = jax.jit(lora.merged)(fixed.weights, params)
+                checkpoints.save_params(workdir, merged, number)
+        return figures
 
 
 def prepare(
@@ -156,6 +175,7 @@ def make_step(
         teacher=teacher,
         distance=c["distill_loss"] if teacher else "",
         distill_weight=c.get("distill_weight", 0.0) if teacher else 0.0,
+        adapters=adapters.read(c.get("lora")),
     )
     how = c.get("accumulate", 1), c.get("ema_decay", 0.0)
     return Step(model, objective, make_optimizer(c, layout), layout, *how)
@@ -173,6 +193,8 @@ def _checked(config: ml_collections.ConfigDict) -> ml_collections.FrozenConfigDi
     if c.distill_from:
         values.section("train", config.train, ("distill_loss", "distill_weight"), _EXAMPLE)
         losses.distillation(c.distill_loss)
+    if adapters.read(c.get("lora")) is not None and not c.get("init_from"):
+        raise UserError("train.lora is beside the weights of a model; name it by train.init_from")
     if not c.get("init_from"):
         values.section("", config, ("model",), _EXAMPLE)
     if config.get("model") is not None:

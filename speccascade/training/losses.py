@@ -47,9 +47,18 @@ def total_variation(log_q: jax.Array, log_p: jax.Array) -> jax.Array:
     return 0.5 * (jnp.sum(jnp.abs(q - p), -1) + 1 - jnp.sum(p, -1))
 
 
+def jensen_shannon(log_q: jax.Array, log_p: jax.Array) -> jax.Array:
+    """The mean KL of both to the mean of both, [...]; at most log 2."""
+    middle = jnp.logaddexp(log_q, log_p) - jnp.log(2.0)
+    outside = 1 - jnp.sum(jnp.exp(log_p), -1)  # the teacher's alone
+    both = forward_kl(middle, log_p) + forward_kl(middle, log_q)
+    return 0.5 * (both + outside * jnp.log(2.0))
+
+
 DISTILLATION = {
     "forward_kl": forward_kl,
     "reverse_kl": reverse_kl,
+    "jensen_shannon": jensen_shannon,
     "total_variation": total_variation,
 }
 

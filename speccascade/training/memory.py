@@ -18,7 +18,7 @@ class Needs:
     """Bytes that lie on one device while gradients are made.
 
     Attributes:
-      weights: of the model that is trained.
+      weights: of the model that is trained, and of adapters where those are.
       optimizer: its state, and with `train.ema_decay` the weights beside their average.
       gradients: float32.
       teacher: the teacher's weights.
@@ -35,13 +35,35 @@ class Needs:
         return sum(dataclasses.astuple(self))
 
 
-def needs(step: Step) -> Needs:
-    """Returns what the steps of a training need."""
-    params, state = step.shapes()
+def needs(step: Step, params: Params | None = None) -> Needs:
+    """Returns what the steps of a training need.
+
+    Args:
+      step: what they are compiled for.
+      params: the shapes of what is trained; None for those that `trained` returns.
+    """
+    params, state = step.shapes(trained(step) if params is None else params)
     grads = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, jnp.float32, sharding=x.sharding), params
     )
-    return Needs(*map(size, (params, state, grads, teacher(step))))
+    needed = Needs(*map(size, (params, state, grads, teacher(step))))
+    return dataclasses.replace(needed, weights=needed.weights + size(frozen(step)))
+
+
+def trained(step: Step) -> Params:
+    """Returns the shapes of what the steps train: adapters, or all of the model's parameters."""
+    adapters = getattr(step.objective, "adapters", None)
+    whole = shapes(step.model)
+    return whole if adapters is None else jax.eval_shape(lambda: adapters.first(whole, 0))
+
+
+def frozen(step: Step) -> Params:
+    """Returns the shapes of weights that adapters are beside, where the steps have them."""
+    if getattr(step.objective, "adapters", None) is None:
+        return None
+    if step.layout is None:
+        return shapes(step.model)
+    return lay(shapes(step.model), step.layout.of("expert", step.model).params(step.model))
 
 
 def teacher(step: Step) -> Params:

@@ -2,7 +2,7 @@
 
 import dataclasses
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,8 +12,21 @@ from speccascade.models import costs
 from speccascade.models.interface import Dropout, Model, Params
 from speccascade.sharding import Layout, active
 from speccascade.training import data, losses, step
+from speccascade.training.adapters import Adapters
 
 Batch = dict[str, jax.Array]
+
+
+class Fixed(NamedTuple):
+    """Parameters that a training reads and does not change.
+
+    Attributes:
+      teacher: of the teacher, None for none.
+      weights: those that adapters are beside, None where there are no adapters.
+    """
+
+    teacher: Params = None
+    weights: Params = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +43,8 @@ class Objective:
       teacher: whose distributions the answers' are compared with, None for none.
       distance: how, a name in `losses.DISTILLATION`.
       distill_weight: the share of that distance in the loss; the rest is that of the tokens.
+      adapters: what is trained beside the model's weights, which stay as they are; None for the
+        weights themselves.
     """
 
     model: Model
@@ -39,17 +54,28 @@ class Objective:
     teacher: Model | None = None
     distance: str = ""
     distill_weight: float = 0.0
+    adapters: Adapters | None = None
 
-    def batch(self, problems: data.Problems, rows: np.ndarray) -> dict[str, np.ndarray]:
-        """Returns some problems as the loss takes them: whole texts, or prompts and answers."""
-        return problems.batch(rows) if self.prompt_weight else problems.answers(rows)
+    def batch(
+        self, problems: data.Problems, rows: np.ndarray, needed: np.ndarray | None = None
+    ) -> dict[str, np.ndarray]:
+        """Returns some problems as the loss takes them: whole texts, or prompts and answers.
+
+        Args:
+          problems: the problems.
+          rows: [B], which of them.
+          needed: bool [B], those of which the tokens are read; None for all.
+        """
+        made = problems.batch if self.prompt_weight else problems.answers
+        return made(rows, needed)
 
     def work(self, batch: dict[str, np.ndarray]) -> step.Work:
         """Returns what a step on a batch has to do; see `step.Objective`."""
         prompt = batch["prompt_length"]
         answer = batch["length"] - prompt if self.prompt_weight else batch["answer_length"]
         texts = prompt, answer, prompt + answer if self.prompt_weight else answer
-        ops = 3 * costs.scoring(self.model, *texts)
+        passes = 3 if self.adapters is None else 2  # frozen weights have no gradients
+        ops = passes * costs.scoring(self.model, *texts)
         if self.teacher is not None:
             ops += costs.scoring(self.teacher, *texts)
         return step.Work(int(np.sum(prompt + answer)), ops)
@@ -59,9 +85,10 @@ class Objective:
         return {name: jnp.sum(weights) for name, weights in self._weights(batch).items()}
 
     def __call__(
-        self, params: Params, batch: Batch, totals: Any, teacher_params: Params, key: jax.Array
+        self, params: Params, batch: Batch, totals: Any, fixed: Fixed, key: jax.Array
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Returns what a batch adds to the mean loss over `totals`, and what is logged of it."""
+        params = self.whole(params, fixed)
         thinned = {"dropout": Dropout(key, self.dropout)} if self.dropout else {}
         logits, targets = self._scores(self.model, params, batch, **thinned)
         weights = self._weights(batch)
@@ -74,7 +101,7 @@ class Objective:
         logged = {"answer_nll": mean(nll, "answer")}
         if self.teacher is not None:
             with active.use_for(self.teacher):
-                taught, _ = self._scores(self.teacher, teacher_params, batch)
+                taught, _ = self._scores(self.teacher, fixed.teacher, batch)
             width = min(logits.shape[-1], taught.shape[-1])  # what either has beyond is padding
             distance = losses.distillation(self.distance)(
                 jax.nn.log_softmax(logits)[..., :width], jax.nn.log_softmax(taught)[..., :width]
@@ -82,6 +109,10 @@ class Objective:
             logged["distill"] = mean(distance, "answer")
             loss = (1 - self.distill_weight) * loss + self.distill_weight * logged["distill"]
         return loss, {"loss": loss, **logged}
+
+    def whole(self, params: Params, fixed: Fixed) -> Params:
+        """Returns the model's parameters, of which `params` is what is trained."""
+        return params if self.adapters is None else self.adapters.beside(fixed.weights, params)
 
     def _weights(self, batch: Batch) -> dict[str, jax.Array]:
         if not self.prompt_weight:
@@ -130,10 +161,11 @@ def evaluate(
       layout: how the parameters lie on a mesh; None for one device.
     """
     totals: dict[str, float] = {}
+    needed = step.needed(batch_size, layout)
     order = np.argsort(problems.length, kind="stable")
     for start in range(0, len(problems), batch_size):
         rows = np.arange(start, start + batch_size)
-        batch = problems.answers(order[np.minimum(rows, len(problems) - 1)])
+        batch = problems.answers(order[np.minimum(rows, len(problems) - 1)], needed)
         batch["answer_length"] *= rows < len(problems)  # a row of length 0 counts nowhere
         batch = step.put(batch, layout)
         sums = _measure(params, batch, model=model, known=known or model.vocab_size, layout=layout)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import PartitionSpec as P
 
@@ -106,7 +107,8 @@ class Step:
         Args:
           params: from `start`, or from the step before; not to be used again.
           state: likewise.
-          batch: NumPy arrays whose axis 0 is the rows, the same on every process.
+          batch: NumPy arrays whose axis 0 is the rows, the same on every process but for rows that
+            this one has not `needed`.
           fixed: what the objective knows beside, where the layout has it.
           key: of dropout.
 
@@ -119,9 +121,13 @@ class Step:
         params, state, norm = _update(params, state, grads, how=self)
         return params, state, {**logged, "grad_norm": norm}
 
-    def shapes(self) -> tuple[Params, Any]:
-        """Returns parameters and state as shapes, where the steps have them."""
-        params = shapes(self.model)
+    def shapes(self, params: Params | None = None) -> tuple[Params, Any]:
+        """Returns parameters and state as shapes, where the steps have them.
+
+        Args:
+          params: the shapes of what is trained; None for all of the model's parameters.
+        """
+        params = shapes(self.model) if params is None else params
         state = jax.eval_shape(self._first, params)
         if self.placement is None:
             return params, state
@@ -129,15 +135,16 @@ class Step:
         return lay(params, next(where)), lay(state, next(where))
 
     def lower(
-        self, batch: Batch, fixed: Any = None
+        self, batch: Batch, fixed: Any = None, params: Params | None = None
     ) -> tuple[jax.stages.Lowered, jax.stages.Lowered]:
         """Returns both programs of a step, to be compiled for a layout that need not be there.
 
         Args:
           batch: as a step takes it.
           fixed: likewise, as shapes where the layout has them.
+          params: as `shapes` takes them.
         """
-        params, state = self.shapes()
+        params, state = self.shapes(params)
         parts = _in_parts(batch, self.accumulate)
         key = jax.eval_shape(lambda: jax.random.key(0))
         if self.layout is not None:
@@ -173,6 +180,24 @@ def put(batch: Batch, layout: Layout | None, parts: int | None = None) -> Batch:
         return batch
     names = P("batch") if parts is None else P(None, "batch")
     return hosts.put(batch, layout.rows.shardings(names, batch))
+
+
+def needed(batch_size: int, layout: Layout | None, parts: int | None = None) -> np.ndarray:
+    """Returns which rows of a batch this process hands to its devices, bool [batch_size].
+
+    Args:
+      batch_size: rows.
+      layout: as `put` takes it.
+      parts: likewise.
+    """
+    if layout is None:
+        return np.ones(batch_size, bool)
+    shape = (batch_size,) if parts is None else (parts, batch_size // parts)
+    where = layout.rows.sharding(P("batch") if parts is None else P(None, "batch"), shape)
+    found = np.zeros(shape, bool)
+    for rows in where.addressable_devices_indices_map(shape).values():
+        found[rows] = True
+    return found.ravel()
 
 
 def _in_parts(batch: Batch, parts: int) -> Batch:

@@ -67,6 +67,7 @@ def run(
     shown: str,
     claimed: Callable[[], None] | None = None,
     profile: str = "",
+    prepare: Callable[[Any, int], None] | None = None,
 ) -> dict[str, float]:
     """Trains, or goes on from the newest checkpoint.
 
@@ -77,11 +78,13 @@ def run(
       start: parameters and optimiser state before the first step.
       advance: maps parameters, optimiser state and the step's number, from 0, to the next two,
         what is logged of it, `loss` among it, and what it had to do. A step depends on nothing
-        else.
+        else, and on what `prepare` made.
       evaluate: maps parameters to figures.
       shown: the figure that the progress bar shows.
       claimed: from `claim`, on the process that writes for all; called before anything is written.
       profile: where a trace of a few steps goes; "" for none.
+      prepare: called with the parameters and the next step's number before the first step and after
+        every `log_every`; the time that it takes is no step's.
 
     Returns:
       The last figures.
@@ -112,6 +115,9 @@ def run(
     done: list[Work] = []
     started = time.monotonic()
     while step < c["num_steps"]:
+        if prepare is not None and not pending:
+            prepare(params, step)
+            started = time.monotonic()
         with trace.step(step, pending):
             params, state, logged, work = advance(params, state, step)
             pending.append(logged)
@@ -122,7 +128,7 @@ def run(
         bar.update()
         last = step == c["num_steps"]
         if step % c["log_every"] == 0 or last:
-            means = {k: float(np.mean([p[k] for p in pending])) for k in pending[0]}
+            means = {k: float(np.mean([np.float32(p[k]) for p in pending])) for k in pending[0]}
             seconds = time.monotonic() - started
             devices = jax.tree.leaves(params)[0].sharding.device_set
             log({**means, **_rates(done, seconds, devices)})

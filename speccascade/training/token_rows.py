@@ -38,12 +38,21 @@ class TokenRows:
 
     def __getitem__(self, rows: int | np.ndarray) -> np.ndarray:
         """Returns a row, [T], or several, [B, T]."""
-        wanted = np.atleast_1d(rows)
-        found = np.full((len(wanted), self.width), self.pad, self.flat.dtype)
-        spans = zip(self._start[wanted], self._start[wanted + 1], strict=True)
-        for row, (start, end) in zip(found, spans, strict=True):
-            row[: end - start] = self.flat[start:end]
+        found = self.take(np.atleast_1d(rows))
         return found if np.ndim(rows) else found[0]
+
+    def take(self, rows: np.ndarray, needed: np.ndarray | None = None) -> np.ndarray:
+        """Returns several rows, [B, T], of which only some need be read.
+
+        Args:
+          rows: [B], which.
+          needed: bool [B]; the others are padding from end to end. None for all.
+        """
+        found = np.full((len(rows), self.width), self.pad, self.flat.dtype)
+        for at in range(len(rows)) if needed is None else np.flatnonzero(needed):
+            start, end = self._start[rows[at]], self._start[rows[at] + 1]
+            found[at, : end - start] = self.flat[start:end]
+        return found
 
 
 def joined(rows: Sequence[Sequence[int]], vocab_size: int, width: int, pad: int) -> TokenRows:

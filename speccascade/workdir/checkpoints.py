@@ -62,7 +62,7 @@ def manager(workdir: str, read_only: bool = False) -> Iterator[ocp.CheckpointMan
     try:
         yield made
     finally:
-        _finish(made)
+        finish(made)
         made.close()
 
 
@@ -81,7 +81,7 @@ def save(checkpoints: ocp.CheckpointManager, step: int, params: Params, rest: An
     Raises:
       UserError: it, or the one before, could not be written; those before that are intact.
     """
-    _finish(checkpoints)
+    finish(checkpoints)
     items = ocp.args.Composite(
         params=ocp.args.StandardSave(params),
         rest=ocp.args.StandardSave(rest),
@@ -91,8 +91,12 @@ def save(checkpoints: ocp.CheckpointManager, step: int, params: Params, rest: An
         checkpoints.save(step, args=items)
 
 
-def _finish(checkpoints: ocp.CheckpointManager) -> None:
-    """Waits for the newest checkpoint to be written."""
+def finish(checkpoints: ocp.CheckpointManager) -> None:
+    """Waits for the newest checkpoint to be written.
+
+    Raises:
+      UserError: it could not be; those before are intact.
+    """
     with _told(checkpoints, checkpoints.latest_step()):
         checkpoints.wait_until_finished()
 
@@ -128,7 +132,7 @@ def _once() -> Iterator[None]:
     sys.unraisablehook = before
 
 
-def save_params(workdir: str, params: Params) -> None:
+def save_params(workdir: str, params: Params, step: int = 0) -> None:
     """Stores the parameters of a model that nobody trains on, which may be large.
 
     They go in pieces straight from their arrays to the disk. As `save` does it, a compressed copy
@@ -146,7 +150,15 @@ def save_params(workdir: str, params: Params) -> None:
     ) as checkpoints:
         saved = ocp.args.PyTreeSave(params, arguments, ocdbt_target_data_file_size=piece)
         known = ocp.args.JsonSave(checksums.of(flat(params)))
-        checkpoints.save(0, args=ocp.args.Composite(params=saved, checksums=known))
+        checkpoints.save(step, args=ocp.args.Composite(params=saved, checksums=known))
+
+
+def has(workdir: str, step: int) -> bool:
+    """Returns whether a workdir has a whole checkpoint of a step."""
+    if not _directory(workdir).exists():
+        return False
+    with manager(workdir, read_only=True) as checkpoints:
+        return checkpoints.latest_step() == step
 
 
 def restore(

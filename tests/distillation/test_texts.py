@@ -10,7 +10,8 @@ import pytest
 from etils import epath
 
 from speccascade import importing
-from speccascade.distillation import texts
+from speccascade.distillation import texts, writing
+from speccascade.distillation.writing import Writer
 from speccascade.errors import UserError
 from tests.distillation import tiny
 
@@ -24,14 +25,10 @@ def config(**changes):
     return ml_collections.FrozenConfigDict({**tiny.get_config().texts.to_dict(), **changes})
 
 
-def write(expert, config, directory, exclude=()):
-    texts.Writer(expert, config, directory, exclude).write()
-
-
 @pytest.fixture(scope="module")
 def written(expert, tmp_path_factory):
     directory = epath.Path(tmp_path_factory.mktemp("written"))
-    write(expert, config(), directory)
+    writing.write(Writer(expert, config()), directory)
     return directory
 
 
@@ -59,7 +56,8 @@ def test_answers_that_ended_for_want_of_room_are_counted(expert, written, tmp_pa
     no_room = zip(lengths == 12, ends, strict=True)
     assert cut == sum(full and end not in expert.tokenizer.eos_ids for full, end in no_room)
     assert texts.unfinished(written, 20, expert.tokenizer.eos_ids) == cut > 0
-    write(expert, config(), written)  # nothing is left to write, and it is said again
+    # Nothing is left to write, and it is said again.
+    writing.write(Writer(expert, config()), written)
     told = f"{cut} of 20 answers ended for want of room, .* texts.max_new_tokens=12"
     assert re.search(told, capsys.readouterr().err)
 
@@ -68,7 +66,7 @@ def test_answers_that_ended_for_want_of_room_are_counted(expert, written, tmp_pa
 def test_notes_of_prompts_that_are_damaged(expert, tmp_path, content):
     (tmp_path / "prompts.json").write_text(content)
     with pytest.raises(UserError, match="prompts.json (holds|has|lacks)"):
-        write(expert, config(), epath.Path(tmp_path))
+        writing.write(Writer(expert, config()), epath.Path(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -82,7 +80,7 @@ def test_notes_of_prompts_that_are_damaged(expert, tmp_path, content):
 def test_fields_of_another_kind(expert, tmp_path, changes):
     (name,) = changes
     with pytest.raises(UserError, match=f"texts.{name}|5 is no path"):
-        write(expert, config(**changes), epath.Path(tmp_path / "texts"))
+        Writer(expert, config(**changes))
 
 
 def test_the_expert_is_read_back_exactly(expert, written):
@@ -115,7 +113,7 @@ def test_writing_goes_on_where_it_stopped(expert, written, tmp_path):
     (directory / "00001.partial").write_bytes(b"cut short")
     kept = directory / "00000.npz"
     stamp = kept.stat().mtime
-    write(expert, config(), directory)
+    writing.write(Writer(expert, config()), directory)
     assert kept.stat().mtime == stamp
     assert json.loads((directory / "prompts.json").read_text()) == prompts
     for name in ("00001.npz", "00002.npz"):
@@ -126,7 +124,7 @@ def test_writing_goes_on_where_it_stopped(expert, written, tmp_path):
 
 
 def test_prompts_are_made_up_alike_after_an_interruption(expert, written, tmp_path, monkeypatch):
-    prompts, calls = texts.Writer.prompts, []
+    prompts, calls = Writer.prompts, []
 
     def interrupted(self, batch):
         calls.append(batch)
@@ -134,12 +132,12 @@ def test_prompts_are_made_up_alike_after_an_interruption(expert, written, tmp_pa
             raise KeyboardInterrupt
         return prompts(self, batch)
 
-    monkeypatch.setattr(texts.Writer, "prompts", interrupted)
+    monkeypatch.setattr(Writer, "prompts", interrupted)
     directory = epath.Path(tmp_path)
     with pytest.raises(KeyboardInterrupt):
-        write(expert, config(), directory)
+        writing.write(Writer(expert, config()), directory)
     monkeypatch.undo()
-    write(expert, config(), directory)
+    writing.write(Writer(expert, config()), directory)
     assert (directory / "prompts.json").read_text() == (written / "prompts.json").read_text()
 
 
@@ -148,18 +146,13 @@ def test_prompts_of_a_file_but_for_those_that_are_held_out(expert, tmp_path):
     (tmp_path / "prompts.txt").write_text("\n".join([lines[0], "", *lines]) + "\n")
     where = epath.Path(tmp_path / "texts")
     c = config(prompts=str(tmp_path / "prompts.txt"), chat=False, num_texts=5)
-    write(expert, c, where, exclude=[lines[2].upper()])
+    writing.write(Writer(expert, c), where, exclude=[lines[2].upper()])
     assert json.loads((where / "prompts.json").read_text())["prompts"] == lines[:2] + lines[3:]
     found = texts.load(where, 5)
     np.testing.assert_array_equal(found.first, found.prompt_length)
     with pytest.raises(UserError, match="no more than 5 different prompts were found; lower"):
-        write(
-            expert,
-            ml_collections.FrozenConfigDict({**c.to_dict(), "num_texts": 6}),
-            epath.Path(tmp_path / "more"),
-            exclude=[lines[2]],
-        )
-    assert not (tmp_path / "more").exists()
+        more = ml_collections.FrozenConfigDict({**c.to_dict(), "num_texts": 6})
+        writing.check_prompts(Writer(expert, more), epath.Path(tmp_path / "more"), [lines[2]])
 
 
 @pytest.mark.parametrize(
@@ -173,5 +166,5 @@ def test_prompts_of_a_file_but_for_those_that_are_held_out(expert, tmp_path):
 )
 def test_what_cannot_be_written(expert, tmp_path, changes, message):
     with pytest.raises(UserError, match=message):
-        write(expert, config(**changes), epath.Path(tmp_path / "texts"))
+        Writer(expert, config(**changes))
     assert not (tmp_path / "texts").exists()

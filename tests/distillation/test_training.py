@@ -10,9 +10,11 @@ import pytest
 from etils import epath
 
 from speccascade import importing, pairs
-from speccascade.distillation import texts, training
+from speccascade.distillation import imitation, texts, training
 from speccascade.errors import UserError
 from speccascade.inference.api import generate_text
+from speccascade.models.shrink import shrink
+from speccascade.sharding import chips
 from speccascade.training.step import Step
 from speccascade.workdir.parameter_files import flat
 from speccascade.workdir.training_metrics import read_metrics
@@ -145,7 +147,7 @@ def test_figures_are_means_over_what_the_expert_wrote(source, workdir):
     expert = importing.load(source)
     drafter = importing.load(workdir, expert=expert.params)
     found, _ = texts.load(epath.Path(workdir) / "texts", 20).split(5)
-    got = training.evaluate(drafter.model, drafter.params, expert, found, batch_size=4)
+    got = imitation.evaluate(drafter.model, drafter.params, expert, found, batch_size=4)
     q = jax.nn.softmax(drafter.model.forward(drafter.params, found.tokens, found.prompt_length))
     p = jax.nn.softmax(expert.model.forward(expert.params, found.tokens, found.prompt_length))
     index = np.arange(1, found.tokens.shape[1])
@@ -184,6 +186,35 @@ def test_bad_configs_leave_nothing_behind(source, tmp_path, field, value, messag
     section, name = field.split(".")
     config[section][name] = value
     with pytest.raises(UserError, match=message):
+        training.distill(config, str(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_too_little_memory_is_told_before_anything_is_written(source, tmp_path, monkeypatch):
+    """The drafter's own weights, two moments and gradients in float32, and the expert's weights."""
+    expert, config = importing.load(source), tiny.get_config(source)
+    own = flat(shrink(expert.model, expert.params, (0,), np.arange(200))[1])
+    numbers = sum(x.size for key, x in own.items() if key not in ("embedding", "head/ids"))
+    least = 16 * numbers + sum(x.nbytes for x in flat(expert.params).values())
+    monkeypatch.setattr(chips, "memory", lambda device: least - 1)
+    with pytest.raises(UserError, match=r"needs more than 0\.\d+ GiB on each device \(weights 0"):
+        training.distill(config, str(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+    def writes(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(chips, "memory", lambda device: least + 64)  # the optimizer counts steps
+    monkeypatch.setattr(training.writing, "write", writes)
+    with pytest.raises(KeyboardInterrupt):
+        training.distill(config, str(tmp_path / "run"))
+
+
+def test_rows_that_do_not_divide_over_the_mesh(source, tmp_path):
+    config = tiny.get_config(source)
+    config.mesh = {"data": 4, "model": 2}
+    config.texts.batch_size = 6
+    with pytest.raises(UserError, match="texts.batch_size=6 must be a multiple of 4, for the dev"):
         training.distill(config, str(tmp_path / "run"))
     assert not (tmp_path / "run").exists()
 

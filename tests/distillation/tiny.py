@@ -9,14 +9,14 @@ from tests.importing import tiny_checkpoint
 from tests.text import makers
 
 
-def expert(folder: pathlib.Path) -> str:
-    """Writes the expert. It is unsure of everything, and so ends a text soon."""
+def expert(folder: pathlib.Path, certain: float = 1 / 8) -> str:
+    """Writes the expert. At an eighth it is unsure of everything, and so ends a text soon."""
     ids = text.load(makers.byte_level(folder.parent / "tokenizer")).vocab_size
     shapes = {
         name: (ids, *shape[1:]) if shape[0] == 260 else shape
         for name, shape in tiny_checkpoint.SHAPES.items()
     }
-    weights = {k: v / 8 for k, v in tiny_checkpoint.tensors(shapes=shapes).items()}
+    weights = {k: v * certain for k, v in tiny_checkpoint.tensors(shapes=shapes).items()}
     tiny_checkpoint.write(folder, weights, vocab_size=ids)
     makers.byte_level(folder)
     return str(folder)

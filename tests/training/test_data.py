@@ -1,4 +1,6 @@
+import dataclasses
 import json
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -91,6 +93,32 @@ def test_rows_of_tokens_are_those_of_a_padded_array():
     for indices in ([2, 0, 2], [1], []):
         wanted = np.array(indices, int)
         np.testing.assert_array_equal(found[wanted], padded_rows[wanted])
+
+
+class Read(np.ndarray):
+    """Tokens that note which of them are read."""
+
+    seen: ClassVar[list[int]] = []
+
+    def __getitem__(self, index):
+        self.seen.extend(range(index.start, index.stop))
+        return np.asarray(self)[index]
+
+
+def test_only_rows_that_are_needed_are_read():
+    whole = token_rows.joined([[1, 2, 3], [4, 5], [6, 7, 8, 9], [10, 11]], 99, 6, pad=0)
+    flat = np.arange(1, 12).astype(np.int32).view(Read)
+    tokens = token_rows.TokenRows(flat, whole.length, 6, 0)
+    held = data.Problems(tokens, np.array([1, 1, 2, 1]), whole.length)
+    rows, needed = np.array([3, 0, 2]), np.array([True, False, True])
+    for part in ("batch", "answers"):
+        Read.seen.clear()
+        expected = getattr(dataclasses.replace(held, tokens=whole), part)(rows)
+        found = getattr(held, part)(rows, needed)
+        assert sorted(Read.seen) == [5, 6, 7, 8, 9, 10]  # rows 2 and 3
+        for name, value in expected.items():
+            assert found[name].shape == value.shape
+            np.testing.assert_array_equal(found[name][needed], value[needed])
 
 
 class Task:

@@ -12,7 +12,7 @@ from speccascade.errors import UserError
 from speccascade.inference.api import generate_text
 from speccascade.training import given, loop, losses
 from speccascade.training.data import Problems
-from speccascade.training.objective import Objective, evaluate
+from speccascade.training.objective import Fixed, Objective, evaluate
 from speccascade.workdir import checkpoints
 from tests.training import fine_tuning
 from tests.training.fine_tuning import KNOWN, ROWS
@@ -130,7 +130,7 @@ def test_a_padded_teacher_and_pupils_of_other_widths(source, distance):
         @jax.jit
         def both(params, objective=objective, totals=totals):
             mean = jax.value_and_grad(objective, has_aux=True)
-            return mean(params, batch, totals, loud(teacher.params), jax.random.key(0))
+            return mean(params, batch, totals, Fixed(loud(teacher.params)), jax.random.key(0))
 
         (_, logged), grads = both(params)
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(grads))

@@ -14,7 +14,7 @@ from speccascade.training.step import Step
 from speccascade.workdir import checkpoints
 from speccascade.workdir.training_metrics import read_metrics
 from tests.sharding.test_hosts import LAUNCH, child, finish, start, wait_for
-from tests.training import on_a_mesh, times
+from tests.training import on_a_mesh, times, what_is_read
 
 CONFIG = pathlib.Path(on_a_mesh.__file__)
 
@@ -71,11 +71,18 @@ def command(workdir):
 
 
 @pytest.mark.slow
-def test_two_processes_have_the_losses_of_one(one_device, tmp_path):
-    code, out, err = finish(start(*LAUNCH, *command(tmp_path)))
+def test_two_processes_have_the_losses_of_one_and_read_their_own_rows(one_device, tmp_path):
+    workdir, notes = tmp_path / "run", tmp_path / "notes"
+    notes.mkdir()
+    flags = f"--config={what_is_read.__file__}:data=2,fsdp=2@{notes}", f"--workdir={workdir}"
+    code, out, err = finish(start(*LAUNCH, sys.executable, "scripts/train.py", *flags))
     assert code == 0, err
     assert len(out) == 1 and out[0].startswith("[0] validation_nll ")
-    check_alike(tmp_path, one_device)
+    check_alike(workdir, one_device)
+    one, two = ((notes / name).read_text().splitlines() for name in ("0", "1"))
+    assert len(one) == len(two) > 6  # of six steps and the validations
+    for first, second in zip(one, two, strict=True):  # of each batch either reads its half
+        assert first != second and {first, second} == {"1100", "0011"}
 
 
 @pytest.mark.slow

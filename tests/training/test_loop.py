@@ -16,7 +16,7 @@ import pytest
 from speccascade import models, tasks
 from speccascade.errors import UserError
 from speccascade.training import data, loop
-from speccascade.training.objective import Objective, evaluate
+from speccascade.training.objective import Fixed, Objective, evaluate
 from speccascade.training.optimizer import make_optimizer
 from speccascade.workdir import checkpoints
 from speccascade.workdir.training_metrics import read_metrics
@@ -147,7 +147,7 @@ def test_answers_alone_give_the_loss_of_whole_texts_without_their_prompts(traine
 
     def mean(objective):
         batch = objective.batch(problems, np.arange(3))
-        return objective(params, batch, objective.totals(batch), other, None)
+        return objective(params, batch, objective.totals(batch), Fixed(other), None)
 
     (whole, logged), (answers, logged_too) = mean(whole_texts), mean(answers_alone)
     assert logged["distill"] > 1e-3 and logged["answer_nll"] > 1

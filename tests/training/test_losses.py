@@ -8,6 +8,7 @@ from speccascade.training import losses
 
 P = np.array([[0.5, 0.25, 0.25], [1 / 3, 1 / 3, 1 / 3]])  # teacher
 Q = np.array([[0.25, 0.5, 0.25], [1 / 3, 1 / 3, 1 / 3]])  # student
+M = (P + Q) / 2
 
 
 @pytest.mark.parametrize(
@@ -15,6 +16,7 @@ Q = np.array([[0.25, 0.5, 0.25], [1 / 3, 1 / 3, 1 / 3]])  # student
     [
         ("forward_kl", (P * np.log(P / Q)).sum(-1)),
         ("reverse_kl", (Q * np.log(Q / P)).sum(-1)),
+        ("jensen_shannon", (P * np.log(P / M) + Q * np.log(Q / M)).sum(-1) / 2),
         ("total_variation", np.array([0.25, 0.0])),
     ],
 )
@@ -30,6 +32,9 @@ def test_a_student_over_part_of_the_vocabulary():
     np.testing.assert_allclose(found["total_variation"], 1 - np.minimum(p, q).sum(), atol=1e-6)
     np.testing.assert_allclose(found["reverse_kl"], (q * np.log(q / p)).sum(), atol=1e-6)
     np.testing.assert_allclose(found["forward_kl"], (p * np.log(p / q)).sum(), atol=1e-6)
+    p, q = np.append(p, 0.25), np.append(q, 1e-30)
+    both = (p * np.log(2 * p / (p + q)) + q * np.log(2 * q / (p + q))).sum() / 2
+    np.testing.assert_allclose(found["jensen_shannon"], both, atol=1e-6)
 
 
 def test_extreme_logits_stay_finite():

@@ -18,7 +18,7 @@ from speccascade.plan import topology
 from speccascade.sharding import for_training, hlo
 from speccascade.training import loop, step
 from speccascade.training.data import Problems
-from speccascade.training.objective import Objective, evaluate
+from speccascade.training.objective import Fixed, Objective, evaluate
 from speccascade.training.optimizer import make_optimizer
 from speccascade.training.step import Step
 from tests.training import tiny
@@ -68,6 +68,7 @@ def losses(family, mesh=None, accumulate=1, name="adamw", taught=False, dtype="f
         objective, fixed = dataclasses.replace(objective, **how), init(teacher, 1)
         if layout is not None:
             fixed = jax.device_put(fixed, layout.of("expert", teacher).params(teacher))
+        fixed = Fixed(fixed)
     how = Step(model, objective, optimizer(name, layout), layout, accumulate)
     params, state = how.start(jax.tree.map(jnp.copy, init(model, 0)))  # a step takes them
     held, found = problems(), []
