@@ -34,7 +34,7 @@ def get_config(sources: str = _SAME["QWEN"]) -> ml_collections.ConfigDict:
 
 
 def sweep(temperature: float) -> tuple[dict, ...]:
-    """Lossless decoding, three rules, lookup, and either model alone: what tells most comes first."""
+    """Lossless decoding, rules, lookup and either model alone: what tells most comes first."""
     grid = (
         product(rule="spec", draft_length=4)
         + product(rule="token_v3", alpha=(0.7, 0.3), draft_length=4)
