@@ -123,6 +123,7 @@ def train(
         traced = os.path.join(workdir, "profile") if profile else ""
         figures = steps.run(c, workdir, saved, begin, advance, measure, shown, check, traced)
         if lora is not None:
+            checkpoints.finish(saved)
             number, params, _ = checkpoints.restore(saved, like)
             if not checkpoints.has(workdir, number):
                 merged = jax.jit(lora.merged)(fixed.weights, params)
