@@ -74,7 +74,7 @@ def get_config(task: str = "gsm_symbolic") -> ml_collections.ConfigDict:
     config.pair = f"shipped:{task}"
     config.evaluate = {
         "settings": sweep(task),
-        "splits": {"validation": 96, "test": 240},
+        "splits": {"validation": 96, "test": 160},
         "max_new_tokens": 64,
         "batch_size": 64,
         "timing": {"num_examples": 0, "trials": 1},

@@ -71,15 +71,13 @@ class Match(NamedTuple):
     """A family beside a mode.
 
     Attributes:
-      strength: the one of equal tokens per expert call; None where none has as many.
-      most: the most tokens per expert call that any strength measured has.
-      at: the strength of those.
+      strength: the one of equal tokens per expert call; where none has as many, that of the most.
+      reaches: whether one has.
       next: where to measure next; None where the strength is found, or cannot be.
     """
 
-    strength: float | None
-    most: float
-    at: float
+    strength: float
+    reaches: bool
     next: float | None = None
 
 
@@ -133,23 +131,17 @@ def between(measured: Mapping[float, float], wanted: float) -> Match:
       wanted: those of the mode.
     """
     strengths = sorted(measured)
-    at = max(strengths, key=lambda each: measured[each])
-    reach = Match(None, measured[at], at)
-    near = [s for s in strengths if abs(measured[s] / wanted - 1) <= CLOSE]
-    above = [s for s in strengths if measured[s] >= wanted]
-    if near and (not above or near[0] <= above[0]):
-        return reach._replace(strength=near[0])
-    if not above:
-        return reach
-    if above[0] == strengths[0]:  # the expert's own law is as fast
-        return reach._replace(strength=above[0])
-    high = above[0]
+    enough = [s for s in strengths if measured[s] >= wanted * (1 - CLOSE)]
+    if not enough:
+        return Match(max(strengths, key=lambda each: measured[each]), False)
+    high = enough[0]
+    if high == strengths[0] or measured[high] <= wanted * (1 + CLOSE):
+        return Match(high, True)  # equal, or faster though it has the expert's own law
     low = strengths[strengths.index(high) - 1]
     share = (wanted - measured[low]) / (measured[high] - measured[low])
-    between = float(np.round(low + share * (high - low), 4))
+    inside = float(np.round(low + share * (high - low), 4))
     nearest = min((low, high), key=lambda each: abs(measured[each] - wanted))
-    wider = between if low < between < high else None
-    return reach._replace(strength=nearest, next=wider)
+    return Match(nearest, True, inside if low < inside < high else None)
 
 
 def missing(

@@ -1,5 +1,6 @@
 """Behind `scripts/lossy_modes.py --config --workdir`: measures modes, twins and rivals as fast."""
 
+import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -11,10 +12,13 @@ from speccascade.evaluate.jobs import QUALITY
 from speccascade.inference.methods import KERNEL
 from speccascade.inference.reading import expand
 from speccascade.inference.setting import Setting
+from speccascade.inputs import paths, values
 from speccascade.lossy import matching
 from speccascade.report.choice import TEST, VALIDATION
 from speccascade.report.points import Points, collect, unseeded
+from speccascade.workdir.files import write_json
 
+RIVALS = "rivals.json"  # the families, in the workdir
 Entries = list[Mapping[str, Any]]
 
 
@@ -39,22 +43,23 @@ def measure(config: ml_collections.ConfigDict, workdir: str) -> list[str]:
     modes = modes_of(expand(beside))
     if not modes:
         raise UserError("evaluate.settings has no method=kernel: there is no mode to measure")
-    asked = beside + [e for family in families for s in family.grid for e in family.at(s)]
+    asked = [*beside, *(e for family in families for s in family.grid for e in family.at(s))]
     failed, points = _measure(config, workdir, asked, VALIDATION)
+    write_json(os.path.join(paths.plain(workdir), RIVALS), values.json_ready(config.rivals))
     for _ in range(matching.ROUNDS):
         wanted = matching.missing(points, families, modes)
         if not wanted:
             break
-        asked = asked + wanted
+        asked = [*asked, *wanted]
         more, points = _measure(config, workdir, asked, VALIDATION)
         failed += more
     found = {
         family.setting(match.strength): family.at(match.strength)
         for family in families
         for mode in modes
-        if (match := matching.match(points, family, mode)) and match.strength is not None
+        if (match := matching.match(points, family, mode)) is not None
     }
-    held_out = beside + [entry for entries in found.values() for entry in entries]
+    held_out = [*beside, *(entry for entries in found.values() for entry in entries)]
     more, _ = _measure(config, workdir, asked, TEST, expand(held_out))
     return failed + more
 
