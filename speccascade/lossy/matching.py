@@ -57,9 +57,12 @@ class Family:
 
     def strength_of(self, setting: Setting) -> float | None:
         """Returns the strength of one of the family's settings, None of another's."""
+        own = self.setting(self.grid[0])
         given = {**dict(setting.knobs), **_limits(setting)}
-        found = given.get(self.strength[0])
-        return found if found is not None and self.setting(found) == setting else None
+        if setting.rule != own.rule or self.strength[0] not in given:
+            return None
+        found = given[self.strength[0]]
+        return found if self.setting(found) == setting else None
 
 
 def _limits(setting: Setting) -> dict[str, float]:

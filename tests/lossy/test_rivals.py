@@ -74,6 +74,8 @@ def test_a_family_knows_its_settings():
     one_sided = setting({"rule": "spec", "expert_min_p": 0.3, **SPEC})
     assert cut.strength_of(one_sided) is None
     assert cut.strength_of(setting({"rule": "lossy", "alpha": 0.3, **SPEC})) is None
+    (lossy,) = matching.families({"rivals": [LOSSY]})  # which has no such strength
+    assert lossy.strength_of(setting({"rule": "token_v3", "alpha": -0.01, **SPEC})) is None
     assert cut.rivals(setting(MODE)) and not cut.rivals(setting({**MODE, "temperature": 0.0}))
 
 
