@@ -1,7 +1,7 @@
 """Behind `scripts/lossy_modes.py --config --workdir`: measures modes, twins and rivals as fast."""
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Any
 
 import ml_collections
@@ -9,7 +9,7 @@ import ml_collections
 from speccascade.errors import UserError
 from speccascade.evaluate import evaluation
 from speccascade.evaluate.jobs import QUALITY
-from speccascade.inference.methods import KERNEL
+from speccascade.inference.methods import KERNEL, TWIN
 from speccascade.inference.reading import expand
 from speccascade.inference.setting import Setting
 from speccascade.inputs import paths, values
@@ -60,7 +60,7 @@ def measure(config: ml_collections.ConfigDict, workdir: str) -> list[str]:
         if (match := matching.match(points, family, mode)) is not None
     }
     held_out = [*beside, *(entry for entries in found.values() for entry in entries)]
-    more, _ = _measure(config, workdir, asked, TEST, expand(held_out))
+    more, _ = _measure(config, workdir, asked, TEST, set(expand(held_out)))
     return failed + more
 
 
@@ -74,9 +74,10 @@ def _measure(
     workdir: str,
     entries: Entries,
     split: str,
-    only: Iterable[Setting] | None = None,
+    only: Container[Setting] | None = None,
 ) -> tuple[list[str], Points]:
-    """Measures the quality of settings on a split, or of some of them.
+    """Measures the quality of settings on a split: of `only` some, or of all but twins, which have
+    no speed to be matched.
 
     Returns:
       A line for each job that failed, and all points measured.
@@ -85,11 +86,12 @@ def _measure(
     with own.unlocked():
         own.evaluate.settings = tuple(entries)
     sweep = evaluation.prepare(own)
-    wanted = {job.setting for job in sweep.jobs} if only is None else set(only)
     jobs = [
         job
         for job in sweep.jobs
-        if job.kind == QUALITY and job.split == split and job.setting in wanted
+        if job.kind == QUALITY
+        and job.split == split
+        and (job.setting.method is not TWIN if only is None else job.setting in only)
     ]
     failed = evaluation.measure(sweep._replace(jobs=jobs), workdir).failed
     return failed, collect(evaluation.measured(sweep, workdir), sweep.config, "")
