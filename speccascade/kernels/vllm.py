@@ -1,7 +1,8 @@
 """vLLM's relaxed acceptance in thinking spans (`relaxed_thinking`, `relax_ratio`, `relax_top_k`).
 
-`relaxed_thinking_sample_kernel` of vllm/v1/sample/rejection_sampler.py in vLLM (its V1; greedy
-requests alone), also asked for in SGLang 7702. Within a thinking span a draft token x is kept where
+`relaxed_thinking_sample_kernel` of vLLM's pull requests 43184 and 45229 (V1, greedy requests alone;
+first 22238), which a ratio tells from TensorRT-LLM's. SGLang's 7702 asks for its thresholds by span
+too. Within a thinking span a draft token x is kept where
 it is among the k likeliest and `p1(x) >= ratio max p1`; outside it must be the expert's best, which
 is also the token behind the kept ones. So a request has another threshold in each span, and a
 strict one where it has none.
@@ -42,7 +43,7 @@ def _begins(prompt, length, knobs):
 
 VLLM_RELAXED = Kernel(
     _judge,
-    "vLLM's rejection_sampler.py",
+    "vLLM's pull request 45229",
     {
         "ratio": Knob(0, 1, default=0.5),
         "k": Knob(1, default=3, static=True),
