@@ -43,8 +43,9 @@ class Beside:
 
     Attributes:
       mode: the mode.
-      what: the rival's name, or that of the twin.
-      own: the mode's point on the test split.
+      what: the rival's name, or one of `WHAT`.
+      own: the mode's point on the test split; beside the twin without ends that of its twin, so
+        that the two differ in what ends of blocks change.
       other: the other's; None where it was not measured.
       match: how the strength was found; None of twins.
       same: share of answers that are the same tokens; None where they are drawn.
@@ -107,12 +108,12 @@ def _rivals(points: Points, known: Sequence[Family], modes: Sequence[Setting]) -
 def _twins(points: Points, modes: Sequence[Setting], workdir: str) -> list[Beside]:
     kept = {unseeded(from_fields(row)): row for row in answered(workdir, TEST)}
 
-    def same(mode: Setting, twin: Setting) -> float | None:
-        if mode.temperature > 0 or not {mode, twin} <= kept.keys():
+    def same(one: Setting, other: Setting) -> float | None:
+        if one.temperature > 0 or not {one, other} <= kept.keys():
             return None
         both = [
             {a["id"]: a["tokens"] for a in answers.read(workdir, kept[each]["answers"])}
-            for each in (mode, twin)
+            for each in (one, other)
         ]
         shared = both[0].keys() & both[1].keys()
         return sum(both[0][i] == both[1][i] for i in shared) / len(shared)
@@ -120,11 +121,11 @@ def _twins(points: Points, modes: Sequence[Setting], workdir: str) -> list[Besid
     found = []
     for mode in modes:
         twin = dataclasses.replace(mode, method=TWIN, verifier=None)
-        for each in (twin, dataclasses.replace(twin, draft_length=None)):
-            if (other := points.of(each, TEST)) is not None:
-                what = WHAT[each.draft_length is None]
-                own = points.of(mode, TEST)
-                found.append(Beside(mode, what, own, other, same=same(mode, each)))
+        endless = dataclasses.replace(twin, draft_length=None)
+        for what, one, other in zip(WHAT, (mode, twin), (twin, endless), strict=True):
+            own, beside = points.of(one, TEST), points.of(other, TEST)
+            if own is not None and beside is not None:
+                found.append(Beside(mode, what, own, beside, same=same(one, other)))
     return found
 
 
@@ -206,7 +207,7 @@ def _twin_table(points, modes, judged) -> table.Table:
         point = points.of(mode, TEST)
         quality = table.number(point.quality, _digits(point))
         rows.append([_name(mode), f"{mode.temperature:g}", quality, *cells])
-    heads = ("mode", "T", "quality", WHAT[0], "mode less it", WHAT[1], "mode less it")
+    heads = ("mode", "T", "quality", WHAT[0], "mode less it", WHAT[1], "twin less it")
     return table.Table(TITLES[1], heads, rows)
 
 
@@ -214,13 +215,14 @@ def _record(
     points: Points, found: Beside, comparison: Comparison | None, verdict: str
 ) -> Mapping[str, Any]:
     """Returns a line of lossy_modes.csv."""
-    validation = points.of(found.mode, VALIDATION)
+    validation = points.of(found.own.setting, VALIDATION)
     other = found.other
     beside = other and points.of(other.setting, VALIDATION)
     low, high = comparison.difference_interval if comparison else (None, None)
     return {
-        "mode": str(found.mode),
+        "setting": str(found.own.setting),
         "beside": found.what,
+        "its_setting": other and str(other.setting),
         "strength": found.match and found.match.strength,
         "as_fast": found.match and found.match.reaches,
         "n": len(found.own.scores),

@@ -192,9 +192,9 @@ def test_a_mode_stands_beside_rivals_as_fast_and_its_twins(workdir):
     )
     cells = next(line for line in twins if "cactus" in line).split(" | ")
     assert cells[3] == "0.410" and cells[4].endswith("not told apart")
-    assert cells[5] == "0.900" and cells[6].startswith("-0.500") and "worse" in cells[6]
+    assert cells[5] == "0.900" and cells[6].startswith("-0.490") and "worse" in cells[6]
     lines = (workdir / "lossy_modes.csv").read_text().splitlines()
-    assert len(lines) == 1 + 4 and lines[0].startswith("mode,beside,strength")
+    assert len(lines) == 1 + 4 and lines[0].startswith("setting,beside,its_setting,strength")
 
 
 def test_a_difference_that_chance_makes_is_none(workdir):
