@@ -56,7 +56,8 @@ def rivals() -> tuple[dict, ...]:
     """Lossless decoding whose strength is set to a mode's tokens per expert call."""
     cut = {"name": "truncated expert (min-p)", "strength": ("expert_min_p", "drafter_min_p")}
     cut |= {"fields": product(rule="spec", **SAMPLED), "grid": (0.0, 0.05, 0.2, 0.4, 0.6, 0.9)}
-    lossy = {"name": "lossy", "strength": ("alpha",), "grid": (0.0, 0.3, 0.6, 0.8, 0.9, 0.97)}
+    lossy = {"name": "lossy", "strength": ("alpha",)}
+    lossy |= {"grid": (0.0, 0.3, 0.6, 0.8, 0.9, 0.97, 0.995)}
     token = {"name": "token_v3", "strength": ("alpha",)}
     token |= {"grid": (-0.01, 0.0, 0.2, 0.4, 0.6, 0.8, 1.0)}
     return (

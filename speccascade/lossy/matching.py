@@ -2,8 +2,10 @@
 
 A family is lossless decoding from targets that go from the expert's law to faster ones as their
 strength grows. On the validation split a grid of strengths is measured, and then what lies between
-the two around a mode's tokens per expert call, until they are equal; on the test split the strength
-that was found is measured once. Who has it so cannot have been chosen by what the test says.
+the two around a mode's tokens per expert call, until they are equal. Where the expert's own law is
+as fast already, no strength is needed for speed, and of those as fast the one stands that is best
+on the validation split. On the test split the strength that was found is measured once: it cannot
+have been chosen by what the test says.
 """
 
 import dataclasses
@@ -21,7 +23,7 @@ from speccascade.report.choice import VALIDATION
 from speccascade.report.points import Point, Points, unseeded
 
 CLOSE = 0.005  # of the mode's tokens per expert call
-ROUNDS = 4
+ROUNDS = 8
 _NEEDED = ("name", "fields", "strength", "grid")
 _EXAMPLE = "configs/lossy_modes.py"
 
@@ -74,7 +76,8 @@ class Match(NamedTuple):
     """A family beside a mode.
 
     Attributes:
-      strength: the one of equal tokens per expert call; where none has as many, that of the most.
+      strength: the one of equal tokens per expert call; where none has as many, that of the most,
+        and where the least has them already, one as fast.
       reaches: whether one has.
       next: where to measure next; None where the strength is found, or cannot be.
     """
@@ -117,13 +120,17 @@ def match(points: Points, family: Family, mode: Setting) -> Match | None:
         return None
     own = points.of(mode, VALIDATION)
     measured = {
-        strength: tokens(point)
+        strength: point
         for point in points.on(VALIDATION)
         if (strength := family.strength_of(point.setting)) is not None
     }
     if own is None or not set(family.grid) <= set(measured):
         return None
-    return between(measured, tokens(own))
+    found = between({each: tokens(point) for each, point in measured.items()}, tokens(own))
+    if found.strength > min(measured) or not found.reaches:
+        return found
+    enough = [s for s in sorted(measured) if tokens(measured[s]) >= tokens(own) * (1 - CLOSE)]
+    return found._replace(strength=max(enough, key=lambda each: measured[each].quality))
 
 
 def between(measured: Mapping[float, float], wanted: float) -> Match:

@@ -197,6 +197,19 @@ def test_a_mode_stands_beside_rivals_as_fast_and_its_twins(workdir):
     assert len(lines) == 1 + 4 and lines[0].startswith("setting,beside,its_setting,strength")
 
 
+def test_where_the_expert_is_as_fast_the_best_of_validation_stands(workdir):
+    path = workdir / "results.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    for row in rows:
+        if row["method"] == "kernel":
+            row["tokens_per_expert_call"] = 1.5
+        if row["split"] == VALIDATION and row["expert_truncation"].get("min_p") == 0.5:
+            row["scores"] = [1.0] * SIZE
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    mode = next(s for s in beside.report(str(workdir)).splitlines() if "cactus" in s)
+    assert "| 0.5: 2.20, 0.900: mode worse | 0: 2.00, 0.900: mode worse |" in mode
+
+
 def test_a_difference_that_chance_makes_is_none(workdir):
     path = workdir / "results.jsonl"
     rows = [json.loads(line) for line in path.read_text().splitlines()]
