@@ -1,8 +1,9 @@
 """Behind `scripts/lossy_modes.py --workdir`: each mode beside its twins and rivals as fast as it.
 
 Two tables of the test split, and both as lossy_modes.csv in the workdir. Two questions are asked of
-every pair, whether the mode is surely better and whether it is surely worse; those of a table share
-the error as in Holm's procedure, with the paired tests of scripts/tune.py.
+every pair, whether the mode is surely better and whether it is surely worse; those of a column, all
+modes beside one kind of rival, share the error as in Holm's procedure, with the paired tests of
+scripts/tune.py.
 """
 
 import dataclasses
@@ -86,7 +87,14 @@ def report(workdir: str) -> str:
     modes = [mode for mode in modes_of(points.settings()) if points.of(mode, TEST)]
     modes.sort(key=lambda mode: -mode.temperature)
     beside = _rivals(points, known, modes), _twins(points, modes, workdir)
-    judged = [_judged(found, task.full_score) for found in beside]
+    judged = [
+        [
+            each
+            for what in dict.fromkeys(one.what for one in found)
+            for each in _judged([one for one in found if one.what == what], task.full_score)
+        ]
+        for found in beside
+    ]
     made = _rival_table(points, known, modes, judged[0]), _twin_table(points, modes, judged[1])
     records = [_record(points, *each) for part in judged for each in part]
     (epath.Path(workdir) / "lossy_modes.csv").write_text(table.comma_separated(records))
