@@ -10,12 +10,13 @@ from speccascade.errors import UserError
 from speccascade.evaluate import evaluation
 from speccascade.evaluate.jobs import QUALITY
 from speccascade.inference.methods import KERNEL, TWIN
-from speccascade.inference.reading import expand
+from speccascade.inference.reading import expand, from_fields
 from speccascade.inference.setting import Setting
 from speccascade.inputs import paths, values
 from speccascade.lossy import matching
 from speccascade.report.choice import TEST, VALIDATION
 from speccascade.report.points import Points, collect, unseeded
+from speccascade.workdir import results
 from speccascade.workdir.files import write_json
 
 RIVALS = "rivals.json"  # the families, in the workdir
@@ -43,7 +44,11 @@ def measure(config: ml_collections.ConfigDict, workdir: str) -> list[str]:
     modes = modes_of(expand(beside))
     if not modes:
         raise UserError("evaluate.settings has no method=kernel: there is no mode to measure")
-    asked = [*beside, *(e for family in families for s in family.grid for e in family.at(s))]
+    there = {unseeded(from_fields(row)) for row in results.read(workdir)}  # by an earlier start
+    asked = list(beside)
+    for family in families:
+        found = {s for each in there if (s := family.strength_of(each)) is not None}
+        asked += [e for s in sorted({*family.grid, *found}) for e in family.at(s)]
     failed, points = _measure(config, workdir, asked, VALIDATION)
     write_json(os.path.join(paths.plain(workdir), RIVALS), values.json_ready(config.rivals))
     for _ in range(matching.ROUNDS):
@@ -53,13 +58,13 @@ def measure(config: ml_collections.ConfigDict, workdir: str) -> list[str]:
         asked = [*asked, *wanted]
         more, points = _measure(config, workdir, asked, VALIDATION)
         failed += more
-    found = {
+    rivals = {
         family.setting(match.strength): family.at(match.strength)
         for family in families
         for mode in modes
         if (match := matching.match(points, family, mode)) is not None
     }
-    held_out = [*beside, *(entry for entries in found.values() for entry in entries)]
+    held_out = [*beside, *(entry for entries in rivals.values() for entry in entries)]
     more, _ = _measure(config, workdir, asked, TEST, set(expand(held_out)))
     return failed + more
 
