@@ -49,7 +49,7 @@ ALLOWED = {
     "certify": (*_ANSWERS, "evaluate", "report", "tuning"),
     "replay": (*_ANSWERS, "evaluate", "report"),
     "conformance": _METHOD,
-    "lossy": (*_ANSWERS, "evaluate", "report"),
+    "lossy": (*_ANSWERS, "evaluate", "report", "tuning"),
     "distillation": (*_ANSWERS, "training"),
     "experiment": (*_ANSWERS, "training", "evaluate", "report", "plan"),
     "runtime": (*_FILES,),

@@ -16,7 +16,7 @@ from speccascade.decode.rows import Rows
 from speccascade.rules import Distributions, Rule, Target
 from speccascade.sampling import Truncation, confidence, distribution
 from speccascade.sharding.active import over_vocabulary, pad_vocabulary
-from speccascade.verify import Uniforms, Verdict, verify
+from speccascade.verify import METHODS, Uniforms, Verdict, verify
 from speccascade.vocab import Vocab
 
 
@@ -33,7 +33,7 @@ class Decision(NamedTuple):
       deferral: float32 [B, N + 1], the deferred mass; NaN where the method has no such thing.
       p: float32 [B, N + 1, V], the expert as sampled from.
       pi: float32 [B, N + 1, V], the target distribution; NaN where kernels decide.
-      carry: float32 [B], the rows' numbers after the block where kernels decide, else ().
+      carry: float32 [B] or [B, 2], what kernels remember after the block, else ().
     """
 
     verdict: Verdict
@@ -60,7 +60,7 @@ class _Asked(NamedTuple):
 
 
 def decide(
-    method: str,
+    method: str | kernels.Twin,
     logprobs: bool,
     rules: tuple[Rule, ...],
     rows: Rows,
@@ -72,14 +72,14 @@ def decide(
     """Decides on a block.
 
     Args:
-      method: the verifier, "token", "block" or that of kernels.
+      method: the verifier, "token", "block" or one of kernels.
       logprobs: whether the log-probabilities of the tokens are wanted.
       rules: the run's rules; knobs of shape [B] go by row.
       rows: the batch.
       draft: the drafted block.
       logits: float32 [B, N + 1, V], the expert's.
       uniforms: the verifier's randomness.
-      carry: float32 [B], the rows' numbers where kernels decide, else ().
+      carry: float32 [B] or [B, 2], what kernels remember of the rows, else ().
     """
     asked = _Asked(rows.temperature, rows.expert_truncation, rows.rule_index)
     run = over_vocabulary(
@@ -95,11 +95,12 @@ def _decide(method, logprobs, vocab: Vocab, rules, asked, draft: Draft, logits, 
     p = distribution(logits, asked.temperature, asked.truncation, vocab)
     p1 = confidence(logits, vocab)
     q, q1 = draft.q.spread(p, vocab)
-    if method == kernels.VERIFIER:
+    if method not in METHODS:
         target = Target(jnp.full_like(p, jnp.nan), jnp.full(p.shape[:-1], jnp.nan, p.dtype))
         q = q[:, :size]
         block = kernels.Block(draft.tokens, draft.length, q, p, p1)
-        verdict, carry = _by_kernel(rules, asked.rule_index, block, carry, uniforms, vocab)
+        decide = method.verify if isinstance(method, kernels.Twin) else kernels.verify
+        verdict, carry = _by_kernel(decide, rules, asked.rule_index, block, carry, uniforms, vocab)
     else:
         target = _target(rules, asked.rule_index, draft, Distributions(q, p, q1, p1), vocab)
         q = q[:, :size]
@@ -134,10 +135,12 @@ def _decide(method, logprobs, vocab: Vocab, rules, asked, draft: Draft, logits, 
     )
 
 
-def _by_kernel(rules, rule_index, block: kernels.Block, carry, uniforms: Uniforms, vocab: Vocab):
-    """Returns each row's verdict under its own kernel, and its number after the block."""
+def _by_kernel(
+    decide, rules, rule_index, block: kernels.Block, carry, uniforms: Uniforms, vocab: Vocab
+):
+    """Returns each row's verdict under its own kernel, and its carry after the block."""
     decided = [
-        kernels.verify(
+        decide(
             cast(kernels.Kernel, rules_lib.definition(rule.name)),
             rules_lib.knobs_of(rule, 2),
             block,
@@ -153,12 +156,13 @@ def _by_kernel(rules, rule_index, block: kernels.Block, carry, uniforms: Uniform
 
 
 def begun(rules: tuple[Rule, ...], rows: Rows, carry: jax.Array, count: jax.Array) -> jax.Array:
-    """Returns the rows' numbers before a block, float32 [B], as kernels begin with them.
+    """Returns what kernels remember before a block, in the shape of `carry`.
 
     Args:
       rules: the run's kernels.
       rows: the batch.
-      carry: float32 [B], the numbers after the last block.
+      carry: float32 [B], the rows' numbers after the last block; [B, 2] where twins decide, that
+        and how many tokens were kept in a row.
       count: int32 [B], tokens generated: a row without any is at its beginning.
     """
     numbers = [
@@ -170,7 +174,11 @@ def begun(rules: tuple[Rule, ...], rows: Rows, carry: jax.Array, count: jax.Arra
         )
         for rule in rules
     ]
-    return jnp.where(count == 0, by_row(numbers, rows.rule_index), carry)
+    number = by_row(numbers, rows.rule_index)
+    if carry.ndim == 1:
+        return jnp.where(count == 0, number, carry)
+    first = jnp.stack([number, jnp.zeros_like(number)], axis=1)
+    return jnp.where(count[:, None] == 0, first, carry)
 
 
 def _target(rules: tuple[Rule, ...], rule_index, draft: Draft, d: Distributions, vocab) -> Target:

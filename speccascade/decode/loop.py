@@ -14,10 +14,11 @@ from speccascade.decode.rows import Rows
 from speccascade.decode.state import Output, State
 from speccascade.decode.step import Decoder, Record, step
 from speccascade.errors import UserError
-from speccascade.kernels import KERNELS, VERIFIER
+from speccascade.kernels import KERNELS
 from speccascade.models.interface import Model
 from speccascade.rules import RULES, Rule, make
 from speccascade.sharding.active import use
+from speccascade.verify import METHODS
 
 
 @partial(jax.jit, static_argnums=0)
@@ -41,7 +42,7 @@ def prefill(decoder: Decoder, params: dict[str, Any], rows: Rows) -> State:
     width = decoder.max_new_tokens + decoder.overhang
     roles = decoder.drafter.roles
     state = state_lib.initial(
-        rows, width, read.last, read.position, drafter, read.cache, roles, decoder.has_carry
+        rows, width, read.last, read.position, drafter, read.cache, roles, decoder.carry_shape
     )
     return placing.constrain(decoder, state)
 
@@ -86,7 +87,7 @@ def check(decoder: Decoder, rules: tuple[Rule, ...], drafting: Any = None) -> No
     """
     if not rules:
         raise UserError("no rule was given; decoding needs at least one")
-    known = KERNELS if decoder.verifier == VERIFIER else RULES
+    known = RULES if decoder.verifier in METHODS else KERNELS
     for rule in rules:
         if rule.name not in known:
             raise UserError(

@@ -66,7 +66,8 @@ class State(NamedTuple):
       stats: counts per row.
       drafter: the drafter's state.
       expert: the expert's cache.
-      carry: float32 [B], what kernels remember of each row, see `kernels`; () where rules decide.
+      carry: float32 [B] or [B, 2], what kernels remember of each row, see `kernels`; () where rules
+        decide.
     """
 
     text: jax.Array
@@ -132,7 +133,7 @@ def initial(
     drafter: Any,
     expert: Any,
     roles: Sequence[str],
-    has_carry: bool = False,
+    carry_shape: tuple[int, ...] | None = None,
 ) -> State:
     """Returns the state after the prompts were read.
 
@@ -144,7 +145,7 @@ def initial(
       drafter: the drafter's state.
       expert: the expert's cache.
       roles: of the drafter's models.
-      has_carry: whether kernels decide.
+      carry_shape: of what kernels remember of a row; None where rules decide.
     """
     batch, slots = rows.prompt.shape
 
@@ -171,7 +172,7 @@ def initial(
         stats=Stats(**{**counts, "drafter_calls": dict.fromkeys(roles, zero)}),
         drafter=drafter,
         expert=expert,
-        carry=zero if has_carry else (),
+        carry=() if carry_shape is None else full(0, jnp.float32, *carry_shape),
     )
 
 

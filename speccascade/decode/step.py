@@ -17,7 +17,7 @@ from speccascade.decode.drafters.interface import Draft, Drafter, EndsDraft, Req
 from speccascade.decode.rows import Rows
 from speccascade.decode.state import Emission, State, Stats
 from speccascade.errors import UserError
-from speccascade.kernels import VERIFIER
+from speccascade.kernels import VERIFIER, Twin
 from speccascade.models.interface import Model
 from speccascade.randomness import Role, row_keys, uniforms_by_role
 from speccascade.rules import Rule
@@ -35,7 +35,8 @@ class Decoder:
       drafter: writes them.
       draft_length: N, tokens per block.
       max_new_tokens: the most tokens that a row may ask for.
-      verifier: "token" or "block"; "kernel" where the rows' rules are acceptance kernels.
+      verifier: "token" or "block"; "kernel" where the rows' rules are acceptance kernels, a `Twin`
+        where they are that a token at a time.
       logprobs: whether the log-probabilities of the emitted tokens are kept.
       layout: how models and rows lie on a mesh; None for one device.
     """
@@ -44,12 +45,13 @@ class Decoder:
     drafter: Drafter
     draft_length: int
     max_new_tokens: int
-    verifier: str = "token"
+    verifier: str | Twin = "token"
     logprobs: bool = False
     layout: Layout | None = None
 
     def __post_init__(self):
-        if self.verifier not in (known := (*METHODS, VERIFIER)):
+        known = (*METHODS, VERIFIER)
+        if not isinstance(self.verifier, Twin) and self.verifier not in known:
             raise UserError(
                 f"verifier {self.verifier!r} is unknown; choose one of: {', '.join(known)}"
             )
@@ -57,9 +59,11 @@ class Decoder:
             raise UserError(f"max_new_tokens={self.max_new_tokens} must be at least 1")
 
     @property
-    def has_carry(self) -> bool:
-        """Whether rows keep a number from block to block, for kernels."""
-        return self.verifier == VERIFIER
+    def carry_shape(self) -> tuple[int, ...] | None:
+        """The shape of what a row keeps from block to block, for kernels; None for nothing."""
+        if isinstance(self.verifier, Twin):
+            return (2,)
+        return () if self.verifier == VERIFIER else None
 
     @property
     def overhang(self) -> int:
@@ -142,7 +146,7 @@ def step(
         # Verify.
         uniform = Uniforms(noise[Role.ACCEPT], noise[Role.TOKEN][:, 0])
         carry = state.carry
-        if decoder.has_carry:
+        if decoder.carry_shape is not None:
             carry = begun(rules, rows, carry, state.count)
         decision = decide(
             decoder.verifier, decoder.logprobs, rules, rows, draft, logits, uniform, carry

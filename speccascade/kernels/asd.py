@@ -46,4 +46,6 @@ ASD = Kernel(
         "per_value": Knob(0, default=1.0),
         "most": Knob(0, default=1.0, whole=True),
     },
+    # Otherwise the mismatches of the block count, which the number does not tell.
+    has_twin=lambda knobs, size: size is not None and knobs["most"] >= size,
 )

@@ -52,4 +52,6 @@ FLY = Kernel(
     "Li et al. 2025, as in FLy's code",
     {"theta": Knob(0, default=0.3), "window": Knob(1, default=6, static=True)},
     keeps=_keeps,
+    # Such a window relaxes nothing: no later draft is asked for.
+    has_twin=lambda knobs, size: size is not None and knobs["window"] >= size,
 )

@@ -74,6 +74,9 @@ class Kernel:
       begins: `(prompt, length, knobs) -> float32 [B]`, the number that a row begins with; 0 where
         not given.
       reads: `(carry, token, knobs) -> carry`, the number after the token behind the kept ones.
+      has_twin: `(knobs, size) -> bool`, whether a draft token's test asks for nothing of its block,
+        of N = size tokens, but its place and the number, see `twin.py`; size is None where blocks
+        never end.
     """
 
     judge: Callable
@@ -83,6 +86,7 @@ class Kernel:
     keeps: Callable | None = None
     begins: Callable | None = None
     reads: Callable | None = None
+    has_twin: Callable[[Mapping[str, float], int | None], bool] = lambda knobs, size: True
 
     # What the rows of rules say and no kernel has: a target, a drafter's end, a use of q at the
     # bonus position or of q1, drafts that end early, a decision before the expert's.

@@ -19,17 +19,28 @@ from speccascade.knobs import Knob
 def _judge(block, carry, knobs, vocab):
     p1 = block.p1[:, : block.draft.shape[1]]
     own = at_draft(p1, block, vocab)
-    rank = vocab.sum((p1 > own[..., None]).astype(jnp.int32))[..., 0]
     delta = knobs["delta"] * carry[:, None]
-    passes = (rank < knobs["k"]) & (own >= vocab.max(p1)[..., 0] - delta)
+    passes = is_likely(p1, own, knobs["k"], vocab) & (own >= vocab.max(p1)[..., 0] - delta)
+    after = best(block.p1, vocab)
+    thinks = through(block, carry, knobs)
+    return Judgement(passes.astype(p1.dtype), after[:, :-1], after, thinks)
+
+
+def is_likely(p1, own, k, vocab):
+    """Returns whether entries of p1, `own` [B, N], are among the k largest."""
+    return vocab.sum((p1 > own[..., None]).astype(jnp.int32))[..., 0] < k
+
+
+def through(block, carry, knobs):
+    """Returns whether a row thinks after each of its drafts, [B, N + 1]."""
     thinks = [carry]
     for token in block.draft.T:
-        thinks.append(_reads(thinks[-1], token, knobs))
-    after = best(block.p1, vocab)
-    return Judgement(passes.astype(p1.dtype), after[:, :-1], after, jnp.stack(thinks, axis=1))
+        thinks.append(reads(thinks[-1], token, knobs))
+    return jnp.stack(thinks, axis=1)
 
 
-def _reads(carry, token, knobs):
+def reads(carry, token, knobs):
+    """Returns whether a row thinks after a token."""
     carry = jnp.where(token == knobs["begin"], 1.0, carry)
     return jnp.where(token == knobs["end"], 0.0, carry)
 
@@ -49,5 +60,5 @@ TRTLLM = Kernel(
         "end": Knob(0, static=True, is_token=True),
     },
     begins=_begins,
-    reads=_reads,
+    reads=reads,
 )

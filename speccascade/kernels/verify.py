@@ -50,13 +50,20 @@ def verify(
     Returns:
       The verdict, and the rows' numbers after it.
     """
+    verdict, numbers = tested(kernel, knobs, block, carry, uniforms, vocab)
+    return verdict, read(kernel, numbers, verdict.next_token, knobs)
+
+
+def tested(
+    kernel: Kernel, knobs: Knobs, block: Block, carry: jax.Array, uniforms: Uniforms, vocab: Vocab
+) -> tuple[Verdict, jax.Array]:
+    """Returns what `verify` does, with the numbers before the verdict's token is read."""
     block = _flushed(block)
     judged = _judged(kernel, knobs, block, carry, vocab)
     kept = _kept(kernel, uniforms.accept < judged.chance, block, knobs, vocab)
     count = jnp.sum(jnp.cumprod(kept.astype(jnp.int32), axis=1), axis=1).astype(jnp.int32)
     weights = _at(_after(judged, block, vocab), count)
-    token = draw(weights, uniforms.token, vocab)
-    return Verdict(count, token), _read(kernel, _at(judged.carry, count), token, knobs)
+    return Verdict(count, draw(weights, uniforms.token, vocab)), _at(judged.carry, count)
 
 
 def law(
@@ -80,11 +87,11 @@ def law(
         count = jnp.sum(jnp.cumprod(kept.astype(jnp.int32), axis=1), axis=1)
         accepted += weight[:, None] * (jnp.arange(size + 1) == count[:, None])
     after = _after(judged, block, WHOLE)
-    read = [
-        _read(kernel, judged.carry, jnp.full(judged.carry.shape, token, jnp.int32), knobs)
+    numbers = [
+        read(kernel, judged.carry, jnp.full(judged.carry.shape, token, jnp.int32), knobs)
         for token in range(vocab)
     ]
-    return accepted, after / after.sum(-1, keepdims=True), jnp.stack(read, axis=-1)
+    return accepted, after / after.sum(-1, keepdims=True), jnp.stack(numbers, axis=-1)
 
 
 def _flushed(block: Block) -> Block:
@@ -115,7 +122,8 @@ def _after(judged: Judgement, block: Block, vocab) -> jax.Array:
     return jnp.where(use_bonus, judged.bonus, replacement)
 
 
-def _read(kernel: Kernel, carry, token, knobs) -> jax.Array:
+def read(kernel: Kernel, carry, token, knobs: Knobs) -> jax.Array:
+    """Returns the numbers after a token that no kernel tested, in the shape of `carry`."""
     return carry if kernel.reads is None else kernel.reads(carry, token, knobs)
 
 

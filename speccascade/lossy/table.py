@@ -90,6 +90,8 @@ MODES = (
     Mode("fly", 0.0, {"window": 2}, "expert", _expert),
     Mode("trtllm_relaxed", 0.0, {"delta": 0.2, "k": 10, **_SPAN}, "expert", _expert),
     Mode("trtllm_relaxed", 0.0, {"delta": 0.6, "k": 10, **_SPAN}, "expert", _expert),
+    Mode("vllm_relaxed", 0.0, {"ratio": 0.5, "k": 3, **_SPAN}, "expert", _expert),
+    Mode("vllm_relaxed", 0.0, {"ratio": 0.2, "k": 3, **_SPAN}, "expert", _expert),
     Mode("asd", 0.0, {"budget": 0.5}, "expert", _expert),
     Mode("asd", 0.0, {"budget": 2.0}, "expert", _expert),
 )

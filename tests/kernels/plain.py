@@ -61,6 +61,18 @@ def trtllm_relaxed(draft, q, p, p1, carry, uniforms, *, delta, k, begin, end):
     return kept, greedy(p1[kept]), thinking
 
 
+def vllm_relaxed(draft, q, p, p1, carry, uniforms, *, ratio, k, begin, end):
+    kept, thinking = 0, carry
+    for i, token in enumerate(draft):
+        ranked = sorted(range(len(p1[i])), key=lambda v: (-p1[i][v], v))[:k]
+        relaxed = [v for v in ranked if p1[i][v] >= ratio * p1[i][ranked[0]]]
+        if token not in (relaxed if thinking else ranked[:1]):
+            break
+        kept += 1
+        thinking = {begin: 1.0, end: 0.0}.get(token, thinking)
+    return kept, greedy(p1[kept]), thinking
+
+
 def fly(draft, q, p, p1, carry, uniforms, *, theta, window):
     size = len(draft)
     # One of two samples is the draft with 1 - (1 - p)^2.
@@ -104,5 +116,14 @@ def cactus(draft, q, p, p1, carry, uniforms, *, delta):
 
 KERNELS = {
     f.__name__: f
-    for f in (medusa_typical, vllm_typical, sglang_threshold, trtllm_relaxed, fly, asd, cactus)
+    for f in (
+        medusa_typical,
+        vllm_typical,
+        sglang_threshold,
+        trtllm_relaxed,
+        vllm_relaxed,
+        fly,
+        asd,
+        cactus,
+    )
 }

@@ -36,6 +36,34 @@ def test_its_law_is_that_of_its_blocks():
     assert same[0].method.law(same[0]) == same[1].method.law(same[1])
 
 
+def test_a_twin_is_of_a_mode_or_of_a_target():
+    made = setting({**CACTUS, "method": "twin", "temperature": 1})
+    assert (made.label, made.choices) == ("cactus twin", "delta=0.5 N=2")
+    assert from_fields(made.fields()) == made and not made.method.in_blocks
+    longer = dataclasses.replace(made, draft_length=3)
+    assert made.method.law(made) != longer.method.law(longer) and program(made) != program(longer)
+    endless = {key: value for key, value in CACTUS.items() if key != "draft_length"}
+    assert setting({**endless, "method": "twin"}).draft_length is None
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"rule": "fly", "window": 3, "draft_length": 4}, "fly with theta=0.3 window=3 and "),
+        ({"rule": "fly", "window": 4}, "and no draft_length has no twin"),
+        ({"rule": "asd", "budget": 1, "draft_length": 2}, "asd with .*most=1 .* has no twin"),
+        ({"rule": "spec", "draft_length": 2}, "rule spec is a rule with a target"),
+        ({**CACTUS, "drafter": "lookup"}, "the drafts of a twin are a model's"),
+        ({**CACTUS, "draft_length": 0}, "draft_length=0 must be at least 1"),
+    ],
+)
+def test_a_mode_without_a_twin_is_said(given, message):
+    with pytest.raises(UserError, match=message):
+        setting({**given, "method": "twin"})
+    setting({"method": "twin", "rule": "fly", "window": 4, "draft_length": 4})
+    setting({"method": "twin", "rule": "asd", "budget": 1, "most": 2, "draft_length": 2})
+
+
 def test_it_shares_a_program_with_other_kernels_and_no_rule():
     sglang = {"method": "kernel", "rule": "sglang_threshold", "draft_length": 2}
     spec = {"rule": "spec", "draft_length": 2}
@@ -111,3 +139,18 @@ def test_where_a_kernel_is_lossless_the_engine_writes_what_the_expert_writes():
     found = api.generate_text(pair, tiny_pair.PROMPT, **strict, **how)
     assert found[0].tokens == expert[0].tokens
     assert 0 < found[0].statistics["expert_calls"] <= expert[0].statistics["expert_calls"]
+
+
+@pytest.mark.slow
+def test_greedy_a_mode_and_its_twin_write_the_same():
+    pair, how = tiny_pair.make(), {"max_new_tokens": 6, "batch_size": 8}
+    thinks = {"begin": pair.tokenizer.encode(tiny_pair.PROMPT)[0], "end": 0}
+    mode = {"rule": "vllm_relaxed", "ratio": 0.0, "k": 300, **thinks, "draft_length": 2}
+    written = [
+        api.generate_text(pair, tiny_pair.PROMPT, method=method, **mode, **how)[0]
+        for method in ("kernel", "twin")
+    ]
+    expert = api.generate_text(pair, tiny_pair.PROMPT, method="autoregressive_expert", **how)[0]
+    assert written[0].tokens == written[1].tokens != expert.tokens
+    calls = [each.statistics["expert_calls"] for each in written]
+    assert calls[0] < calls[1] == len(written[1].tokens)

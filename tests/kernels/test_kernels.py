@@ -26,6 +26,10 @@ KNOBS = {
         {"delta": 0.3, "k": 2, "begin": 0, "end": 1},
         {"delta": 1.0, "k": 3, "begin": 2, "end": 4},
     ],
+    "vllm_relaxed": [
+        {"ratio": 0.3, "k": 2, "begin": 0, "end": 1},
+        {"ratio": 0.05, "k": 3, "begin": 2, "end": 4},
+    ],
     "fly": [{"theta": 0.9, "window": 2}, {"theta": 0.0, "window": 3}],
     "asd": [{"budget": 2.0, "per_value": 0.6, "most": 2.0}, {"budget": 0.0}],
     "cactus": [{"delta": 0.2}, {"delta": 0.0}],
@@ -90,7 +94,7 @@ def inverse_cdf(weights, uniform):
 
 
 def read(name, knobs, number, token):
-    if name != "trtllm_relaxed":
+    if name not in ("trtllm_relaxed", "vllm_relaxed"):
         return number
     return {knobs["begin"]: 1.0, knobs["end"]: 0.0}.get(token, number)
 
@@ -124,9 +128,11 @@ MISTAKES = [
     ("vllm_typical", 0, "p = block.p[:, :", "p = block.p1[:, :"),
     ("sglang_threshold", 0, "without_draft(block, vocab), block.p)", "block.p[:, :-1], block.p)"),
     ("sglang_threshold", 0, 'p >= knobs["threshold_single"]', 'p > knobs["threshold_acc"]'),
-    ("trtllm_relaxed", 0, "rank < ", "rank <= "),
+    ("trtllm_relaxed", 0, "[..., 0] < k", "[..., 0] <= k"),
     ("trtllm_relaxed", 0, '* carry[:, None]', "* 1.0"),
     ("trtllm_relaxed", 0, "thinks = [carry]", "thinks = [carry * 0]"),
+    ("vllm_relaxed", 0, "thinks[:, :-1]", "thinks[:, :1]"),
+    ("vllm_relaxed", 0, 'knobs["ratio"] * top', 'top - knobs["ratio"]'),
     ("fly", 1, "block.length[:, None] - window", "block.length[:, None] - window + 1"),
     ("fly", 1, "range(1, min(window, size))", "range(1, min(window - 1, size))"),
     ("fly", 0, "for _ in range(3)", "for _ in range(4)"),
@@ -214,6 +220,8 @@ def test_thinking_begins_with_the_prompt():
     length = jnp.array([3, 3, 2, 1])
     began = kernels.begin(KERNELS["trtllm_relaxed"], knobs, prompt, length)
     assert began.tolist() == [1, 0, 0, 1]  # an end in the prompt ends nothing; padding is no prompt
+    began = kernels.begin(KERNELS["vllm_relaxed"], knobs, prompt, length)
+    assert began.tolist() == [0, 0, 0, 1]  # in vLLM it does
     assert kernels.begin(KERNELS["asd"], {}, prompt, length).tolist() == [0, 0, 0, 0]
 
 
@@ -258,6 +266,8 @@ LOSSLESS = [
     ("fly", {"window": 3}, True),
     ("asd", {"budget": 0.0}, True),
     ("trtllm_relaxed", {"delta": 0.6, "k": 1, "begin": 0, "end": 1}, True),
+    ("vllm_relaxed", {"ratio": 0.1, "k": 3, "begin": 2, "end": 0}, True),
+    ("vllm_relaxed", {"ratio": 1.0, "k": 3, "begin": 0, "end": 2}, True),
 ]
 
 

@@ -1,6 +1,4 @@
-"""The tables of lossy modes: their parts against other enumerations, and a workdir's rivals."""
-
-import json
+"""The table of exact laws: its parts against other enumerations."""
 
 import jax
 import numpy as np
@@ -8,11 +6,8 @@ import pytest
 
 from speccascade import rules
 from speccascade.errors import UserError
-from speccascade.inference.reading import setting
-from speccascade.lossy import beside, laws, table
-from speccascade.report.points import collect
+from speccascade.lossy import laws, table
 from tests import enumeration
-from tests.report import synthetic
 
 PAIR = table.pairs(1, 1.0)[0]
 
@@ -55,58 +50,3 @@ def test_a_modes_divergence_is_that_of_its_first_token():
 def test_a_table_needs_a_pair():
     with pytest.raises(UserError, match="pairs=0 must be at least 1"):
         table.table(0)
-
-
-# ---- a workdir ----
-
-EXPERT = {"method": "autoregressive_expert", "temperature": 1.0}
-MODE = {"method": "kernel", "rule": "cactus", "delta": 0.5, "draft_length": 4, "temperature": 1.0}
-SPEC = {"rule": "spec", "draft_length": 4, "temperature": 1.0}
-LOSSY = [{**SPEC, "rule": "lossy", "alpha": alpha} for alpha in (0.2, 0.5, 0.9)]
-TOKENS = {2: 2.9, 3: 2.0, 4: 3.0, 5: 3.5}  # by place in `ENTRIES`: the mode's 2.5 stands
-ENTRIES = [EXPERT, MODE, SPEC, *LOSSY]
-
-
-@pytest.fixture
-def workdir(tmp_path):
-    rows = []
-    for i, entry in enumerate(ENTRIES):
-        for split in ("validation", "test"):
-            scores = [float(j % 10 >= (6 if entry is MODE else 1)) for j in range(40)]
-            row = synthetic.quality(entry, split, scores)
-            if i in TOKENS:
-                row["tokens_per_expert_call"] = TOKENS[i]
-            rows.append(row)
-    evaluate = {
-        "settings": ENTRIES,
-        "splits": {"validation": 40, "test": 40},
-        "max_new_tokens": 4,
-        "batch_size": 4,
-        "timing": {"num_examples": 0, "trials": 1},
-    }
-    config = {"task": {"name": "gsm_symbolic"}, "pair": "shipped:gsm_symbolic"}
-    config["evaluate"] = evaluate
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    (tmp_path / "results.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert len(collect(rows, config, "").by_setting) == 2 * len(ENTRIES)
-    return tmp_path
-
-
-def test_a_mode_stands_beside_rules_as_fast_as_it(workdir):
-    lines = beside.table(str(workdir)).splitlines()
-    assert lines[2] == "| the expert | 1 | 1.00 | 0.900 |  |"
-    told = lines[3].split(" | ")[-1]
-    mode = setting(MODE).label
-    assert lines[3].startswith(f"| {mode} (delta=0.5 N=4 kernel) | 1 | 2.50 | 0.400 |")
-    assert "spec (N=4 token): 2.90, 0.900, mode worse" in told
-    # Of `lossy`, the slowest of those that are no slower; the one at 2.0 is.
-    assert "lossy (alpha=0.5 N=4 token): 3.00, 0.900" in told
-    assert told.count("lossy") == 1
-
-
-def test_a_workdir_without_a_kernel_is_said(workdir):
-    rows = (workdir / "results.jsonl").read_text().splitlines()
-    kept = [row for row in rows if '"method": "kernel"' not in row]
-    (workdir / "results.jsonl").write_text("\n".join(kept) + "\n")
-    with pytest.raises(UserError, match="no row of a kernel"):
-        beside.table(str(workdir))

@@ -7,12 +7,13 @@ from speccascade.inference.methods.oracle import ORACLE
 from speccascade.inference.methods.sequence_cascade import SEQUENCE_CASCADE
 from speccascade.inference.methods.speculative import SPECULATIVE
 from speccascade.inference.methods.token_cascade import TOKEN_CASCADE
+from speccascade.inference.methods.twin import TWIN
 from speccascade.inference.setting import Method
 
 # The first is what a setting means that names none.
 METHODS = {
     method.name: method
-    for method in (SPECULATIVE, EXPERT, DRAFTER, TOKEN_CASCADE, SEQUENCE_CASCADE, KERNEL)
+    for method in (SPECULATIVE, EXPERT, DRAFTER, TOKEN_CASCADE, SEQUENCE_CASCADE, KERNEL, TWIN)
 }
 
 
@@ -37,5 +38,6 @@ __all__ = [
     "SEQUENCE_CASCADE",
     "SPECULATIVE",
     "TOKEN_CASCADE",
+    "TWIN",
     "named",
 ]
