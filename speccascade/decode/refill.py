@@ -80,8 +80,8 @@ def _by_part(decoder: Decoder, f: Callable, *args: Any) -> Batch:
         placing.state_shardings(decoder, state),
     )
     specs = jax.tree.map(lambda sharding: sharding.spec, laid_out)
-    of_rows = P(decoder.layout.present(decoder.layout.rows.rules.batch))
-    in_specs = tuple(specs if isinstance(arg, Batch) else of_rows for arg in args)
+    of_rows = partial(decoder.layout.rows.spec, P("batch"))
+    in_specs = tuple(specs if isinstance(arg, Batch) else of_rows(arg.shape) for arg in args)
     return jax.shard_map(f, mesh=decoder.layout.mesh, in_specs=in_specs, out_specs=specs)(*args)
 
 
