@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from speccascade import models
 from speccascade.errors import UserError
-from speccascade.importing.architectures import decoder_only
+from speccascade.importing.architectures import decoder_only, rope_parameters
 from speccascade.importing.weights import Plan
 from speccascade.inputs.fields import Fields
 from speccascade.models.interface import Model, Params
@@ -52,17 +52,11 @@ def config_of(model: Model) -> tuple[dict[str, Any], Plan]:
 def _written(config: TransformerConfig, architecture: str) -> dict[str, Any]:
     rope = {"rope_type": "default", "rope_theta": config.rope_base}
     if (scaling := config.rope_scaling) is not None:
-        rope |= {"rope_type": scaling.kind, "factor": scaling.factor}
-    if scaling is not None and scaling.kind in ("llama3", "yarn"):
-        llama3 = scaling.kind == "llama3"
-        rope |= {
-            "low_freq_factor" if llama3 else "beta_slow": scaling.low_freq_factor,
-            "high_freq_factor" if llama3 else "beta_fast": scaling.high_freq_factor,
-            "original_max_position_embeddings": scaling.original_positions,
-        }
-    if scaling is not None and scaling.kind == "yarn":
-        # The importer has put it into the scale of the scores.
-        rope["attention_factor"] = (config.head_dim / _score_scale(config)) ** 0.25
+        rope["rope_type"] = scaling.kind
+        for ours, theirs in rope_parameters.KINDS[scaling.kind].items():
+            rope[theirs] = getattr(scaling, ours)
+        if scaling.kind == "yarn":  # the importer has put it into the scale of the scores
+            rope["attention_factor"] = (config.head_dim / _score_scale(config)) ** 0.25
     if architecture == "Gemma3ForCausalLM":
         local = {"rope_type": "default", "rope_theta": config.local_rope_base or 10_000.0}
         rope = {"full_attention": rope, "sliding_attention": local}

@@ -53,8 +53,8 @@ def run(
     batches = {batch: -(-section.num_examples // batch) for batch in sizes}
     with Progress(say, len(batches)) as progress:
         subject = load(config, max(batch * number for batch, number in batches.items()))
+        passes, shapes = _shapes(subject, cases, section)
         for batch in batches:
-            passes, shapes = _shapes(subject, cases, section)
             wide = [(subject.models[role], batch, n, shapes["slots"]) for role, n in passes]
             needed = max(memory.of_pass(*each) for each in wide)
             told = f"benchmark.batch_sizes={batch}"

@@ -9,10 +9,10 @@ prompts.json      the prompts, in the order in which they are answered, and in h
                   were made up
 """
 
+import functools
 import os
 import sys
 from collections.abc import Collection, Iterator, Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -217,7 +217,13 @@ class Writer:
 
     def prompts(self, batch: int) -> list[str]:
         """Returns prompts that fit, perhaps known ones; what it makes up differs by `batch`."""
-        found = self._given if self._given is not None else self._made_up(batch)
+        return self._fitting(self._made_up(batch)) if self.makes_up else self._given_that_fit
+
+    @functools.cached_property
+    def _given_that_fit(self) -> list[str]:
+        return self._fitting(self._given)
+
+    def _fitting(self, found: Sequence[str]) -> list[str]:
         ids = self.ids(found)
         return [f for f, i in zip(found, ids, strict=True) if 0 < len(i) <= self._slots]
 
@@ -354,7 +360,7 @@ class Writer:
         )
 
 
-@partial(jax.jit, static_argnums=(0, 4))
+@functools.partial(jax.jit, static_argnums=(0, 4))
 def _read(model, params, tokens, prompt_length, layout=None):
     """What the expert's head reads in texts, and what normalises the logits that it makes."""
     with active.use(layout and layout.of("expert", model)):

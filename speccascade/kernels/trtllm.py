@@ -15,6 +15,9 @@ import jax.numpy as jnp
 from speccascade.kernels.interface import Judgement, Kernel, at_draft, best
 from speccascade.knobs import Knob
 
+# The tokens that a thinking span begins and ends with.
+SPAN = {name: Knob(0, static=True, is_token=True) for name in ("begin", "end")}
+
 
 def _judge(block, carry, knobs, vocab):
     p1 = block.p1[:, : block.draft.shape[1]]
@@ -56,8 +59,7 @@ TRTLLM = Kernel(
     {
         "delta": Knob(0, 1, default=0.6),
         "k": Knob(1, default=10, static=True),
-        "begin": Knob(0, static=True, is_token=True),
-        "end": Knob(0, static=True, is_token=True),
+        **SPAN,
     },
     begins=_begins,
     reads=reads,

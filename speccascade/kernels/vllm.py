@@ -15,7 +15,7 @@ here the drafts behind it are tested as its next block would test them.)
 import jax.numpy as jnp
 
 from speccascade.kernels.interface import Judgement, Kernel, at_draft, best
-from speccascade.kernels.trtllm import is_likely, reads, through
+from speccascade.kernels.trtllm import SPAN, is_likely, reads, through
 from speccascade.knobs import Knob
 from speccascade.vocab import positive
 
@@ -47,8 +47,7 @@ VLLM_RELAXED = Kernel(
     {
         "ratio": Knob(0, 1, default=0.5),
         "k": Knob(1, default=3, static=True),
-        "begin": Knob(0, static=True, is_token=True),
-        "end": Knob(0, static=True, is_token=True),
+        **SPAN,
     },
     begins=_begins,
     reads=reads,

@@ -60,7 +60,7 @@ def gemma3(fields: Fields) -> dict[str, Any]:
 
 
 # Kinds of rotary parameters: their fields here and there.
-_ROPE = {
+KINDS: dict[str, dict[str, str]] = {
     "default": {},
     "linear": {"factor": "factor"},
     "llama3": {
@@ -95,11 +95,11 @@ def _rope_parameters(
     Raises:
       UserError: something in them is not implemented, or is missing.
     """
-    kind = given.choice("rope_type", _ROPE.keys(), given.choice("type", _ROPE.keys(), "default"))
+    kind = given.choice("rope_type", KINDS.keys(), given.choice("type", KINDS.keys(), "default"))
     base = given.number("rope_theta", base, above=0)
     given.expect("partial_rotary_factor", 1.0)
     scaling = {"kind": kind}
-    for ours, theirs in _ROPE[kind].items():
+    for ours, theirs in KINDS[kind].items():
         if ours == "original_positions":
             scaling[ours] = _original_positions(fields, given)
         elif theirs in _OPTIONAL:
@@ -108,7 +108,7 @@ def _rope_parameters(
             scaling[ours] = given.number(theirs, above=0)
     low, high = scaling.get("low_freq_factor", 0), scaling.get("high_freq_factor", 1)
     if not high > low:
-        name, above = _ROPE[kind]["low_freq_factor"], _ROPE[kind]["high_freq_factor"]
+        name, above = KINDS[kind]["low_freq_factor"], KINDS[kind]["high_freq_factor"]
         if given.has(above):
             raise given.wrong(above, f"above {name}={low}")
         raise given.wrong(name, f"below {above}={high}")
