@@ -23,6 +23,7 @@ _PEER = flags.DEFINE_enum(
     ["", "transformers"],
     "A library to compare with, greedily and at batch 1; pip install -r requirements-peers.txt.",
 )
+app.define_native()
 flags.mark_flags_as_required(["config"])
 
 

@@ -37,6 +37,7 @@ _READ_WEIGHTS = flags.DEFINE_bool(
     "read_weights", False, "Make the pair's hash of all bytes again, not trusting the one kept."
 )
 app.define_distributed()
+app.define_native()
 flags.mark_flags_as_required(["config", "workdir"])
 
 

@@ -35,6 +35,7 @@ _MIDDLE_DRAFT_LENGTH = flags.DEFINE_integer(
 _TEMPERATURE = flags.DEFINE_float("temperature", 0.0, "0 for greedy.")
 _SEED = flags.DEFINE_integer("seed", 0, "Of the random draws.")
 _MAX_NEW_TOKENS = flags.DEFINE_integer("max_new_tokens", 64, "The most tokens of an answer.")
+app.define_native()
 flags.mark_flags_as_required(["config"])
 
 

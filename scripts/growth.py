@@ -17,6 +17,7 @@ from speccascade.runtime import app
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "What to measure; see configs/growth.py.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where rows, plots and the CSV go.")
+app.define_native()
 flags.mark_flags_as_required(["config", "workdir"])
 
 

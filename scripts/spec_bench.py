@@ -12,6 +12,7 @@ from speccascade.runtime import app
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "What to run; see configs/spec_bench.py.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where answers go.")
+app.define_native()
 flags.mark_flags_as_required(["config", "workdir"])
 
 

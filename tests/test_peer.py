@@ -76,7 +76,6 @@ def test_transformers_computes_the_same_logits(name, hugging_face):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"weight_dtype": "int8"}, "int8 weights"),
         ({"tie_embeddings": False, "head_size": 20}, "head over 20 tokens"),
         ({"attn_softcap": 2.0}, "no architecture of transformers"),
     ],

@@ -28,15 +28,20 @@ _OF_QWEN = ("Qwen2ForCausalLM", "Qwen3ForCausalLM")
 def config_of(model: Model) -> tuple[dict[str, Any], Plan]:
     """Returns the config.json of a model, and the plan by which it would be imported.
 
+    Args:
+      model: with weights as they are multiplied, see `quantisation.widened`.
+
     Raises:
       UserError: no architecture of `transformers` is this model.
     """
     config = getattr(model, "config", None)
     if not isinstance(config, TransformerConfig):
         raise UserError("the comparison is for decoder-only models; this one is an encoder-decoder")
-    if config.weight_dtype is not None or config.head_size is not None:
-        has = "int8 weights" if config.weight_dtype else f"a head over {config.head_size} tokens"
-        raise UserError(f"no model of transformers has {has} as this one has; take another pair")
+    if config.head_size is not None:
+        raise UserError(
+            f"no model of transformers has a head over {config.head_size} tokens as this one has; "
+            "take another pair"
+        )
     for architecture in decoder_only.ARCHITECTURES:
         fields = Fields(_written(config, architecture), "config.json")
         try:

@@ -17,6 +17,7 @@ from speccascade.benchmark.as_hugging_face import config_of, tensors_of
 from speccascade.benchmark.peer import Method
 from speccascade.decode.stopping import STOP
 from speccascade.models.interface import Model, Params
+from speccascade.models.quantisation import widened
 
 VERSIONS = f"transformers {transformers.__version__}, torch {torch.__version__}"
 
@@ -110,13 +111,14 @@ class HuggingFace:
 
 
 def built(model: Model, params: Params) -> transformers.PreTrainedModel:
-    """Returns a model of ours as theirs, in the dtype in which it computes.
+    """Returns a model of ours as theirs, in the dtype in which it computes, int8 weights too.
 
     Raises:
       UserError: `transformers` has no such model.
     """
     if isinstance(model, synthetic.Agreeing):
         model, params = model.model, params["model"]
+    model, params = widened(model, params)
     config, plan = config_of(model)
     (name,) = config.pop("architectures")
     kind = getattr(transformers, name)

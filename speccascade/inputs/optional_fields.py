@@ -40,6 +40,7 @@ PAIR = {
     "date": str,
     "dtype": str,
     "weights": str,
+    "drafter_weights": str,
 }
 """Of `pair` where it is no text."""
 

@@ -44,6 +44,19 @@ def quantise(model: Model, params: Params) -> tuple[Model, Params]:
     return model, jax.tree.map(convert, models.shapes(model), params, is_leaf=_is_leaf)
 
 
+def widened(model: Model, params: Params) -> tuple[Model, Params]:
+    """Returns a model with its int8 matrices in the dtype it computes in, and so its own values."""
+    if not is_int8(model):
+        return model, params
+    dtype = model.config.dtype
+    made = models.build({**models.describe(model), "weight_dtype": None, "param_dtype": dtype})
+
+    def convert(leaf):
+        return leaf.astype(dtype) if _is_leaf(leaf) else leaf
+
+    return made, jax.tree.map(convert, params, is_leaf=_is_leaf)
+
+
 to_int8 = jax.jit(Int8.of)
 """`Int8.of`, on whatever devices the matrix is."""
 

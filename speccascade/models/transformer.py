@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
-from speccascade.models import axes, rope
+from speccascade.models import axes, native, rope
 from speccascade.models.attention import CHUNK, attend, causal, squash
 from speccascade.models.int8 import Int8, matrix
 from speccascade.models.interface import Cache, Params, Prefilled
@@ -41,18 +41,23 @@ def _product(x: jax.Array, w: jax.Array | Int8 | LowRank, out_dtype=None) -> jax
 
     Two facts of XLA on CPU shape it. One-row bf16 products take a slow path, two to ten times the
     cost of two rows, and few rows are fastest into float32: a lone row is padded. The gradients of
-    many rows are fastest where the product is bf16 throughout.
+    many rows are fastest where the product is bf16 throughout. Where `native` is loaded, it takes
+    few rows.
     """
     if isinstance(w, LowRank):  # which is the place of a frozen matrix in training
         y = _product(x, w.weight, jnp.float32)
         y += w.scale * _product(_product(x, w.a), w.b, jnp.float32)
         return y.astype(out_dtype or x.dtype)
     rows = x.size // x.shape[-1]
+    own = w.values if isinstance(w, Int8) else w
+    if native.serves(rows, own):
+        y = native.product(x, own)
+        return (y * w.scale if isinstance(w, Int8) else y).astype(out_dtype or x.dtype)
     padded = jnp.broadcast_to(x, (2, *x.shape)) if rows == 1 and x.dtype == jnp.bfloat16 else x
     wide = rows < 64 or isinstance(w, Int8)
     y = jax.lax.dot_general(
         padded,
-        (w.values if isinstance(w, Int8) else w).astype(x.dtype),
+        own.astype(x.dtype),
         (((padded.ndim - 1,), (1,)), ((), ())),
         preferred_element_type=jnp.float32 if wide else out_dtype,
     )

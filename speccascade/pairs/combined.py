@@ -21,7 +21,7 @@ from speccascade.sharding.layout import loading
 from speccascade.workdir import parameter_files
 
 _LENGTHS = ("context_length", "prompt_length", "answer_length")
-_OPTIONS = ("drafters", *_LENGTHS, "chat", "date", "dtype", "weights")
+_OPTIONS = ("drafters", *_LENGTHS, "chat", "date", "dtype", "weights", "drafter_weights")
 
 
 def load_model(
@@ -60,14 +60,16 @@ def combine(source: Mapping[str, Any], layout: Layout | None, read: bool = True)
     where = {
         role: None if layout is None else loading(layout, role, param_axes) for role in sources
     }
-    load_as = partial(
-        load_model, dtype=source.get("dtype"), weights=source.get("weights"), read=read
-    )
-    expert = load_as(sources["expert"], shardings=where["expert"])
+    load_as = partial(load_model, dtype=source.get("dtype"), read=read)
+    weights = source.get("weights")
+    expert = load_as(sources["expert"], weights=weights, shardings=where["expert"])
     found = {"expert": expert}
+    load_drafter = partial(
+        load_as, weights=source.get("drafter_weights") or weights, expert=expert.params
+    )
     for role in sources:
         if role != "expert":
-            found[role] = load_as(sources[role], shardings=where[role], expert=expert.params)
+            found[role] = load_drafter(sources[role], shardings=where[role])
     if lengths["context_length"] is None:
         own = (model.context_length for model in found.values())
         lengths["context_length"] = min((n for n in own if n is not None), default=None)

@@ -6,6 +6,8 @@ from functools import cache
 
 import jax
 
+from speccascade.models import native
+
 
 @cache
 def numerics() -> str:
@@ -13,7 +15,8 @@ def numerics() -> str:
 
     Not the number of processes: the same mesh computes the same however many drive it.
     """
-    return f"jax {jax.__version__}, {jax.devices()[0].device_kind}"
+    own = ", native products" if native.loaded() else ""
+    return f"jax {jax.__version__}, {jax.devices()[0].device_kind}{own}"
 
 
 @cache
