@@ -1,20 +1,24 @@
-"""Draws figures of the result pages anew, from the tables of every setting that they link.
+"""Draws figures of the result pages anew, from the tables in `docs/data`.
 
     python docs/figures.py
 
 Grids take long to measure; colours and marks are those of `speccascade/report/style.py` today.
-What a rule does on the references is in no table, and its figures are those of the run.
 """
 
 import csv
 import pathlib
+from collections import defaultdict
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
+import numpy as np
+
+from speccascade.inference.methods import ORACLE
 from speccascade.inference.reading import setting
 from speccascade.inference.setting import Setting
-from speccascade.report import tradeoffs
+from speccascade.report import references, tradeoffs
+from speccascade.report.points import Forced, Points
 
 HERE = pathlib.Path(__file__).parent
 HEADS = {
@@ -42,6 +46,8 @@ def draw(pair: str) -> None:
         path = HERE / f"{pair}_{name}.png"
         if path.exists():
             getattr(tradeoffs, name)(points, "test", str(path))
+    forced = Points({}, {}, (), tuple(read_references(pair)), frozenset())
+    references.quality_deferral(forced, "test", str(HERE / f"{pair}_references_deferral.png"))
 
 
 def read(pair: str) -> Iterator[Printed]:
@@ -61,6 +67,35 @@ def read(pair: str) -> Iterator[Printed]:
                 _number(speedup),
                 {"tokens_per_expert_call": _number(calls), "rejection_rate": _number(rejected)},
             )
+
+
+def read_references(pair: str) -> Iterator[Forced]:
+    """Yields what docs/data/PAIR_references.csv has of the test split."""
+    lines = defaultdict(list)
+    with open(HERE / f"data/{pair}_references.csv", newline="") as file:
+        for row in csv.DictReader(file):
+            lines[row["method"], row["chosen"], row["temperature"]].append(row)
+    for (method, chosen, temperature), rows in lines.items():
+        at = {"temperature": float(temperature)}
+        if method == ORACLE.name:
+            told = Setting(ORACLE, **at)
+        else:
+            chosen = chosen.split(" head=")[0]
+            label, _, limits = method.partition(", expert ")
+            fields = _entry(f"{label}, {'expert ' if limits else ''}{chosen}", HEADS[pair])
+            told = setting({**fields, **at})
+
+        def numbers(*names, rows=rows):
+            return np.array([[float(row[name] or "nan") for name in names] for row in rows])
+
+        yield Forced(
+            told,
+            "test",
+            numbers("deferral_rate")[:, 0],
+            numbers("quality")[:, 0],
+            numbers("quality_low", "quality_high"),
+            None,
+        )
 
 
 def _number(cell: str) -> float | None:

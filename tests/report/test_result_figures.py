@@ -25,3 +25,13 @@ def test_names_are_settings():
     point = found[setting({"rule": "spec", "expert_top_p": 0.3, **drafted})]
     assert point.rates == {"tokens_per_expert_call": 1.75, "rejection_rate": 0.53}
     assert found[setting({"rule": "token_v3", "alpha": 0.8, **drafted})].interval == (4.53, 7.65)
+
+
+@pytest.mark.parametrize("pair", FIGURES["HEADS"])
+def test_every_figure_on_the_references_is_a_point(pair):
+    found = list(FIGURES["read_references"](pair))
+    table = (FIGURES["HERE"] / f"data/{pair}_references.csv").read_text().splitlines()[1:]
+    assert sum(len(forced.quality) for forced in found) == len(table)
+    assert len({forced.setting for forced in found}) == len(found)
+    curves = [forced for forced in found if len(forced.quality) > 1]
+    assert len(curves) == 2 and all(forced.deferral[-1] == 1 for forced in curves)
