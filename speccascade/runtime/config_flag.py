@@ -12,6 +12,7 @@ from speccascade.errors import UserError
 from speccascade.inputs import optional_fields
 
 _OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]+)")
+_FIELD = re.compile(r"\w+(\[-?\d+\])*(\.[^\W\d]\w*(\[-?\d+\])*)*")
 _OF_MODELS = ("models", "synthetic", "growth")  # sections of which each within is a model
 
 
@@ -28,8 +29,11 @@ class Parser(flags.ArgumentParser):
         """Returns what `get_config()` returns.
 
         Raises:
-          UserError: a flag names a field that its section cannot have.
+          UserError: a flag names a field that its section cannot have, or no field at all.
         """
+        for field in self._set:
+            if not _FIELD.fullmatch(field):
+                raise UserError(f"{field} is no field; write section.field, or settings[0] of many")
         config = self._inner.parse(path)
         if isinstance(config, ml_collections.ConfigDict):  # else the file could not be read
             with config.unlocked():

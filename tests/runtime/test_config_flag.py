@@ -101,6 +101,13 @@ def test_a_section_that_is_none_is_left_to_be_told(parse, name):
         parse(f"--config.{name}=1")
 
 
+@pytest.mark.parametrize("name", ["train.list.0.x", "train..x", "train.max-x", "train.x["])
+def test_what_is_no_field_is_one_line(parse, name):
+    with pytest.raises(UserError, match="is no field; write section.field") as error:
+        parse(f"--config.{name}=1")
+    assert "\n" not in str(error.value)
+
+
 def test_mistyped_names_are_refused_with_the_nearest(parse):
     for name, _ in FIELDS:
         section, dot, field = name.rpartition(".")
