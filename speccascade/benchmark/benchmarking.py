@@ -104,7 +104,7 @@ def _header(subject: Subject) -> str:
     dtypes = {str(leaf.dtype) for leaf in jax.tree.leaves(subject.params) if leaf.ndim > 1}
     return (
         f"### {subject.name}: {sizes} parameters, {', '.join(sorted(dtypes))}\n\n"
-        f"{provenance.machine()}; jax {jax.__version__}{shortened if cut else ''}\n"
+        f"{provenance.machine()}; {provenance.library()}{shortened if cut else ''}\n"
     )
 
 

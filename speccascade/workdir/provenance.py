@@ -15,8 +15,12 @@ def numerics() -> str:
 
     Not the number of processes: the same mesh computes the same however many drive it.
     """
-    own = ", native products" if native.loaded() else ""
-    return f"jax {jax.__version__}, {jax.devices()[0].device_kind}{own}"
+    return f"{library()}, {jax.devices()[0].device_kind}"
+
+
+def library() -> str:
+    """Returns what computes: JAX's version, and whether `models.native` takes products of it."""
+    return f"jax {jax.__version__}" + (" with native products" if native.loaded() else "")
 
 
 @cache

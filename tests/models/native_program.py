@@ -11,7 +11,7 @@ from speccascade.workdir import provenance
 
 MODEL = {
     "family": "decoder_only",
-    **{"vocab_size": 331, "d_model": 72, "num_layers": 2, "num_heads": 4, "num_kv_heads": 2},
+    **{"vocab_size": 331, "d_model": 72, "num_layers": 1, "num_heads": 4, "num_kv_heads": 2},
     **{"head_dim": 18, "d_ff": 100, "tie_embeddings": True},
 }
 
@@ -30,12 +30,12 @@ def steps(model, params):
 
 
 def subjects():
-    """Yields a name, a model and its parameters, in each dtype that weights may have."""
-    for dtype in ("float32", "bfloat16"):
-        model = models.build({**MODEL, "dtype": dtype, "param_dtype": dtype})
-        params = model.init(jax.random.key(0))
-        yield dtype, model, params
-        yield f"int8 in {dtype}", *quantisation.quantise(model, params)
+    """Yields a name, a model and its parameters: in float32, and as int8 in bfloat16."""
+    model = models.build({**MODEL, "dtype": "float32"})
+    params = jax.jit(model.init)(jax.random.key(0))
+    yield "float32", model, params
+    model = models.build({**MODEL, "dtype": "bfloat16"})
+    yield "int8", *quantisation.quantise(model, params)
 
 
 before = {name: steps(model, params) for name, model, params in subjects()}
@@ -45,17 +45,17 @@ compiling.enable()  # a second time nothing is done
 
 rng = np.random.default_rng(0)
 SOME = (1, 3, 6, 7, native.MOST_ROWS)
-for size, out in ((5, 3), (131, 70)):  # behind the last lane, and behind the last tile
-    exact = rng.integers(-9, 9, (native.MOST_ROWS, size)).astype(np.float32)
-    for dtype in (jnp.float32, jnp.bfloat16, jnp.int8):
-        weight = rng.integers(-99, 99, (out, size))
-        for rows in SOME:
-            found = jax.jit(native.product)(exact[:rows], jnp.asarray(weight, dtype))
-            np.testing.assert_array_equal(found, exact[:rows] @ weight.T)  # whole numbers
+size, out = 131, 70  # neither whole lanes nor whole tiles
+exact = rng.integers(-9, 9, (native.MOST_ROWS, size)).astype(np.float32)
+for dtype in (jnp.float32, jnp.bfloat16, jnp.int8):
+    weight = rng.integers(-99, 99, (out, size))
+    for rows in SOME:
+        found = jax.jit(native.product)(exact[:rows], jnp.asarray(weight, dtype))
+        np.testing.assert_array_equal(found, exact[:rows] @ weight.T)  # whole numbers
 print("products agree")
 
-x = rng.normal(size=(native.MOST_ROWS, 131)).astype(np.float32)
-weight = rng.normal(size=(70, 131)).astype(np.float32)
+x = rng.normal(size=(native.MOST_ROWS, size)).astype(np.float32)
+weight = rng.normal(size=(out, size)).astype(np.float32)
 whole = jax.jit(native.product)(x, weight)
 np.testing.assert_allclose(whole, x @ weight.T, rtol=1e-4, atol=1e-5)
 for rows in SOME:
@@ -66,11 +66,11 @@ for name, model, params in subjects():
     text = jax.jit(model.apply).lower(
         params, np.zeros((2, 3), np.int32), np.zeros((2, 3), np.int32), model.init_cache(2, 16)
     )
-    assert text.as_text().count("speccascade_product") >= 15, name  # seven a layer, and the head
-    tolerance = 1e-4 if name.endswith("float32") else 0.05
+    assert text.as_text().count("speccascade_product") >= 8, name  # seven a layer, and the head
+    tolerance = 1e-4 if name == "float32" else 0.05
     jax.clear_caches()
     np.testing.assert_allclose(
         steps(model, params), before[name], rtol=tolerance, atol=tolerance, err_msg=name
     )
-assert provenance.numerics.__wrapped__() == plain + ", native products"
-print("tokens agree")
+assert provenance.numerics.__wrapped__() == plain.replace(",", " with native products,", 1)
+print("models agree")

@@ -35,7 +35,7 @@ def run(name, cache):
 
 @pytest.mark.skipif(not any(map(shutil.which, native._COMPILERS)), reason="needs a C++ compiler")
 def test_products_and_decoding(cache):
-    assert run("all", cache) == "products agree\nrows agree\ntokens agree\n"
+    assert run("all", cache) == "products agree\nrows agree\nmodels agree\n"
     (kept,) = (cache / "speccascade" / "native").iterdir()  # nothing half made beside it
     assert kept.suffix == ".so"
 

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-import jax
 import ml_collections
 
 from speccascade.benchmark import clock
@@ -56,7 +55,7 @@ def run(config: ml_collections.ConfigDict, workdir: str, say: Callable[[str], No
         claim.claim_workdir(workdir, {"growth": {**section, "sizes": sizes}}, ["growth.sizes"])
         kept = results.Results(workdir, check)
         wanted = [(name, size) for name, own in sizes.items() for size in own]
-        machine = f"{provenance.machine()}; jax {jax.__version__}"
+        machine = f"{provenance.machine()}; {provenance.library()}"
         missing = [
             at for at in wanted if kept.rows.get(_key(*at), {}).get("machine") != machine
         ]
