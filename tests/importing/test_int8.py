@@ -8,7 +8,7 @@ import pytest
 from speccascade import importing, models, pairs
 from speccascade.errors import UserError
 from speccascade.importing.preparation import flat
-from speccascade.models.quantisation import quantise
+from speccascade.models.quantisation import quantise, widened
 from speccascade.workdir import files
 from tests.importing import tiny_checkpoint as tiny
 
@@ -86,11 +86,33 @@ def test_a_pair_rounds_both_models(source, expected, tmp_path):
         np.testing.assert_array_equal(stored[key], leaf, err_msg=key)
 
 
+def test_a_pair_rounds_what_drafts_alone(source):
+    both = {"drafter": source, "expert": source}
+    pair = pairs.load({**both, "drafter_weights": "int8"})
+    rounded, as_it_was = (pairs.load({**both, **more}) for more in ({"weights": "int8"}, {}))
+    assert (pair.drafter, pair.expert) == (rounded.drafter, as_it_was.expert)
+    assert_same(pair.params["drafter"], rounded.params["drafter"])
+    assert_same(pair.params["expert"], as_it_was.params["expert"])
+
+
+def test_an_int8_model_is_widened_to_its_own_values(source):
+    found = importing.load(source, weights="int8")
+    model, params = widened(found.model, found.params)
+    assert model.config.weight_dtype is None
+    tokens, length = np.arange(6, dtype=np.int32)[None], np.ones(1, np.int32)
+    np.testing.assert_allclose(
+        jax.jit(model.forward)(params, tokens, length),
+        jax.jit(found.model.forward)(found.params, tokens, length),
+        atol=1e-4,
+    )
+
+
 def test_other_dtypes_are_refused(source, tmp_path):
     for load in (
         lambda: importing.load(source, weights="int4"),
         lambda: importing.import_checkpoint(source, str(tmp_path / "out"), weights="int4"),
         lambda: pairs.load({"drafter": source, "expert": source, "weights": "int4"}),
+        lambda: pairs.load({"drafter": source, "expert": source, "drafter_weights": "int4"}),
     ):
         with pytest.raises(UserError, match="^weights='int4' is unknown; give int8, or leave it"):
             load()
