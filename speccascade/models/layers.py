@@ -51,9 +51,10 @@ def product(x: jax.Array, w: jax.Array | Int8 | LowRank, out_dtype=None) -> jax.
     return (y if padded is x else y[0]).astype(out_dtype or x.dtype)
 
 
-def fan_in():
+def fan_in(batch_axis: int | tuple[()] = ()):
+    """Returns the initialiser of matrices `[out, in]`, many of them along `batch_axis`."""
     return nn.initializers.variance_scaling(
-        1.0, "fan_in", "truncated_normal", in_axis=-1, out_axis=-2
+        1.0, "fan_in", "truncated_normal", in_axis=-1, out_axis=-2, batch_axis=batch_axis
     )
 
 
