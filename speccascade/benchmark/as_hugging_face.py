@@ -17,7 +17,7 @@ from speccascade.importing.architectures import decoder_only, rope_parameters, r
 from speccascade.importing.weights import Plan
 from speccascade.inputs.fields import Fields
 from speccascade.models.interface import Model, Params
-from speccascade.models.transformer_config import TransformerConfig
+from speccascade.models.transformer_config import Routing, TransformerConfig
 from speccascade.workdir.parameter_files import flat
 
 _ACTIVATIONS = {ours: theirs for theirs, ours in reversed(decoder_only.ACTIVATIONS.items())}
@@ -92,15 +92,13 @@ def _written(config: TransformerConfig, architecture: str) -> dict[str, Any]:
             "final_logit_softcapping": config.logit_softcap,
         }
     if config.routing is not None:
-        found |= _routing(config, architecture)
+        found |= _routing(config, config.routing, architecture)
     if architecture == "Gemma2ForCausalLM":
         found["attn_logit_softcapping"] = config.attn_softcap
     return found
 
 
-def _routing(config: TransformerConfig, architecture: str) -> dict[str, Any]:
-    routing = config.routing
-    assert routing is not None
+def _routing(config: TransformerConfig, routing: Routing, architecture: str) -> dict[str, Any]:
     found: dict[str, Any] = {"num_experts_per_tok": routing.chosen}
     if architecture == "MixtralForCausalLM":
         return {**found, "num_local_experts": routing.branches}
@@ -112,7 +110,7 @@ def _routing(config: TransformerConfig, architecture: str) -> dict[str, Any]:
         "num_experts": routing.branches,
         "moe_intermediate_size": routing.d_ff,
         "norm_topk_prob": routing.normalised,
-        "mlp_only_layers": [i for i in range(config.num_layers) if not config.is_routed(i)],
+        "mlp_only_layers": [i for i in range(config.num_layers) if not config.layer_routing(i)],
     }
 
 
@@ -123,7 +121,7 @@ def _score_scale(config: TransformerConfig) -> float:
 def _plain(config: TransformerConfig) -> Any:
     """Returns what two configs have in common that compute the same, dtypes aside."""
     windows = [config.layer_window(i) for i in range(config.num_layers)]
-    routed_layers = [config.is_routed(i) for i in range(config.num_layers)]
+    through = [config.layer_routing(i) is not None for i in range(config.num_layers)]
     plain = dataclasses.replace(
         config,
         routing=config.routing and dataclasses.replace(config.routing, pattern=(True,)),
@@ -134,12 +132,12 @@ def _plain(config: TransformerConfig) -> Any:
         param_dtype="float32",
         norm_param_dtype=None,
     )
-    return plain, windows, routed_layers
+    return plain, windows, through
 
 
 def tensors_of(params: Params, plan: Plan) -> Mapping[str, jax.Array]:
     """Returns the tensors of a checkpoint by name, without a copy where none is needed."""
-    found = {}
+    found: dict[str, jax.Array] = {}
     for key, leaf in flat(params).items():
         weight = plan.weights[key]
         if weight.stacked is not None:

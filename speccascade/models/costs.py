@@ -113,7 +113,7 @@ def forward(model: Model, params: Params, cache: Cache, tokens: int) -> Cost:
     keys_and_values = [leaf for _, leaf in leaves(cache) if leaf.ndim == 4]
     rows = local(keys_and_values[0])[0] * tokens
     width = 2 if model.config.dtype == "bfloat16" else 4
-    ops, hbm, exchanges = 0, 0, []
+    ops, hbm, exchanges = 0, 0.0, []
     for key, leaf in read_by_step(model, params):
         hbm += size(leaf) * _share_read(model, key, rows)
         if not is_product(key, leaf):

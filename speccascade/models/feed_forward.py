@@ -12,7 +12,7 @@ from jax.sharding import PartitionSpec as P
 
 from speccascade.models.int8 import Int8, matrix
 from speccascade.models.layers import Linear, fan_in, product
-from speccascade.models.transformer_config import ACTIVATIONS, TransformerConfig
+from speccascade.models.transformer_config import ACTIVATIONS, Routing, TransformerConfig
 from speccascade.sharding.active import constrain, per_shard
 
 # From so many rows on a product takes a TPU longer than reading its weights.
@@ -37,27 +37,23 @@ class GatedMLP(nn.Module):
 
 
 class RoutedMLP(nn.Module):
-    """Many gated feed-forward layers, of which a router chooses a few for each token; `Routing`."""
+    """Gated feed-forward layers, of which a router chooses a few for each token; see `Routing`."""
 
     config: TransformerConfig
+    routing: Routing
 
     @nn.compact
     def __call__(self, x_BSD):
         """Maps `[B, S, D]` to `[B, S, D]`."""
-        c = self.config
-        r = c.routing
-        # Never rounded to int8: what is nearly equal would be chosen otherwise.
-        router = self.param("router", fan_in(), (r.branches, c.d_model), c.param_dtype)
-        share_BSR = jax.nn.softmax(product(x_BSD, router, jnp.float32))
-        weight_BSC, branch_BSC = jax.lax.top_k(share_BSR, r.chosen)
-        if r.normalised:
-            weight_BSC /= jnp.sum(weight_BSC, axis=-1, keepdims=True)
+        c, r = self.config, self.routing
         wide, narrow = (r.branches, r.d_ff, c.d_model), (r.branches, c.d_model, r.d_ff)
         gate, up, down = (
             matrix(self, name, fan_in(batch_axis=0), shape, c)
             for name, shape in (("gate", wide), ("up", wide), ("down", narrow))
         )
-        y = _through(x_BSD, branch_BSC, weight_BSC, gate, up, down, ACTIVATIONS[c.activation])
+        # Never rounded to int8: what is nearly equal would be chosen otherwise.
+        router = self.param("router", fan_in(), (r.branches, c.d_model), c.param_dtype)
+        y = _routed(r, ACTIVATIONS[c.activation], x_BSD, router, gate, up, down)
         if r.shared_d_ff is not None:
             router = self.param("shared_router", fan_in(), (1, c.d_model), c.param_dtype)
             weight = jax.nn.sigmoid(product(x_BSD, router, jnp.float32))
@@ -66,16 +62,24 @@ class RoutedMLP(nn.Module):
         return constrain(y, "batch", None, None)
 
 
-def _through(
+def feed_forward(config: TransformerConfig, layer: int, name: str) -> GatedMLP | RoutedMLP:
+    """Returns the feed-forward layer of layer `layer`."""
+    routing = config.layer_routing(layer)
+    if routing is None:
+        return GatedMLP(config, config.d_ff, name=name)
+    return RoutedMLP(config, routing, name=name)
+
+
+def _routed(
+    routing: Routing,
+    activation: Callable[[jax.Array], jax.Array],
     x_BSD: jax.Array,
-    branch_BSC: jax.Array,
-    weight_BSC: jax.Array,
+    router_RD: jax.Array,
     gate_RFD: jax.Array | Int8,
     up_RFD: jax.Array | Int8,
     down_RDF: jax.Array | Int8,
-    activation: Callable[[jax.Array], jax.Array],
 ) -> jax.Array:
-    """Sends each token through its branches, and sums what comes out by their weights.
+    """Sends each token through the branches that it chooses, and sums what comes out.
 
     Tokens are sorted by branch into tiles, each of one branch, and a loop over the tiles reads of
     the weights its branch's alone. So a few tokens read what they chose and many compute what they
@@ -84,35 +88,39 @@ def _through(
     on CPU, it multiplies by every branch.
     """
 
-    def own(x_BSD, branch_BSC, weight_BSC, gate_RFD, up_RFD, down_RDF):
-        tiles, slot_BSC, branch_N, used_N = _tiles(branch_BSC, len(gate_RFD))
-        x_NMD = x_BSD.reshape(-1, x_BSD.shape[-1])[tiles]
+    def own(x_BSD, router_RD, gate_RFD, up_RFD, down_RDF):
+        share_BSR = jax.nn.softmax(product(x_BSD, router_RD, jnp.float32))
+        weight_BSC, branch_BSC = jax.lax.top_k(share_BSR, routing.chosen)
+        if routing.normalised:
+            weight_BSC /= jnp.sum(weight_BSC, axis=-1, keepdims=True)
+        token_NM, slot_BSC, branch_N, used_N = _tiles(branch_BSC, routing.branches)
 
-        def one(tile):
+        def through(tile):
             branch, used, x = tile
 
             def run(x):
                 inner = activation(product(x, gate_RFD[branch])) * product(x, up_RFD[branch])
                 return product(inner, down_RDF[branch])
 
-            return jax.lax.cond(used, run, lambda x: jnp.zeros_like(jax.eval_shape(run, x)), x)
+            return jax.lax.cond(used, run, jnp.zeros_like, x)
 
-        y_NMD = jax.lax.map(one, (branch_N, used_N, x_NMD))
-        y_BSCD = y_NMD.reshape(-1, y_NMD.shape[-1])[slot_BSC]
-        y_BSD = jnp.einsum("bscd,bsc->bsd", y_BSCD.astype(jnp.float32), weight_BSC)
-        return y_BSD.astype(x_BSD.dtype)
+        x_NMD = x_BSD.reshape(-1, x_BSD.shape[-1])[token_NM]
+        y_NMD = jax.lax.map(through, (branch_N, used_N, x_NMD))
+        y_BSCD = y_NMD.reshape(-1, y_NMD.shape[-1])[slot_BSC].astype(jnp.float32)
+        return jnp.einsum("bscd,bsc->bsd", y_BSCD, weight_BSC).astype(x_BSD.dtype)
 
-    def names(leaf, *axes):
-        return Int8(P(*axes), P(*axes[:-1])) if isinstance(leaf, Int8) else P(*axes)
+    def names(weight, *axes):  # an int8 matrix's scale has all but the last
+        return jax.tree.map(lambda x: P(*axes[: x.ndim]), weight)
 
     rows = P("batch", None, None)
     cut = (
+        P(None, None),
         names(gate_RFD, None, "mlp", None),
         names(up_RFD, None, "mlp", None),
         names(down_RDF, None, None, "mlp"),
     )
-    own = per_shard(own, (rows, rows, rows, *cut), rows, summed="mlp")
-    return own(x_BSD, branch_BSC, weight_BSC, gate_RFD, up_RFD, down_RDF)
+    own = per_shard(own, (rows, *cut), rows, summed="mlp")
+    return own(x_BSD, router_RD, gate_RFD, up_RFD, down_RDF)
 
 
 def _tiles(branch_BSC: jax.Array, branches: int):

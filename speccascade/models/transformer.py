@@ -17,7 +17,7 @@ from jax.sharding import PartitionSpec as P
 
 from speccascade.models import axes, rope
 from speccascade.models.attention import CHUNK, attend, causal
-from speccascade.models.feed_forward import GatedMLP, RoutedMLP
+from speccascade.models.feed_forward import feed_forward
 from speccascade.models.int8 import matrix
 from speccascade.models.interface import Cache, Params, Prefilled
 from speccascade.models.kv_cache import LayerCache, Ring, in_tiles, slots_of
@@ -115,9 +115,7 @@ class Transformer(nn.Module):
                 kept = None if cache is None else cache[i]
                 y, kept = attention(norm(f"attention_norm_{i}", x), positions_BS, kept, length_B)
                 x = x + (norm(f"post_attention_norm_{i}", y) if c.post_norms else y)
-                name = f"mlp_{i}"
-                mlp = RoutedMLP(c, name=name) if c.is_routed(i) else GatedMLP(c, c.d_ff, name=name)
-                y = mlp(norm(f"mlp_norm_{i}", x))
+                y = feed_forward(c, i, name=f"mlp_{i}")(norm(f"mlp_norm_{i}", x))
                 return x + (norm(f"post_mlp_norm_{i}", y) if c.post_norms else y), kept
 
             return nn.remat(run) if self.remat else run

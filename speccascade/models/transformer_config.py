@@ -192,10 +192,10 @@ class TransformerConfig:
         if self.head_dim % 2:
             raise UserError(f"head_dim={self.head_dim} must be even for rotary positions")
 
-    def is_routed(self, layer: int) -> bool:
-        """Returns whether the feed-forward layer of layer `layer` is routed."""
+    def layer_routing(self, layer: int) -> Routing | None:
+        """Returns how the feed-forward layer of layer `layer` is routed, None where it is not."""
         pattern = (False,) if self.routing is None else self.routing.pattern
-        return pattern[layer % len(pattern)]
+        return self.routing if pattern[layer % len(pattern)] else None
 
     def layer_window(self, layer: int) -> int | None:
         """Returns the window of layer `layer`, None where it sees everything."""

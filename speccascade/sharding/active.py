@@ -64,7 +64,9 @@ def per_shard(
       in_axes: the logical names of each argument's axes, in pytrees like the arguments; those of
         the first decide `out_axes`, so that all are sharded where it is.
       out_axes: those of the result, which has the shape of the first argument.
-      summed: a logical axis over whose shards results are summed; None for none.
+      summed: a logical axis over whose shards results are summed, and the gradients of what is not
+        cut over it: nothing in `f` is exchanged, which may thus compute under conditions of its
+        own. None for none.
     """
     placement = _ACTIVE.get()
     if placement is None:
@@ -74,19 +76,26 @@ def per_shard(
         in_specs = jax.tree.map(
             lambda names, x: placement.spec(names, x.shape), in_axes, args, is_leaf=_is_names
         )
-        cut = {
+        out_specs = placement.spec(out_axes, args[0].shape)
+        if summed is None:
+            return _shard_map(f, placement, in_specs, out_specs)(*args)
+        axes = set().union(*map(_mesh_axes, _names(in_specs)))
+        over = {
             axis
             for names, spec in zip(_names(in_axes), _names(in_specs), strict=True)
             for name, axis in zip(names, spec, strict=True)
             if name == summed and axis is not None
         }
-        over = tuple(cut)
 
-        def own(*args):
-            return jax.lax.psum(f(*args), over) if over else f(*args)
+        def own(spec, x):  # what devices share, as an array of each device's own
+            shared = tuple(axes - _mesh_axes(spec))
+            return jax.lax.pcast(x, shared, to="varying") if shared else x
 
-        out_specs = placement.spec(out_axes, args[0].shape)
-        return _shard_map(own, placement, in_specs, out_specs)(*args)
+        def summing(*args):
+            y = f(*jax.tree.map(own, in_specs, args, is_leaf=_is_names))
+            return jax.lax.psum(y, tuple(over)) if over else y
+
+        return _shard_map(summing, placement, in_specs, out_specs)(*args)
 
     return run
 
@@ -162,6 +171,10 @@ def pad_vocabulary(logits: jax.Array) -> jax.Array:
 
 def _is_names(x) -> bool:
     return isinstance(x, PartitionSpec)
+
+
+def _mesh_axes(spec: PartitionSpec) -> set[str]:
+    return {name for axis in spec for name in names_of(axis)}
 
 
 def _names(tree: Any) -> list[PartitionSpec]:
