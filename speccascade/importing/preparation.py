@@ -281,8 +281,10 @@ def _match(
             if tensor.read_rows is None:
                 unreadable.append(f"{called(name)} is {tensor.dtype}")
         if None not in tensors:
-            whole = tensors[0] if weight.stacked is None else stacked(tensors)
-            parts[key] = Part(whole, called(names[0]), weight.transform)
+            whole, name = tensors[0], called(names[0])
+            if weight.stacked is not None:
+                whole, name = stacked(tensors), f"{name} and the {len(names) - 1} after it"
+            parts[key] = Part(whole, name, weight.transform)
     ignored = [re.compile(pattern) for pattern in plan.ignored]
     left = [
         name
