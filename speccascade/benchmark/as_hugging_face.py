@@ -13,15 +13,16 @@ import jax.numpy as jnp
 
 from speccascade import models
 from speccascade.errors import UserError
-from speccascade.importing.architectures import decoder_only, rope_parameters
+from speccascade.importing.architectures import decoder_only, rope_parameters, routed
 from speccascade.importing.weights import Plan
 from speccascade.inputs.fields import Fields
 from speccascade.models.interface import Model, Params
-from speccascade.models.transformer_config import TransformerConfig
+from speccascade.models.transformer_config import Routing, TransformerConfig
 from speccascade.workdir.parameter_files import flat
 
 _ACTIVATIONS = {ours: theirs for theirs, ours in reversed(decoder_only.ACTIVATIONS.items())}
 _OF_GEMMA = ("Gemma2ForCausalLM", "Gemma3ForCausalLM")
+_ARCHITECTURES = {**decoder_only.ARCHITECTURES, **routed.ARCHITECTURES}
 _OF_QWEN = ("Qwen2ForCausalLM", "Qwen3ForCausalLM")
 
 
@@ -42,10 +43,10 @@ def config_of(model: Model) -> tuple[dict[str, Any], Plan]:
             f"no model of transformers has a head over {config.head_size} tokens as this one has; "
             "take another pair"
         )
-    for architecture in decoder_only.ARCHITECTURES:
+    for architecture, planner in _ARCHITECTURES.items():
         fields = Fields(_written(config, architecture), "config.json")
         try:
-            plan = decoder_only.ARCHITECTURES[architecture](fields)
+            plan = planner(fields)
             found = models.build(plan.description).config
         except UserError:
             continue
@@ -85,7 +86,9 @@ def _written(config: TransformerConfig, architecture: str) -> dict[str, Any]:
     }
     if any(slides):
         kinds = ["sliding_attention" if slide else "full_attention" for slide in slides]
-        found |= {"layer_types": kinds, "sliding_window": config.window}
+        found["sliding_window"] = config.window
+        if architecture != "MixtralForCausalLM":  # all of its layers slide, if any does
+            found["layer_types"] = kinds
         if architecture in _OF_QWEN:
             found["use_sliding_window"] = True
     if architecture in _OF_GEMMA:
@@ -93,9 +96,27 @@ def _written(config: TransformerConfig, architecture: str) -> dict[str, Any]:
             "query_pre_attn_scalar": _score_scale(config),
             "final_logit_softcapping": config.logit_softcap,
         }
+    if config.routing is not None:
+        found |= _routing(config, config.routing, architecture)
     if architecture == "Gemma2ForCausalLM":
         found["attn_logit_softcapping"] = config.attn_softcap
     return found
+
+
+def _routing(config: TransformerConfig, routing: Routing, architecture: str) -> dict[str, Any]:
+    found: dict[str, Any] = {"num_experts_per_tok": routing.chosen}
+    if architecture == "MixtralForCausalLM":
+        return {**found, "num_local_experts": routing.branches}
+    if routing.shared_d_ff is not None:
+        found["shared_expert_intermediate_size"] = routing.shared_d_ff
+        found["qkv_bias"] = config.qkv_bias
+    return {
+        **found,
+        "num_experts": routing.branches,
+        "moe_intermediate_size": routing.d_ff,
+        "norm_topk_prob": routing.normalised,
+        "mlp_only_layers": [i for i in range(config.num_layers) if not config.layer_routing(i)],
+    }
 
 
 def _score_scale(config: TransformerConfig) -> float:
@@ -105,8 +126,10 @@ def _score_scale(config: TransformerConfig) -> float:
 def _plain(config: TransformerConfig) -> Any:
     """Returns what two configs have in common that compute the same, dtypes aside."""
     windows = [config.layer_window(i) for i in range(config.num_layers)]
+    through = [config.layer_routing(i) is not None for i in range(config.num_layers)]
     plain = dataclasses.replace(
         config,
+        routing=config.routing and dataclasses.replace(config.routing, pattern=(True,)),
         query_pre_attn_scalar=float(f"{_score_scale(config):.6g}"),  # YaRN's is a fourth power
         window_pattern=(True,),
         window=1,
@@ -114,14 +137,17 @@ def _plain(config: TransformerConfig) -> Any:
         param_dtype="float32",
         norm_param_dtype=None,
     )
-    return plain, windows
+    return plain, windows, through
 
 
 def tensors_of(params: Params, plan: Plan) -> Mapping[str, jax.Array]:
     """Returns the tensors of a checkpoint by name, without a copy where none is needed."""
-    found = {}
+    found: dict[str, jax.Array] = {}
     for key, leaf in flat(params).items():
         weight = plan.weights[key]
+        if weight.stacked is not None:
+            found |= dict(zip(weight.names(()), leaf, strict=True))
+            continue
         # The one transform of decoder-only models: a norm's scale, stored less one.
         found[weight.name] = leaf if weight.transform is None else leaf - jnp.ones((), leaf.dtype)
     return found

@@ -6,11 +6,10 @@ once, attention's products with the cache, and the softmax over the vocabulary. 
 own blocks need: a row that waits for its neighbours in a batch computes nothing here.
 """
 
-import math
 from collections.abc import Mapping
 
 from speccascade.inference.setting import Setting
-from speccascade.models.costs import read_by_step
+from speccascade.models.costs import entries, read_by_step
 from speccascade.models.interface import Model, Params
 from speccascade.models.memory import is_product
 from speccascade.pairs import Pair
@@ -21,8 +20,8 @@ def multiply_adds(model: Model, params: Params) -> int:
 
     Of an embedding only a row is read, unless it is the output head too.
     """
-    products = (leaf for key, leaf in read_by_step(model, params) if is_product(key, leaf))
-    return sum(math.prod(leaf.shape) for leaf in products)
+    products = ((key, leaf) for key, leaf in read_by_step(model, params) if is_product(key, leaf))
+    return sum(entries(model, key, leaf.shape) for key, leaf in products)
 
 
 def per_token(pair: Pair, setting: Setting, counts: Mapping[str, float]) -> float | None:

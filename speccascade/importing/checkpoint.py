@@ -1,7 +1,7 @@
 """What a file format is to the importer: a config and tensors that are read piece by piece."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -29,6 +29,16 @@ class Tensor:
     def size(self) -> int:
         """The number of elements."""
         return int(np.prod(self.shape, dtype=np.int64))
+
+
+def stacked(tensors: Sequence[Tensor]) -> Tensor:
+    """Returns tensors of one shape as one of an axis more, whose rows they are."""
+    first = tensors[0]
+
+    def read_rows(start: int, stop: int) -> np.ndarray:
+        return np.stack([tensor.read_rows(0, first.shape[0]) for tensor in tensors[start:stop]])
+
+    return Tensor((len(tensors), *first.shape), first.dtype, read_rows)
 
 
 @dataclasses.dataclass(frozen=True)

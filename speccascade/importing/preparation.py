@@ -14,7 +14,7 @@ from speccascade import models, text
 from speccascade.errors import UserError
 from speccascade.importing import gguf_files, jax_folders, safetensors_files, sources
 from speccascade.importing.architectures import planner, text_config
-from speccascade.importing.checkpoint import Checkpoint, Tensor
+from speccascade.importing.checkpoint import Checkpoint, Tensor, stacked
 from speccascade.importing.weights import Plan
 from speccascade.inputs.fields import Fields
 from speccascade.models.interface import Model, Params
@@ -237,8 +237,9 @@ def _own_dtype(plan: Plan, checkpoint: Checkpoint) -> str:
     """Returns the dtype that suits most weights."""
     sizes = dict.fromkeys(_DTYPES, 0)
     for weight in plan.weights.values():
-        if tensor := checkpoint.tensors.get(weight.find(checkpoint.tensors)):
-            sizes[_OWN_DTYPE.get(tensor.dtype, _OF_QUANTISED)] += tensor.size
+        for name in weight.names(checkpoint.tensors):
+            if tensor := checkpoint.tensors.get(name):
+                sizes[_OWN_DTYPE.get(tensor.dtype, _OF_QUANTISED)] += tensor.size
     return max(sizes, key=sizes.get)
 
 
@@ -262,22 +263,28 @@ def _match(
     if plan.tied_head is not None:
         used.add(plan.tied_head.find(checkpoint.tensors))
     for key, weight in plan.weights.items():
-        name = weight.find(checkpoint.tensors)
-        tensor = checkpoint.tensors.get(name)
-        if tensor is None:
-            if weight.find(checkpoint.lost) not in checkpoint.lost:
-                missing.append(called(name))
-            continue
-        used.add(name)
-        shape = tensor.shape
-        if weight.transform is not None:
-            shape = weight.transform(np.broadcast_to(np.float32(0), shape)).shape
-        if shape != shapes[key].shape:
-            wanted, found = list(shapes[key].shape), list(tensor.shape)
-            misshapen.append(f"{called(name)} is {found} instead of {wanted}")
-        if tensor.read_rows is None:
-            unreadable.append(f"{called(name)} is {tensor.dtype}")
-        parts[key] = Part(tensor, called(name), weight.transform)
+        names = weight.names(checkpoint.tensors)
+        wanted = shapes[key].shape if weight.stacked is None else shapes[key].shape[1:]
+        tensors = [checkpoint.tensors.get(name) for name in names]
+        for name, lost, tensor in zip(names, weight.names(checkpoint.lost), tensors, strict=True):
+            if tensor is None:
+                if lost not in checkpoint.lost:
+                    missing.append(called(name))
+                continue
+            used.add(name)
+            shape = tensor.shape
+            if weight.transform is not None:
+                shape = weight.transform(np.broadcast_to(np.float32(0), shape)).shape
+            if shape != wanted:
+                found = list(tensor.shape)
+                misshapen.append(f"{called(name)} is {found} instead of {list(wanted)}")
+            if tensor.read_rows is None:
+                unreadable.append(f"{called(name)} is {tensor.dtype}")
+        if None not in tensors:
+            whole, name = tensors[0], called(names[0])
+            if weight.stacked is not None:
+                whole, name = stacked(tensors), f"{name} and the {len(names) - 1} after it"
+            parts[key] = Part(whole, name, weight.transform)
     ignored = [re.compile(pattern) for pattern in plan.ignored]
     left = [
         name

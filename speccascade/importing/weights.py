@@ -15,14 +15,23 @@ class Weight:
       name: the tensor's name in the Hugging Face layout.
       transform: what makes the parameter of the whole tensor; None leaves it as it is.
       otherwise: the tensor's name where there is none of the first.
+      stacked: how many tensors are stacked, whose numbers stand in the place of {} in the name;
+        None where the parameter is one tensor.
     """
 
     name: str
     transform: Callable[[np.ndarray], np.ndarray] | None = None
     otherwise: str | None = None
+    stacked: int | None = None
+
+    def names(self, known: Container[str]) -> tuple[str, ...]:
+        """Returns the names of its tensors, which may be among `known` or not; see `find`."""
+        if self.stacked is None:
+            return (self.find(known),)
+        return tuple(self.name.format(i) for i in range(self.stacked))
 
     def find(self, names: Container[str]) -> str:
-        """Returns which of the two names is among `names`; the first where neither is."""
+        """Returns which of its two names is among `names`; the first where neither is."""
         other = self.otherwise
         return self.name if self.name in names or other not in names else other
 

@@ -13,7 +13,7 @@ from speccascade.models.rope import RopeScaling
 from speccascade.models.t5 import EncoderDecoder
 from speccascade.models.t5_config import T5Config
 from speccascade.models.transformer import DecoderOnly
-from speccascade.models.transformer_config import TransformerConfig
+from speccascade.models.transformer_config import Routing, TransformerConfig
 
 __all__ = [
     "Cache",
@@ -48,8 +48,13 @@ def build(config: Mapping[str, Any], source: str = "model config") -> Model:
     if not isinstance(family, str) or family not in FAMILIES:
         raise UserError(f"model family {family!r} is unknown; choose one of: {', '.join(FAMILIES)}")
     model_class, config_class = FAMILIES[family]
+    return model_class(_made(config_class, fields, source, "family"))
+
+
+def _made(config_class: type, fields: Fields, source: str, *others: str) -> Any:
+    """Makes a config of its fields; `others` are there beside them."""
     specs = {f.name: f for f in dataclasses.fields(config_class)}
-    if unknown := sorted(set(fields.values) - set(specs) - {"family"}):
+    if unknown := sorted(set(fields.values) - set(specs) - set(others)):
         raise UserError(
             f"{source} has unknown fields {', '.join(unknown)}; known: {', '.join(specs)}"
         )
@@ -57,8 +62,9 @@ def build(config: Mapping[str, Any], source: str = "model config") -> Model:
     if missing := sorted(needed - set(fields.values)):
         raise UserError(f"{source} lacks {', '.join(missing)}")
     kinds = typing.get_type_hints(config_class)
-    values = {name: _typed(fields, name, kinds[name]) for name in specs if name in fields.values}
-    return model_class(config_class(**values))
+    return config_class(
+        **{name: _typed(fields, name, kinds[name]) for name in specs if name in fields.values}
+    )
 
 
 def _typed(fields: Fields, name: str, kind: Any) -> Any:
@@ -66,9 +72,13 @@ def _typed(fields: Fields, name: str, kind: Any) -> Any:
     inner, *none = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
     if none and not fields.has(name):
         return None
-    if inner is RopeScaling:
+    if inner in (RopeScaling, Routing):
         value = fields.values[name]
-        return value if isinstance(value, RopeScaling) else RopeScaling.of(fields.object(name))
+        if isinstance(value, inner):
+            return value
+        if inner is Routing:
+            return _made(Routing, fields.object(name), name)
+        return RopeScaling.of(fields.object(name))
     if typing.get_origin(inner) is tuple:
         return tuple(fields.booleans(name))
     getters: dict[Any, Callable[[str], Any]] = {
@@ -91,4 +101,7 @@ def answers_begin(model: Model) -> bool:
 def describe(model: Model) -> dict[str, Any]:
     """Returns the JSON-ready description from which `build` makes the same model."""
     family = next(name for name, (cls, _) in FAMILIES.items() if isinstance(model, cls))
-    return {"family": family, **dataclasses.asdict(model.config)}
+    found = {"family": family, **dataclasses.asdict(model.config)}
+    if found.get("routing") is None:  # what was measured is kept by descriptions without the field
+        found.pop("routing", None)
+    return found

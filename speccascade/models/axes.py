@@ -21,6 +21,9 @@ _PARAMS = (
     (r".*(gate|up)/weight", P("mlp", "embed")),
     (r".*(gate|up)/bias", P("mlp")),
     (r".*down/weight", P("embed", "mlp")),
+    (r"mlp_\d+/(gate|up)", P(None, "mlp", "embed")),  # of all branches of a routed layer
+    (r"mlp_\d+/down", P(None, "embed", "mlp")),
+    (r".*router", P(None, "embed")),
     (r".*relative/embedding", P(None, "heads")),
     (r".*(output|down)/bias|.*norm(_\d+)?/scale", P(None)),
 )
@@ -37,8 +40,8 @@ def param_axes(key: str) -> P:
     matrix, _, part = key.rpartition("/")
     if part == "values":
         return param_axes(matrix)
-    if part == "scale" and re.fullmatch(r"embedding|.*/weight", matrix):
-        return P(param_axes(matrix)[0])
+    if part == "scale" and not re.fullmatch(r".*norm(_\d+)?", matrix):
+        return P(*param_axes(matrix)[:-1])
     for pattern, names in _PARAMS:
         if re.fullmatch(pattern, key):
             return names

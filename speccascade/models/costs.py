@@ -21,6 +21,7 @@ from speccascade.models.memory import is_product, leaves, local, size
 _PREFILL_ONLY = re.compile(r"encoder/|decoder/cross_attention_\d+/(key|value)/")
 _EMBEDDING = re.compile(r"embedding($|/)")  # with int8 weights it has two arrays
 _HEAD = re.compile(r"head/")
+_BRANCHES = re.compile(r"mlp_\d+/(gate|up|down)(/(values|scale))?")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +63,7 @@ class Cost:
 
 
 def read_by_step(model: Model, params: Params) -> list[tuple[str, jax.ShapeDtypeStruct]]:
-    """Returns key and shape of the parameters that a pass over a cache reads as a whole.
+    """Returns key and shape of the parameters that a pass over a cache reads.
 
     Of an embedding that is not the output head too, only some rows are read.
     """
@@ -72,6 +73,31 @@ def read_by_step(model: Model, params: Params) -> list[tuple[str, jax.ShapeDtype
         if not _PREFILL_ONLY.match(key)
         and (not _EMBEDDING.match(key) or model.config.tie_embeddings)
     ]
+
+
+def entries(model: Model, key: str, shape: tuple[int, ...]) -> int:
+    """Returns how many numbers of a product's matrix a token meets: those of its own branches.
+
+    Args:
+      model: the model.
+      key: the matrix's.
+      shape: its shape, or that of a device's shard.
+    """
+    if not _BRANCHES.fullmatch(key):
+        return math.prod(shape)
+    routing = model.config.routing
+    return math.prod(shape) * routing.chosen // routing.branches
+
+
+def _share_read(model: Model, key: str, rows: int) -> float:
+    """Returns how much of a parameter a pass reads: of branches, those that some token chose.
+
+    Tokens are taken to choose evenly and each by itself.
+    """
+    if not _BRANCHES.fullmatch(key):
+        return 1
+    routing = model.config.routing
+    return 1 - (1 - routing.chosen / routing.branches) ** rows
 
 
 def forward(model: Model, params: Params, cache: Cache, tokens: int) -> Cost:
@@ -87,14 +113,14 @@ def forward(model: Model, params: Params, cache: Cache, tokens: int) -> Cost:
     keys_and_values = [leaf for _, leaf in leaves(cache) if leaf.ndim == 4]
     rows = local(keys_and_values[0])[0] * tokens
     width = 2 if model.config.dtype == "bfloat16" else 4
-    ops, hbm, exchanges = 0, 0, []
+    ops, hbm, exchanges = 0, 0.0, []
     for key, leaf in read_by_step(model, params):
-        hbm += size(leaf)
+        hbm += size(leaf) * _share_read(model, key, rows)
         if not is_product(key, leaf):
             continue
-        out, summed = local(leaf)
-        ops += 2 * out * summed * rows
-        if (ways := leaf.shape[1] // summed) > 1:
+        *_, out, summed = local(leaf)
+        ops += 2 * entries(model, key, local(leaf)) * rows
+        if (ways := leaf.shape[-1] // summed) > 1:
             exchanges.append(Exchange(rows * out * width, ways))
     embedding = next(leaf for key, leaf in leaves(params) if _EMBEDDING.match(key))
     if (ways := embedding.shape[0] // local(embedding)[0]) > 1:
@@ -165,7 +191,7 @@ def _weights(model: Model) -> tuple[int, int, int]:
     for key, leaf in leaves(shapes(model)):
         if not is_product(key, leaf):
             continue
-        size = math.prod(leaf.shape)
+        size = entries(model, key, leaf.shape)
         if _EMBEDDING.match(key):
             head += size if model.config.tie_embeddings else 0
         elif _HEAD.match(key):

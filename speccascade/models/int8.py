@@ -22,8 +22,8 @@ class Int8:
     """A matrix whose row i is `values[i] * scale[i]`; a parameter like any other array.
 
     Attributes:
-      values: int8 `[out, in]`, from -127 to 127.
-      scale: float32 `[out]`.
+      values: int8 `[out, in]`, from -127 to 127; `[R, out, in]` are R matrices.
+      scale: float32 `[out]`, or `[R, out]`.
     """
 
     values: jax.Array
@@ -33,9 +33,9 @@ class Int8:
     def of(cls, matrix: jax.Array) -> "Int8":
         """Rounds a matrix: the largest number of each row becomes 127."""
         matrix = matrix.astype(jnp.float32)
-        largest = jnp.max(jnp.abs(matrix), axis=1)
+        largest = jnp.max(jnp.abs(matrix), axis=-1)
         scale = jnp.where(largest > 0, largest / LARGEST, 1.0)
-        return cls(jnp.round(matrix / scale[:, None]).astype(jnp.int8), scale)
+        return cls(jnp.round(matrix / scale[..., None]).astype(jnp.int8), scale)
 
     def __len__(self) -> int:
         return len(self.values)
@@ -49,7 +49,7 @@ class Int8:
 
 
 def matrix(
-    module: nn.Module, name: str, init: Callable, shape: tuple[int, int], config: Any
+    module: nn.Module, name: str, init: Callable, shape: tuple[int, ...], config: Any
 ) -> jax.Array | Int8:
     """Returns a module's parameter, kept as the model's config says."""
     if config.weight_dtype is None:

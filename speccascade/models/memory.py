@@ -82,5 +82,5 @@ def scores(model: Model, cache: Cache, prompt_length: int) -> int:
 
 
 def is_product(key: str, leaf: jax.ShapeDtypeStruct) -> bool:
-    """Returns whether a parameter is the matrix of a product, or an embedding table."""
-    return leaf.ndim == 2 and not key.endswith("relative/embedding")
+    """Returns whether a parameter is the matrix of a product, or many, or an embedding table."""
+    return leaf.ndim > 1 and not key.endswith(("relative/embedding", "/scale"))

@@ -62,6 +62,9 @@ def shrink(
         own = _keep(own, layers)
         windows = [model.config.layer_window(i) is not None for i in layers]
         description |= {"num_layers": len(layers), "window_pattern": windows}
+        if model.config.routing is not None:
+            routed = [model.config.layer_routing(i) is not None for i in layers]
+            description["routing"] |= {"pattern": routed}
     size = None if head_ids is None else len(head_ids)
     description |= {"tie_embeddings": False, "head_size": size, "param_dtype": "float32"}
     small = models.build(description)

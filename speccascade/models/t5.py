@@ -2,8 +2,8 @@
 
 The encoder reads the prompt once, and what cross-attention needs of it is kept in the cache: its
 keys and values in every decoder layer. The decoder writes the answer behind a start token, which
-stands at position 0. Layers are unrolled, weights stored `[out, in]` and axis letters used as in
-`transformer.py`; every head has its own keys and values, so that Q is K.
+stands at position 0. Layers are unrolled as in `transformer.py`, and axis letters are those of
+`interface.py`; every head has its own keys and values, so that Q is K.
 """
 
 import dataclasses
@@ -19,6 +19,7 @@ from speccascade.models.attention import CHUNK, Bias, attend, shared
 from speccascade.models.int8 import matrix
 from speccascade.models.interface import Dropout, Params, Prefilled
 from speccascade.models.kv_cache import LayerCache, Slots, slots_of
+from speccascade.models.layers import Head, Linear, RMSNorm, embed, head_logits
 from speccascade.models.t5_config import T5Config
 from speccascade.models.t5_positions import (
     RelativePositions,
@@ -26,7 +27,6 @@ from speccascade.models.t5_positions import (
     cross_bias,
     prompt_bias,
 )
-from speccascade.models.transformer import Head, Linear, RMSNorm, _embed, head_logits
 from speccascade.models.transformer_config import ACTIVATIONS
 from speccascade.sharding.active import constrain
 
@@ -210,7 +210,7 @@ class T5(nn.Module):
             self.head = Head(c)
 
     def _embed(self, tokens):
-        return constrain(_embed(self.embedding, tokens, self.config.dtype), "batch", None, None)
+        return constrain(embed(self.embedding, tokens, self.config.dtype), "batch", None, None)
 
     def _scaled(self, x):
         """Returns what the head reads."""

@@ -22,12 +22,12 @@ DTYPES = ("float32", "bfloat16")
 WEIGHT_DTYPES = (None, "int8")
 
 
-def check_sizes(config: Any, names: str) -> None:
+def check_sizes(config: Any, names: str, within: str = "") -> None:
     """Raises UserError where a field, of names joined by spaces, is neither None nor at least 1."""
     for name in names.split():
         size = getattr(config, name)
         if size is not None and size < 1:
-            raise UserError(f"{name}={size} must be at least 1")
+            raise UserError(f"{within}{name}={size} must be at least 1")
 
 
 def check_head(config: Any) -> None:
@@ -52,6 +52,40 @@ def check_choices(config: Any, choices: Mapping[str, Iterable]) -> None:
 
 
 @dataclasses.dataclass(frozen=True)
+class Routing:
+    """Feed-forward layers of which a token goes through a few (Shazeer et al. 2017).
+
+    The literature calls them experts and all of them a mixture. Here an expert is the large model
+    of a pair and `mixture` a rule: they are the branches of a routed layer.
+
+    Attributes:
+      branches: how many there are.
+      chosen: through how many a token goes: those that a softmax over all of them gives most.
+      d_ff: the width of each.
+      normalised: whether the weights of those that are chosen are made to sum to one. They are then
+        a softmax over them alone, as Mixtral has it.
+      shared_d_ff: the width of one more, through which every token goes, weighted by a sigmoid of
+        its own (Qwen2-MoE); None for none.
+      pattern: which layers are routed, repeated over the layers; the others are ordinary.
+    """
+
+    branches: int
+    chosen: int
+    d_ff: int
+    normalised: bool = True
+    shared_d_ff: int | None = None
+    pattern: tuple[bool, ...] = (True,)
+
+    def __post_init__(self):
+        object.__setattr__(self, "pattern", tuple(self.pattern))
+        check_sizes(self, "branches chosen d_ff shared_d_ff", "routing ")
+        if self.chosen > self.branches:
+            raise UserError(f"routing chosen={self.chosen} is above branches={self.branches}")
+        if not self.pattern:
+            raise UserError("routing pattern is empty; give it at least one bool")
+
+
+@dataclasses.dataclass(frozen=True)
 class TransformerConfig:
     """The sizes and options of one transformer.
 
@@ -62,7 +96,8 @@ class TransformerConfig:
       num_heads: query heads.
       num_kv_heads: key-value heads; divides `num_heads`.
       head_dim: width of a head, even.
-      d_ff: width of the gated feed-forward layer.
+      d_ff: width of the gated feed-forward layers that are not routed.
+      routing: how the others are; None where there are none.
       activation: the gate's activation, a name in `ACTIVATIONS`; "gelu" is its tanh approximation.
       tie_embeddings: whether the output head is the embedding.
       head_size: how many token ids an output head of its own scores, for a drafter; the others are
@@ -103,6 +138,7 @@ class TransformerConfig:
     activation: str = "silu"
     tie_embeddings: bool = True
     head_size: int | None = None
+    routing: Routing | None = None
     qkv_bias: bool = False
     output_bias: bool = False
     mlp_bias: bool = False
@@ -145,6 +181,8 @@ class TransformerConfig:
         check_choices(self, choices)
         if not self.window_pattern:
             raise UserError("window_pattern is empty; give it at least one bool")
+        if self.routing is not None and self.mlp_bias:
+            raise UserError("mlp_bias is not for routed layers; give mlp_bias=False")
         if self.local_rope_base is not None and self.window is None:
             raise UserError("local_rope_base is for sliding-window layers; give a window too")
         if self.num_heads % self.num_kv_heads:
@@ -153,6 +191,11 @@ class TransformerConfig:
             )
         if self.head_dim % 2:
             raise UserError(f"head_dim={self.head_dim} must be even for rotary positions")
+
+    def layer_routing(self, layer: int) -> Routing | None:
+        """Returns how the feed-forward layer of layer `layer` is routed, None where it is not."""
+        pattern = (False,) if self.routing is None else self.routing.pattern
+        return self.routing if pattern[layer % len(pattern)] else None
 
     def layer_window(self, layer: int) -> int | None:
         """Returns the window of layer `layer`, None where it sees everything."""

@@ -192,10 +192,10 @@ def whole(training: Training, collectives: list[hlo.Collective]) -> list[hlo.Col
         return []
     gathered, entire = set(), set()
     for leaf in jax.tree.leaves(training.step.shapes()[0]):
-        if leaf.ndim == 2:
-            axes = (*leaf.sharding.spec, None, None)
+        if leaf.ndim > 1:
+            axes = (*leaf.sharding.spec, *[None] * leaf.ndim)
             cuts = [layout.ways(axis) if axis == "model" else 1 for axis in axes]
-            gathered.add((leaf.shape[0] // cuts[0], leaf.shape[1] // cuts[1]))
+            gathered.add(tuple(n // cut for n, cut in zip(leaf.shape, cuts)))  # noqa: B905
             entire.add(leaf.shape)
 
     def is_too_much(one):

@@ -54,25 +54,48 @@ def constrain(x: jax.Array, *names: str | None) -> jax.Array:
     return jax.lax.with_sharding_constraint(x, placement.sharding(PartitionSpec(*names), x.shape))
 
 
-def per_shard(f: Callable, in_axes: Any, out_axes: PartitionSpec) -> Callable:
+def per_shard(
+    f: Callable, in_axes: Any, out_axes: PartitionSpec, summed: str | None = None
+) -> Callable:
     """Returns `f` run by each device on its own shards, which it must not need others' for.
 
     Args:
       f: a function of arrays to one array.
-      in_axes: the logical names of each argument's axes; those of the first decide `out_axes`, so
-        that all are sharded where it is.
+      in_axes: the logical names of each argument's axes, in pytrees like the arguments; those of
+        the first decide `out_axes`, so that all are sharded where it is.
       out_axes: those of the result, which has the shape of the first argument.
+      summed: a logical axis over whose shards results are summed, and the gradients of what is not
+        cut over it: nothing in `f` is exchanged, which may thus compute under conditions of its
+        own. None for none.
     """
     placement = _ACTIVE.get()
     if placement is None:
         return f
 
     def run(*args):
-        in_specs = tuple(
-            placement.spec(names, x.shape) for names, x in zip(in_axes, args, strict=True)
+        in_specs = jax.tree.map(
+            lambda names, x: placement.spec(names, x.shape), in_axes, args, is_leaf=_is_names
         )
         out_specs = placement.spec(out_axes, args[0].shape)
-        return _shard_map(f, placement, in_specs, out_specs)(*args)
+        if summed is None:
+            return _shard_map(f, placement, in_specs, out_specs)(*args)
+        axes = set().union(*map(_mesh_axes, _names(in_specs)))
+        over = {
+            axis
+            for names, spec in zip(_names(in_axes), _names(in_specs), strict=True)
+            for name, axis in zip(names, spec, strict=True)
+            if name == summed and axis is not None
+        }
+
+        def own(spec, x):  # what devices share, as an array of each device's own
+            shared = tuple(axes - _mesh_axes(spec))
+            return jax.lax.pcast(x, shared, to="varying") if shared else x
+
+        def summing(*args):
+            y = f(*jax.tree.map(own, in_specs, args, is_leaf=_is_names))
+            return jax.lax.psum(y, tuple(over)) if over else y
+
+        return _shard_map(summing, placement, in_specs, out_specs)(*args)
 
     return run
 
@@ -148,6 +171,14 @@ def pad_vocabulary(logits: jax.Array) -> jax.Array:
 
 def _is_names(x) -> bool:
     return isinstance(x, PartitionSpec)
+
+
+def _mesh_axes(spec: PartitionSpec) -> set[str]:
+    return {name for axis in spec for name in names_of(axis)}
+
+
+def _names(tree: Any) -> list[PartitionSpec]:
+    return jax.tree.leaves(tree, is_leaf=_is_names)
 
 
 def _shard_map(f, placement: Placement, in_specs, out_specs):

@@ -96,9 +96,9 @@ def _of_form(section: Mapping[str, Any], begun: Given, frozen: bool) -> Model:
         kept = {} if frozen else {"param_dtype": "float32"}
         model = models.build({**there, **kept, **section}, "config.model")
         here = models.describe(model)
-        differ = [key for key in here if key not in _DTYPES and there[key] != here[key]]
+        differ = [key for key in here if key not in _DTYPES and there.get(key) != here[key]]
     if differ:
-        found = ", ".join(f"{key} ({there[key]} there, {here[key]} here)" for key in differ)
+        found = ", ".join(f"{key} ({there.get(key)} there, {here[key]} here)" for key in differ)
         raise UserError(
             f"train.init_from={begun.source} is another model: {found}; leave out config.model to "
             "take its form"

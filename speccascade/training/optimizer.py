@@ -42,7 +42,7 @@ def make_optimizer(
     def matrices(params: Params) -> Any:
         # Norm scales and embeddings: no decay, and Adam under Muon.
         def is_matrix(path, x):
-            return x.ndim == 2 and not _is_embedding(path)
+            return x.ndim > 1 and not _is_embedding(path)
 
         return jax.tree_util.tree_map_with_path(is_matrix, params)
 
@@ -56,7 +56,7 @@ def make_optimizer(
         )
     else:
         _need_whole_matrices(name, layout)
-        dimensions = contrib.MuonDimensionNumbers()
+        dimensions = contrib.MuonDimensionNumbers(-2, -1)
         update = contrib.muon(
             schedule,
             weight_decay=config.weight_decay,

@@ -34,7 +34,7 @@ def write(path: str, params: Params, rounded: bool = False) -> None:
             return leaf
         if not rounded:
             return jnp.asarray(leaf, jnp.bfloat16)
-        return Int8.of(leaf) if leaf.ndim == 2 else leaf
+        return Int8.of(leaf) if leaf.ndim > 1 else leaf
 
     params = jax.tree.map(stored, params, is_leaf=lambda x: isinstance(x, Int8))
     with open(path, "wb") as file:

@@ -40,6 +40,12 @@ _YARN = {
     "factor": 4.0,
     "original_max_position_embeddings": 64,  # frequencies kept, stretched and between
 }
+_QWEN_MOE = {
+    "num_hidden_layers": 2,
+    "num_experts": 6,
+    "num_experts_per_tok": 3,
+    "moe_intermediate_size": 16,
+}
 # Family: architecture and the arguments of its `transformers` config.
 FAMILIES = {
     "llama2": (
@@ -102,6 +108,32 @@ FAMILIES = {
     "qwen3_yarn": (
         "Qwen3ForCausalLM",
         {**_SIZES, "head_dim": 16, "rope_parameters": {**_YARN, "attention_factor": 1.3}},
+    ),
+    "mixtral": (
+        "MixtralForCausalLM",
+        {
+            **_SIZES,
+            "num_hidden_layers": 2,
+            "num_local_experts": 5,
+            "num_experts_per_tok": 2,
+            "sliding_window": 5,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 1e6},
+        },
+    ),
+    "qwen2_moe": (
+        "Qwen2MoeForCausalLM",
+        {**_SIZES, **_QWEN_MOE, "shared_expert_intermediate_size": 20, "decoder_sparse_step": 2},
+    ),
+    "qwen3_moe": (
+        "Qwen3MoeForCausalLM",
+        {
+            **_SIZES,
+            **_QWEN_MOE,
+            "head_dim": 10,
+            "norm_topk_prob": True,
+            "mlp_only_layers": [1],
+            "rope_parameters": {"rope_type": "default", "rope_theta": 1e6},
+        },
     ),
     "gemma": ("GemmaForCausalLM", {**_SIZES, "head_dim": 8, "num_key_value_heads": 1}),
     "gemma2": (

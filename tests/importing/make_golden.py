@@ -3,9 +3,13 @@
 PYTHONPATH=. python tests/importing/make_golden.py --out=tests/importing
 """
 
+import pathlib
+import tempfile
+
 import numpy as np
 import torch
 import transformers
+from safetensors.numpy import load_file, save_file
 
 from tests.importing import decoder_only_families as families
 from tests.importing import golden
@@ -17,11 +21,15 @@ def reference(family: str):
     model_class = getattr(transformers, architecture)
     # Eager attention is the one that knows soft-caps.
     config = model_class.config_class(**arguments, attn_implementation="eager")
-    model = model_class(config).float().eval()
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            parameter.copy_(torch.from_numpy(families.tensor(name, tuple(parameter.shape))))
-    return model
+    model = model_class(config).float()
+    # Written and read again: a checkpoint's tensors may be other ones than a module's parameters.
+    with tempfile.TemporaryDirectory() as folder:
+        model.save_pretrained(folder)
+        path = pathlib.Path(folder) / "model.safetensors"
+        shapes = {name: stored.shape for name, stored in load_file(path).items()}
+        tensors = {name: families.tensor(name, shape) for name, shape in shapes.items()}
+        save_file(tensors, path, metadata={"format": "pt"})
+        return model_class.from_pretrained(folder, config=config, dtype=torch.float32).eval()
 
 
 def logits(model, tokens: np.ndarray) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from speccascade import models
 from speccascade.importing.architectures import planner
@@ -30,7 +31,11 @@ def imported(config: dict, read):
 
     def load(path, leaf):
         weight = found.weights[jax.tree_util.keystr(path, simple=True, separator="/")]
-        value = read(weight.name, leaf.shape)
+        names = weight.names(())
+        if weight.stacked is None:
+            value = read(names[0], leaf.shape)
+        else:
+            value = np.stack([read(name, leaf.shape[1:]) for name in names])
         value = value if weight.transform is None else weight.transform(value)
         assert value.shape == leaf.shape
         return jnp.asarray(value, leaf.dtype)

@@ -262,7 +262,8 @@ def test_null_softcaps_are_off_and_absent_ones_the_defaults():
 
 @pytest.mark.parametrize(
     "model_type",
-    ["llama", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "gemma3", "t5"],
+    ["llama", "mistral", "qwen2", "qwen3", "mixtral", "qwen2_moe", "qwen3_moe"]
+    + ["gemma", "gemma2", "gemma3_text", "gemma3", "t5"],
 )
 def test_everything_that_transformers_writes_is_known(model_type):
     transformers = pytest.importorskip("transformers")

@@ -12,7 +12,7 @@ import pytest
 import tokenizers
 
 from speccascade import decode, importing, models
-from speccascade.importing.architectures import decoder_only
+from speccascade.importing.architectures import decoder_only, routed
 from tests.importing import decoder_only_families as families
 from tests.importing import planned
 from tests.importing.decoder_only_families import LENGTH, VOCAB
@@ -176,6 +176,11 @@ def test_whole_texts_score_as_in_the_golden_logits(family):
         np.testing.assert_allclose(found[0], expected[start : start + half], atol=TOLERANCE)
 
 
+def routed_otherwise(family, **changes):
+    routing = planned.plan(golden(family)[0]).description["routing"]
+    return {"routing": {**routing, **changes}}
+
+
 YARN = {
     "kind": "yarn",
     "factor": 4.0,
@@ -216,6 +221,21 @@ MUTANTS = {
         {"rope_scaling": {**YARN, "kind": "llama3"}},
         {"rope_scaling": {**YARN, "original_positions": 128}},
         {"query_pre_attn_scalar": 16 / (0.1 * math.log(4) + 1) ** 4},
+    ],
+    "mixtral": [
+        {"window": None},
+        {"rope_base": 1e4},
+        routed_otherwise("mixtral", normalised=False),
+        routed_otherwise("mixtral", chosen=1),
+    ],
+    "qwen2_moe": [
+        routed_otherwise("qwen2_moe", normalised=True),
+        routed_otherwise("qwen2_moe", chosen=4),
+    ],
+    "qwen3_moe": [
+        {"rope_base": 1e4},
+        routed_otherwise("qwen3_moe", normalised=False),
+        routed_otherwise("qwen3_moe", chosen=2),
     ],
     "gemma": [{"scale_embeddings": False}, {"activation": "gelu_exact"}],
     "gemma2": [
@@ -268,6 +288,11 @@ def test_every_feature_shows_in_the_golden_logits(family, change):
         ("qwen3", {"q_norm": "k_norm"}),
         ("llama2", {"post_attention_layernorm": "input_layernorm"}),
         ("qwen2", {"q_proj.bias": "v_proj.bias"}),
+        ("mixtral", {".w1.": ".w3."}),
+        ("mixtral", {"experts.3.": "experts.4."}),
+        ("qwen2_moe", {"shared_expert.gate_proj": "shared_expert.up_proj"}),
+        ("qwen2_moe", {"shared_expert_gate": "gate"}),
+        ("qwen3_moe", {"experts.0.": "experts.1."}),
     ],
 )
 def test_every_name_shows_in_the_golden_logits(family, mistake):
@@ -296,4 +321,4 @@ def test_gemma_norms_store_the_difference_from_one():
 
 def test_all_architectures_are_tried():
     tried = {architecture for architecture, _ in families.FAMILIES.values()}
-    assert tried == set(decoder_only.ARCHITECTURES)
+    assert tried == {*decoder_only.ARCHITECTURES, *routed.ARCHITECTURES}

@@ -30,6 +30,10 @@ def _activate(name, x):
     return 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
 
 
+def _feed_forward(config, x, gate, up, down):
+    return down @ (_activate(config.activation, gate @ x) * (up @ x))
+
+
 def logits(config, params, tokens) -> np.ndarray:
     """Returns `[T, V]` for one sequence of T tokens."""
     c, width = config, config.head_dim
@@ -69,9 +73,16 @@ def logits(config, params, tokens) -> np.ndarray:
         norm, mlp = weight(f"mlp_norm_{i}", "scale"), f"mlp_{i}"
         for t in range(len(tokens)):
             x = _norm(stream[t], norm, c.norm_eps)
-            gate = _activate(c.activation, weight(mlp, "gate", "weight") @ x)
-            up = weight(mlp, "up", "weight") @ x
-            stream[t] = stream[t] + weight(mlp, "down", "weight") @ (gate * up)
+            if c.layer_routing(i) is None:
+                matrices = (weight(mlp, name, "weight") for name in ("gate", "up", "down"))
+                stream[t] = stream[t] + _feed_forward(c, x, *matrices)
+                continue
+            scores = np.exp(weight(mlp, "router") @ x)
+            chosen = np.argsort(-scores)[: c.routing.chosen]
+            for e in chosen:  # the weights sum to one
+                matrices = (weight(mlp, name)[e] for name in ("gate", "up", "down"))
+                part = _feed_forward(c, x, *matrices)
+                stream[t] = stream[t] + scores[e] / scores[chosen].sum() * part
     head = weight("embedding") if c.tie_embeddings else weight("head", "weight")
     norm = weight("final_norm", "scale")
     return np.stack([_cap(head @ _norm(x, norm, c.norm_eps), c.logit_softcap) for x in stream])

@@ -12,8 +12,8 @@ from speccascade.errors import UserError
 from speccascade.importing.preparation import flat
 from speccascade.models import trim
 from speccascade.models.int8 import Int8
+from speccascade.models.layers import product
 from speccascade.models.quantisation import int8_keys, quantise, quantised
-from speccascade.models.transformer import _product
 from speccascade.sharding import active
 from speccascade.sharding.layout import Layout
 from speccascade.sharding.mesh import make_mesh
@@ -68,7 +68,7 @@ def test_a_product_is_that_of_the_rounded_matrix(shape, dtype):
     rng = np.random.default_rng(1)
     x = jnp.asarray(rng.standard_normal(shape), dtype)
     matrix = Int8.of(jnp.asarray(rng.standard_normal((9, 16)), jnp.float32))
-    found = _product(x, matrix, jnp.float32)
+    found = product(x, matrix, jnp.float32)
     assert found.dtype == jnp.float32
     expected = np.asarray(x, np.float64) @ np.asarray(matrix.astype(jnp.float32), np.float64).T
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
@@ -159,7 +159,7 @@ def test_a_decode_loop_keeps_the_weights_int8_on_tpu():
 
     def loop(w, x):
         def body(state):
-            return state[0] + 1, jnp.tanh(_product(state[1], w))
+            return state[0] + 1, jnp.tanh(product(state[1], w))
 
         return jax.lax.while_loop(lambda state: state[0] < 9, body, (0, x))
 

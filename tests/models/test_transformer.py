@@ -42,9 +42,13 @@ CONFIGS = {
         "window": 3,
         "norm_eps": 1e-2,
     },
+    "routed": {
+        "d_ff": 12,
+        "routing": {"branches": 5, "chosen": 2, "d_ff": 8, "pattern": [False, True]},
+    },
     "bfloat16": {"window": 4, "window_pattern": (False, True), "dtype": "bfloat16"},
 }
-FLOAT32 = ["alternating", "tied"]
+FLOAT32 = ["alternating", "tied", pytest.param("routed", marks=pytest.mark.slow)]
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -1,9 +1,11 @@
 """Operations and bytes of a pass against counts by hand."""
 
 import jax
+import numpy as np
 import pytest
 
 from speccascade import models
+from speccascade.evaluate import compute
 from speccascade.models import costs, memory
 from speccascade.models.costs import Cost, Exchange
 from speccascade.plan import subject
@@ -35,6 +37,43 @@ def test_int8_weights_take_a_byte_and_a_scale_per_channel():
     plain, stored = (whole({**tiny.MODEL, "weight_dtype": kept}, 1) for kept in (None, "int8"))
     assert plain.hbm_bytes - stored.hbm_bytes == matrices - 4 * channels
     assert plain.ops == stored.ops
+
+
+ROUTED = {**tiny.MODEL, "routing": {"branches": 8, "chosen": 2, "d_ff": 24}}
+
+
+def test_a_pass_reads_the_branches_that_are_chosen_and_computes_no_others():
+    others = 2 * (2 * 64 * 32 + 2 * 32 * 32 + 8 * 32) + 520 * 32  # a router per layer
+    norms, branch = 5 * 32, 2 * 3 * 24 * 32  # one in both layers
+    few, many = whole(ROUTED, tokens=1), whole(ROUTED, tokens=200)
+    for cost, tokens in ((few, 1), (many, 200)):
+        rows = 4 * tokens
+        attention = 2 * 2 * (4 * 16) * 24
+        assert cost.ops == rows * (2 * (others + 2 * branch) + 2 * attention)
+        # A token leaves each branch alone with probability 3/4.
+        read = 8 * (1 - 0.75**rows)
+        caches = 2 * 4 * 2 * 2 * 2 * 16 * (24 + tokens)
+        assert cost.hbm_bytes == pytest.approx(2 * (others + norms + read * branch) + caches)
+    model = models.build(ROUTED)
+    per_token = compute.multiply_adds(model, models.shapes(model))
+    assert per_token == others + 2 * branch
+    text = costs.scoring(model, np.array([0]), np.array([5]), np.array([5]))
+    pairs = 2 * 4 * 4 * 16 * 15  # in both layers
+    assert text == 2 * 5 * per_token + pairs
+
+
+def test_branches_of_int8_are_counted_once():
+    plain, stored = (whole({**ROUTED, "weight_dtype": kept}, 2) for kept in (None, "int8"))
+    assert stored.ops == plain.ops and stored.hbm_bytes < plain.hbm_bytes
+
+
+def test_a_mesh_cuts_branches_and_sums_once_in_a_layer():
+    inputs = subject.load(tiny.config(ROUTED)).inputs(tiny.fake())
+    model, params = inputs.decoder.expert, inputs.params["expert"]
+    assert params["mlp_0"]["gate"].sharding.shard_shape((8, 24, 32)) == (8, 12, 32)
+    assert params["mlp_0"]["down"].sharding.shard_shape((8, 32, 24)) == (8, 32, 12)
+    cost = costs.forward(model, params, inputs.state.expert, 4)
+    assert cost.exchanges == (Exchange(2 * 4 * 32 * 2, ways=2),) * 5
 
 
 def test_a_t5_step_reads_neither_encoder_nor_embedding():

@@ -10,7 +10,7 @@ import pytest
 
 from speccascade import models, pairs
 from speccascade.errors import UserError
-from speccascade.models import transformer
+from speccascade.models import layers
 from speccascade.models.low_rank import LowRank
 from speccascade.training import adapters, loop, memory
 from speccascade.training.objective import Fixed, Objective
@@ -34,8 +34,8 @@ def test_a_product_is_that_with_the_sum_of_both():
     assert jnp.array_equal(small.whole(), weight) and small.whole().dtype == jnp.bfloat16
     update = x.astype(np.float64) @ (2.0**-14 * b.astype(np.float64) @ a).T
     given = jnp.asarray(x, jnp.bfloat16)
-    found = transformer._product(given, small, jnp.float32)
-    found -= transformer._product(given, weight, jnp.float32)
+    found = layers.product(given, small, jnp.float32)
+    found -= layers.product(given, weight, jnp.float32)
     np.testing.assert_allclose(found, update, rtol=0.05, atol=2e-5)  # b and a in bfloat16
     large = LowRank(weight.astype(jnp.float32), small.a, small.b, 0.5)
     expected = np.float64(weight) + 0.5 * b.astype(np.float64) @ a

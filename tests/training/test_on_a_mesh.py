@@ -57,9 +57,11 @@ def optimizer(name, layout=None, **changes):
     return make_optimizer(ml_collections.FrozenConfigDict(train), layout)
 
 
-def losses(family, mesh=None, accumulate=1, name="adamw", taught=False, dtype="float32"):
+def losses(
+    family, mesh=None, accumulate=1, name="adamw", taught=False, dtype="float32", **changes
+):
     """Returns what a few steps log on a mesh, [STEPS, 3], and of one with a teacher the figures."""
-    layout, model = for_training(mesh), model_of(family, dtype=dtype)
+    layout, model = for_training(mesh), model_of(family, dtype=dtype, **changes)
     teacher = model_of(family, num_heads=4, num_kv_heads=1) if family == "decoder_only" else model
     objective = Objective(model, KNOWN, 0.2 if family == "decoder_only" else 0.0)
     fixed = None
@@ -111,6 +113,14 @@ def test_losses_are_those_of_one_device():
 def test_losses_are_those_of_one_device_in_every_layout(family, mesh, name):
     found = losses(family, LAYOUTS[mesh], name=name, taught=True)
     check_alike(found, one_device(family, name=name, taught=True))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mesh", ["mixed", "fsdp"])
+def test_routed_layers_learn_on_a_mesh_as_on_one_device(mesh):
+    routing = {"branches": 4, "chosen": 2, "d_ff": FF, "shared_d_ff": 16, "pattern": [False, True]}
+    found = losses("decoder_only", LAYOUTS[mesh], accumulate=2, routing=routing)
+    check_alike(found, losses("decoder_only", routing=routing))
 
 
 @pytest.mark.slow

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from speccascade.importing.architectures import decoder_only, gemma3_vision, t5
+from speccascade.importing.architectures import decoder_only, gemma3_vision, routed, t5
 from speccascade.importing.architectures.gemma3_vision import text_config
 from speccascade.importing.weights import Plan
 from speccascade.inputs.fields import Fields
@@ -11,6 +11,7 @@ __all__ = ["ARCHITECTURES", "planner", "text_config"]
 
 ARCHITECTURES: dict[str, Callable[[Fields], Plan]] = {
     **decoder_only.ARCHITECTURES,
+    **routed.ARCHITECTURES,
     **gemma3_vision.ARCHITECTURES,
     **t5.ARCHITECTURES,
 }
@@ -21,6 +22,9 @@ OF_MODEL_TYPE = {
     "mistral": "MistralForCausalLM",
     "qwen2": "Qwen2ForCausalLM",
     "qwen3": "Qwen3ForCausalLM",
+    "mixtral": "MixtralForCausalLM",
+    "qwen2_moe": "Qwen2MoeForCausalLM",
+    "qwen3_moe": "Qwen3MoeForCausalLM",
     "gemma": "GemmaForCausalLM",
     "gemma2": "Gemma2ForCausalLM",
     "gemma3_text": "Gemma3ForCausalLM",

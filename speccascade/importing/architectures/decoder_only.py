@@ -5,6 +5,7 @@ spelling (`layer_types`) or an older one (`sliding_window_pattern`). SmolLM2 and
 all `llama`; Qwen2.5 is `qwen2`.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -32,69 +33,69 @@ def llama(fields: Fields) -> Plan:
     """Plans Llama 2 and 3 and SmolLM2 (`LlamaForCausalLM`)."""
     bias = fields.boolean("attention_bias", False)
     description = {
-        **_common(fields, "llama", "hidden_act", "silu", tied=False),
+        **common(fields, "llama", "hidden_act", "silu", tied=False),
         "qkv_bias": bias,
         "output_bias": bias,
         "mlp_bias": fields.boolean("mlp_bias", False),
     }
     description |= rope_parameters.same_everywhere(fields, description)
-    _no_window(fields, description["num_layers"])
-    return _plan(description)
+    no_window(fields, description["num_layers"])
+    return plan(description)
 
 
 def mistral(fields: Fields) -> Plan:
     """Plans Mistral (`MistralForCausalLM`), all of whose layers slide if any does."""
-    description = _common(fields, "mistral", "hidden_act", "silu", tied=False, kv_heads=8)
+    description = common(fields, "mistral", "hidden_act", "silu", tied=False, kv_heads=8)
     description |= rope_parameters.same_everywhere(fields, description)
     window, layers = _sliding_window(fields), description["num_layers"]
     if _slides(fields, layers) not in (None, [window is not None] * layers):
         kind = "full_attention" if window is None else "sliding_attention"
         raise fields.wrong("layer_types", f"{kind} in every layer with sliding_window={window}")
-    return _plan(description if window is None else {**description, "window": window})
+    return plan(description if window is None else {**description, "window": window})
 
 
 def qwen2(fields: Fields) -> Plan:
     """Plans Qwen2 and Qwen2.5 (`Qwen2ForCausalLM`)."""
     description = {
-        **_common(fields, "qwen2", "hidden_act", "silu", tied=False),
+        **common(fields, "qwen2", "hidden_act", "silu", tied=False),
         "qkv_bias": True,
     }
     description |= rope_parameters.same_everywhere(fields, description)
-    return _plan({**description, **_qwen_window(fields, description["num_layers"])})
+    return plan({**description, **_qwen_window(fields, description["num_layers"])})
 
 
 def qwen3(fields: Fields) -> Plan:
     """Plans Qwen3 (`Qwen3ForCausalLM`)."""
     bias = fields.boolean("attention_bias", False)
     description = {
-        **_common(fields, "qwen3", "hidden_act", "silu", tied=False, head_dim=128),
+        **common(fields, "qwen3", "hidden_act", "silu", tied=False, head_dim=128),
         "qkv_bias": bias,
         "output_bias": bias,
         "qk_norm": True,
     }
     description |= rope_parameters.same_everywhere(fields, description)
-    return _plan({**description, **_qwen_window(fields, description["num_layers"])})
+    return plan({**description, **_qwen_window(fields, description["num_layers"])})
 
 
 def gemma(fields: Fields) -> Plan:
     """Plans Gemma 1 (`GemmaForCausalLM`)."""
     description = {
-        **_common(fields, "gemma", "hidden_act", "gelu_pytorch_tanh", tied=True, head_dim=256),
+        **common(fields, "gemma", "hidden_act", "gelu_pytorch_tanh", tied=True, head_dim=256),
         **_gemma_common(fields),
     }
     description |= rope_parameters.same_everywhere(fields, description)
     # The first releases say "gelu" and mean its approximation, as later ones say in a second field.
     if description["activation"] == "gelu_exact":
         description["activation"] = "gelu"
-    _no_window(fields, description["num_layers"])
-    return _plan(description, norm=_plus_one)
+    no_window(fields, description["num_layers"])
+    return plan(description, norm=_plus_one)
 
 
 def gemma2(fields: Fields) -> Plan:
     """Plans Gemma 2 (`Gemma2ForCausalLM`)."""
     activation = "gelu_pytorch_tanh"
     description = {
-        **_common(fields, "gemma2", "hidden_activation", activation, tied=True, head_dim=256),
+        **common(fields, "gemma2", "hidden_activation", activation, tied=True, head_dim=256),
         **_gemma_common(fields),
         "post_norms": True,
         "query_pre_attn_scalar": fields.number("query_pre_attn_scalar", 256, above=0),
@@ -105,14 +106,14 @@ def gemma2(fields: Fields) -> Plan:
     window = _sliding_window(fields)
     fields.expect("sliding_window_size", window)
     slides = [i % 2 == 0 for i in range(description["num_layers"])]
-    return _plan({**description, **_window(fields, window, slides)}, norm=_plus_one)
+    return plan({**description, **_window(fields, window, slides)}, norm=_plus_one)
 
 
 def gemma3(fields: Fields) -> Plan:
     """Plans the text models of Gemma 3 (`Gemma3ForCausalLM`)."""
     activation = "gelu_pytorch_tanh"
     description = {
-        **_common(fields, "gemma3_text", "hidden_activation", activation, tied=True, head_dim=256),
+        **common(fields, "gemma3_text", "hidden_activation", activation, tied=True, head_dim=256),
         **_gemma_common(fields),
         "post_norms": True,
         "qk_norm": True,
@@ -125,10 +126,10 @@ def gemma3(fields: Fields) -> Plan:
     rope = rope_parameters.gemma3(fields)
     if not window:  # no layer slides
         del rope["local_rope_base"]
-    return _plan({**description, **window, **rope}, norm=_plus_one)
+    return plan({**description, **window, **rope}, norm=_plus_one)
 
 
-def _common(
+def common(
     fields: Fields,
     model_type: str,
     activation_field: str,
@@ -215,12 +216,18 @@ def _sliding_window(fields: Fields) -> int | None:
     return fields.integer("sliding_window", 4096, at_least=1, null=None)
 
 
-def _no_window(fields: Fields, num_layers: int) -> None:
-    """Checks that no layer of an architecture slides that has no such layers."""
-    window = fields.integer("sliding_window", None, at_least=1)
+def no_window(fields: Fields, num_layers: int, used: bool = True) -> None:
+    """Checks that no layer slides, of an architecture that has no such layers here.
+
+    Args:
+      fields: the config.json.
+      num_layers: how many layers there are.
+      used: whether a window is in use where `use_sliding_window` does not say.
+    """
+    window = fields.integer("sliding_window", None)
     longest = fields.integer("max_position_embeddings", None)
-    hides = window is not None and (longest is None or window < longest)
-    if fields.boolean("use_sliding_window", True) and hides:
+    hides = window and (longest is None or window < longest)
+    if fields.boolean("use_sliding_window", used) and hides:
         fields.expect("sliding_window", None)
     fields.ignore("sliding_window", "max_window_layers")
     if any(_slides(fields, num_layers) or ()):
@@ -257,12 +264,16 @@ def _plus_one(stored: np.ndarray) -> np.ndarray:
     return stored.astype(np.float32) + np.float32(1)
 
 
-def _plan(description: dict[str, Any], norm=None) -> Plan:
+def plan(
+    description: dict[str, Any], norm=None, routed: Callable[[int], dict[str, Weight]] | None = None
+) -> Plan:
     """Adds where each parameter comes from.
 
     Args:
       description: of the model.
       norm: the transform of the scales of norms.
+      routed: from the number of a layer to where its routed feed-forward layer comes from: nothing
+        where that is none. None for a model without such layers.
     """
     weights = {
         "embedding": Weight("model.embed_tokens.weight"),
@@ -292,7 +303,11 @@ def _plan(description: dict[str, Any], norm=None) -> Plan:
         block = f"model.layers.{i}"
         for ours, theirs in norms.items():
             weights[f"{ours}_{i}/scale"] = Weight(f"{block}.{theirs}.weight", norm)
+        branches = routed(i) if routed else {}
+        weights |= branches
         for part, ours, theirs, bias in linears:
+            if part == "mlp" and branches:
+                continue
             for leaf in ("weight", "bias") if bias else ("weight",):
                 weights[f"{part}_{i}/{ours}/{leaf}"] = Weight(f"{block}.{theirs}.{leaf}")
         if qk_norm:

@@ -76,6 +76,9 @@ OF: dict[str, tuple[str, dict[str, tuple]]] = {
     # The biases of its queries, keys and values are always there.
     "qwen2": ("attention_bias qkv_bias", ONLY_DECODER_ONLY),
     "qwen3": ("", ONLY_DECODER_ONLY),
+    "mixtral": ("router_jitter_noise", ONLY_DECODER_ONLY),  # noise of its training
+    "qwen2_moe": ("attention_bias", ONLY_DECODER_ONLY),  # its own is called qkv_bias
+    "qwen3_moe": ("", ONLY_DECODER_ONLY),
     "gemma": ("", {**ONLY_DECODER_ONLY, "hidden_activation": ("gelu_pytorch_tanh",)}),
     # `hidden_activation` is what counts.
     "gemma2": ("hidden_act", ONLY_DECODER_ONLY),

@@ -12,18 +12,21 @@ from speccascade.importing.architectures import known
 from speccascade.inputs.fields import Fields
 
 
-def same_everywhere(fields: Fields, description: dict[str, Any]) -> dict[str, Any]:
+def same_everywhere(
+    fields: Fields, description: dict[str, Any], base: float = 10_000.0
+) -> dict[str, Any]:
     """Reads rotary positions that are the same in every layer.
 
     Args:
       fields: the config.json.
       description: of the model so far.
+      base: the base of the frequencies where the config.json does not say.
 
     Returns:
       The fields of the model that are about positions. What YaRN multiplies queries and keys by is
       in the scale of their scores.
     """
-    base = fields.number("rope_theta", 10_000.0, above=0)
+    base = fields.number("rope_theta", base, above=0)
     old, new = fields.object("rope_scaling", {}), fields.object("rope_parameters", {})
     given = old if old.values else new
     base, scaling = _rope_parameters(fields, given, base)
