@@ -27,7 +27,7 @@ from speccascade.distillation.writing import Author, Writer
 from speccascade.errors import UserError
 from speccascade.inputs import values
 from speccascade.models.interface import Model, Params
-from speccascade.training import data
+from speccascade.training.batches import rows_of_steps
 
 EXAMPLE = "configs/on_policy.py"
 
@@ -133,7 +133,7 @@ class Rounds:
 
     def _prompts(self, number: int, count: int) -> list[list[int]]:
         """Returns the token ids of a round's prompts, which go on after the round before's."""
-        rows = data.rows_of_step(number - 1, len(self.learnt), count, self.config.train.seed)
+        rows = rows_of_steps(len(self.learnt), count, self.config.train.seed)[number - 1]
         prompts = zip(self.learnt.tokens[rows], self.learnt.prompt_length[rows], strict=True)
         return [ids[:size].tolist() for ids, size in prompts]
 
@@ -141,12 +141,12 @@ class Rounds:
         """Returns the batch of a step, from 0, whose texts are ready."""
         size, seed = self.config.train.batch_size, self.config.train.seed
         if self._own is None:
-            return self.learnt.batch(data.rows_of_step(step, len(self.learnt), size, seed))
+            return self.learnt.batch(rows_of_steps(len(self.learnt), size, seed)[step])
         (number, found), c = self._own, self.config.rounds
         own = own_rows(c.share, size)
-        rows = data.rows_of_step(step - number * c.every, len(found), own, seed)
+        rows = rows_of_steps(len(found), own, seed)[step - number * c.every]
         parts = [found.batch(rows)]
         if own < size:
-            rows = data.rows_of_step(step, len(self.learnt), size - own, seed)
+            rows = rows_of_steps(len(self.learnt), size - own, seed)[step]
             parts.append(self.learnt.batch(rows))
         return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}

@@ -1,6 +1,7 @@
 """Trains a drafter that begins as some of its expert's layers on what the two write."""
 
 import dataclasses
+import itertools
 import os
 from functools import partial
 from typing import Any, cast
@@ -96,8 +97,10 @@ def distill(config: ml_collections.ConfigDict, workdir: str) -> dict[str, float]
         def prepare(params, number):
             batches.prepare(params, number, partial(checkpoints.finish, saved))
 
-        def advance(params, state, number):
-            batch = batches.batch(number)
+        def read(number):
+            return map(batches.batch, itertools.count(number))
+
+        def advance(params, state, number, batch):
             given = _trained(params), state, batch, fixed, jax.random.key(0)
             params, state, logged = step(*given)
             return _with_ids(params, ids), state, logged, step.objective.work(batch)
@@ -109,7 +112,7 @@ def distill(config: ml_collections.ConfigDict, workdir: str) -> dict[str, float]
         start = _with_ids(params, ids), state
         shown = "acceptance"
         return steps.run(
-            c.train, workdir, saved, start, advance, measure, shown, check, prepare=prepare
+            c.train, workdir, saved, start, read, advance, measure, shown, check, prepare=prepare
         )
 
 
