@@ -27,6 +27,7 @@ from speccascade.distillation.writing import Author, Writer
 from speccascade.errors import UserError
 from speccascade.inputs import values
 from speccascade.models.interface import Model, Params
+from speccascade.sharding import hosts
 from speccascade.training.batches import rows_of_steps
 
 EXAMPLE = "configs/on_policy.py"
@@ -122,7 +123,8 @@ class Rounds:
             seed = self.config.texts.seed ^ number << 64
             author = Author(self.model, self.whole(params), seed)
             self.writer.write(self._prompts(number, c.num_texts), directory, author)
-        found = texts.load(directory, c.num_texts) if texts.files(directory) else None
+        with hosts.agreed():
+            found = texts.load(directory, c.num_texts) if texts.files(directory) else None
         if found is None or len(found) < c.num_texts:
             there = 0 if found is None else len(found)
             raise UserError(

@@ -73,6 +73,7 @@ def unfinished(directory: epath.Path, num_texts: int, eos_ids: Collection[int]) 
 
 def save(path: epath.Path, arrays: dict[str, np.ndarray]) -> None:
     """Writes a file of some texts' fields that is either whole or absent."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     partial_path = path.with_suffix(".partial")
     with partial_path.open("wb") as file:
         np.savez(file, allow_pickle=False, **arrays)

@@ -1,5 +1,6 @@
 """Trains a drafter that begins as some of its expert's layers on what the two write."""
 
+import contextlib
 import dataclasses
 import itertools
 import os
@@ -54,12 +55,13 @@ def distill(config: ml_collections.ConfigDict, workdir: str) -> dict[str, float]
       UserError: something is missing or out of range, or a device has too little memory.
     """
     workdir = paths.plain(workdir)
-    c = _checked(config)
-    layout, for_writing = for_training(config.get("mesh")), from_config(config.get("mesh"))
-    check_batch("train.batch_size", c.train.batch_size, c.train.get("accumulate", 1), layout)
-    writing.check(c.texts, for_writing)
-    make_optimizer(c.train, layout)
-    asked, exclude = _prompts(config)
+    with hosts.agreed():
+        c = _checked(config)
+        layout, for_writing = for_training(config.get("mesh")), from_config(config.get("mesh"))
+        check_batch("train.batch_size", c.train.batch_size, c.train.get("accumulate", 1), layout)
+        writing.check(c.texts, for_writing)
+        make_optimizer(c.train, layout)
+        asked, exclude = _prompts(config)
     expert = _expert(c.expert.source, c.expert.dtype, layout)
     make = partial(shrink, expert.model, expert.params, **_kept(c.drafter))
     size = c.drafter.head_size
@@ -69,19 +71,33 @@ def distill(config: ml_collections.ConfigDict, workdir: str) -> dict[str, float]
     check_layout(layout, model, ("vocab", "kv_heads"))
     step = _step(c.train, model, expert.model, layout)
     memory.check(memory.needs(step, _trained(models.shapes(model))))
-    writer = Writer(expert, c.texts, for_writing, asked)
-    claim.check_config(workdir, c.to_dict(), steps.MAY_CHANGE)
     directory = epath.Path(workdir) / "texts"
-    writing.check_prompts(writer, directory, exclude)
-    with claim.claim(workdir) as check, checkpoints.manager(workdir) as saved:
-        claim.claim_workdir(workdir, c.to_dict(), steps.MAY_CHANGE)
+    with hosts.agreed():
+        writer = Writer(expert, c.texts, for_writing, asked)
+        claim.check_config(workdir, c.to_dict(), steps.MAY_CHANGE)
+        writing.check_prompts(writer, directory, exclude)
+    hosts.check_alike(expert.tokenizer.content_hash, "tokenizer")
+    with contextlib.ExitStack() as held:
+        check = None
+
+        def begin():
+            nonlocal check
+            check = held.enter_context(claim.claim(workdir))
+            claim.claim_workdir(workdir, c.to_dict(), steps.MAY_CHANGE)
+
+        hosts.from_first(begin)
+        saved = held.enter_context(checkpoints.manager(workdir))
         writing.write(writer, directory, exclude)
-        found = texts.load(directory, c.texts.num_texts)
+        with hosts.agreed():
+            found = texts.load(directory, c.texts.num_texts)
         held_out, learnt = found.split(c.train.validation_texts)
         _, params = make(head_ids=head_ids(learnt, size, expert))
 
-        expert.tokenizer.save(workdir)
-        files.write_json(os.path.join(workdir, "model.json"), models.describe(model))
+        def describe():
+            expert.tokenizer.save(workdir)
+            files.write_json(os.path.join(workdir, "model.json"), models.describe(model))
+
+        hosts.from_first(describe)
         sharing.record(workdir, expert.params, c.expert.source, expert.context_length)
         ids = params["head"].get("ids")
         if layout is not None and ids is not None:

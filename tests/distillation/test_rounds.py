@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from etils import epath
 
-from speccascade import importing, models
+from speccascade import importing, models, pairs
 from speccascade.distillation import texts, training, writing
 from speccascade.distillation.rounds import Rounds
 from speccascade.distillation.texts import Texts
@@ -25,6 +25,7 @@ from speccascade.workdir import checkpoints
 from speccascade.workdir.parameter_files import flat
 from speccascade.workdir.training_metrics import read_metrics
 from tests.distillation import tiny, tiny_rounds
+from tests.sharding import test_hosts
 from tests.training import times
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -256,14 +257,71 @@ def test_a_killed_run_goes_on_to_the_same_weights(source, workdir, tmp_path):
     check_alike(str(tmp_path), workdir)
 
 
+# ---- on a mesh ----
+
+
+def check_near(workdir, other, **tolerance):
+    """Asserts that two runs wrote the same texts and logged nearly the same."""
+    for one, two in zip(written(workdir), written(other), strict=True):
+        np.testing.assert_array_equal(one.tokens, two.tokens)
+    for expected, found in zip(logged(workdir), logged(other), strict=True):
+        assert expected.keys() == found.keys()
+        for name, value in expected.items():
+            np.testing.assert_allclose(found[name], value, **tolerance, err_msg=name)
+
+
 @pytest.mark.slow
 def test_rounds_on_a_mesh(source, workdir, tmp_path):
     c = config(source)
     c.mesh = {"data": 2, "fsdp": 2, "model": 2}
     training.distill(c, str(tmp_path))
-    for one, two in zip(written(workdir), written(tmp_path), strict=True):
-        np.testing.assert_array_equal(one.tokens, two.tokens)
-    for expected, found in zip(logged(workdir), logged(str(tmp_path)), strict=True):
-        assert expected.keys() == found.keys()
-        for name, value in expected.items():  # features are kept in bfloat16
-            np.testing.assert_allclose(found[name], value, rtol=1e-3, atol=1e-4, err_msg=name)
+    check_near(workdir, str(tmp_path), rtol=1e-3, atol=1e-4)  # features are kept in bfloat16
+
+
+def on_four_devices(source, workdir, *launch):
+    """Starts a run on four devices, of one process or of two that `launch` starts."""
+    mesh = '--config.mesh={"data": 2, "model": 2}'
+    flags = f"--config={tiny_rounds.__file__}:{source}", mesh, f"--workdir={workdir}"
+    command = [*launch, sys.executable, "scripts/distill.py", *flags]
+    return test_hosts.start(*command, devices=2 if launch else 4)
+
+
+@pytest.fixture(scope="module")
+def one_process(source, tmp_path_factory):
+    workdir = str(tmp_path_factory.mktemp("one"))
+    code, _, err = test_hosts.finish(on_four_devices(source, workdir))
+    assert code == 0, err
+    return workdir
+
+
+@pytest.mark.slow
+def test_two_processes_do_what_one_does(source, one_process, tmp_path):
+    code, out, err = test_hosts.finish(on_four_devices(source, tmp_path, *test_hosts.LAUNCH))
+    assert code == 0, err
+    assert len(out) == 1 and out[0].startswith("[0] acceptance 0.")
+    check_near(one_process, str(tmp_path), rtol=1e-5, atol=1e-5)
+    pairs.load({"drafter": str(tmp_path), "expert": source})
+
+
+@pytest.mark.slow
+def test_a_killed_process_ends_the_others_and_the_run_goes_on(source, one_process, tmp_path):
+    run = on_four_devices(source, tmp_path, *test_hosts.LAUNCH)
+    file = tmp_path / "rounds" / "001" / "00000.npz"
+    test_hosts.wait_for(file.exists, run)
+    os.kill(test_hosts.child(run.pid, "--process_id=1"), signal.SIGKILL)
+    code, _, err = test_hosts.finish(run)
+    assert code != 0 and err[-1].startswith("error: process 1 was killed by SIGKILL"), err[-1]
+    assert not (tmp_path / "rounds" / "002").exists()
+    code, _, err = test_hosts.finish(on_four_devices(source, tmp_path))  # in one process
+    assert code == 0, err
+    check_near(one_process, str(tmp_path), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_what_two_processes_refuse(source, tmp_path):
+    flags = f"--config={tiny_rounds.__file__}:{source}", f"--workdir={tmp_path / 'run'}"
+    command = [sys.executable, "scripts/distill.py", *flags]
+    code, out, err = test_hosts.finish(test_hosts.start(*test_hosts.LAUNCH, *command))
+    told = "error: 2 processes share no mesh: give the config one"
+    assert code == 2 and out == [] and any(line.startswith(f"[0] {told}") for line in err), err
+    assert not (tmp_path / "run").exists()
