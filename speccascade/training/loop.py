@@ -123,7 +123,9 @@ def train(
         if lora is not None:
             checkpoints.finish(saved)
             number, params, _ = checkpoints.restore(saved, like)
-            if not checkpoints.has(workdir, number):
+            with hosts.agreed():  # before one of them writes it
+                there = checkpoints.has(workdir, number)
+            if not there:
                 merged = jax.jit(lora.merged)(fixed.weights, params)
                 checkpoints.save_params(workdir, merged, number)
         return figures
