@@ -89,6 +89,7 @@ class Rounds:
       writer: has prompts answered.
       model: the drafter.
       whole: maps what a training holds of its parameters to all of them.
+      needed: bool [B], the rows of a batch of which this process reads the features.
     """
 
     config: ml_collections.FrozenConfigDict
@@ -97,6 +98,7 @@ class Rounds:
     writer: Writer
     model: Model
     whole: Callable[[Params], Params]
+    needed: np.ndarray
     _own: tuple[int, Texts] | None = None
 
     def prepare(self, params: Params, step: int, keep: Callable[[], None]) -> None:
@@ -143,12 +145,13 @@ class Rounds:
         """Returns the batch of a step, from 0, whose texts are ready."""
         size, seed = self.config.train.batch_size, self.config.train.seed
         if self._own is None:
-            return self.learnt.batch(rows_of_steps(len(self.learnt), size, seed)[step])
+            rows = rows_of_steps(len(self.learnt), size, seed)[step]
+            return self.learnt.batch(rows, self.needed)
         (number, found), c = self._own, self.config.rounds
         own = own_rows(c.share, size)
         rows = rows_of_steps(len(found), own, seed)[step - number * c.every]
-        parts = [found.batch(rows)]
+        parts = [found.batch(rows, self.needed[:own])]
         if own < size:
             rows = rows_of_steps(len(self.learnt), size - own, seed)[step]
-            parts.append(self.learnt.batch(rows))
+            parts.append(self.learnt.batch(rows, self.needed[own:]))
         return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}

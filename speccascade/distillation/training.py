@@ -30,7 +30,7 @@ from speccascade.sharding import Layout, for_training, from_config, hosts
 from speccascade.sharding.layout import loading
 from speccascade.training import losses, memory, steps
 from speccascade.training.optimizer import make_optimizer
-from speccascade.training.step import Step, check_batch, check_layout
+from speccascade.training.step import Step, check_batch, check_layout, needed
 from speccascade.workdir import checkpoints, claim, files, sharing
 
 SECTIONS = ("expert", "texts", "drafter", "train")
@@ -108,7 +108,8 @@ def distill(config: ml_collections.ConfigDict, workdir: str) -> dict[str, float]
         def whole(params):
             return {**params, SHARED: embedding}
 
-        batches = Rounds(c, learnt, epath.Path(workdir), writer, model, whole)
+        mine = needed(c.train.batch_size, layout, step.accumulate)
+        batches = Rounds(c, learnt, epath.Path(workdir), writer, model, whole, mine)
 
         def prepare(params, number):
             batches.prepare(params, number, partial(checkpoints.finish, saved))
@@ -139,8 +140,8 @@ def _checked(config: ml_collections.ConfigDict) -> ml_collections.FrozenConfigDi
     sections = values.json_ready({k: config[k] for k in wanted})
     known = ("loss", *optional_fields.DISTILLATION)
     steps.check(sections["train"], ("validation_texts",), known, EXAMPLE)
-    for name, needed in _NEEDED.items():
-        values.section(name, sections[name], needed, EXAMPLE)
+    for name, fields in _NEEDED.items():
+        values.section(name, sections[name], fields, EXAMPLE)
     if sections["drafter"]["head_size"] is not None:
         values.whole("drafter.head_size", sections["drafter"]["head_size"], 1)
     c = ml_collections.FrozenConfigDict(sections)

@@ -24,7 +24,6 @@ from etils import epath
 
 from speccascade import decode, rules
 from speccascade.distillation import texts
-from speccascade.distillation.texts import Texts
 from speccascade.errors import UserError
 from speccascade.importing import Loaded
 from speccascade.inputs import paths, text_files, values
@@ -351,15 +350,15 @@ class Writer:
             for at in range(0, len(ids), _READ)
         ]
         features, log_normaliser = (np.concatenate(part) for part in zip(*parts, strict=True))
-        fields = Texts(
-            tokens=tokens,
-            prompt_length=prompt_length,
-            first=first,
-            length=length,
-            features=features,
-            log_normaliser=log_normaliser,
-        )
-        return fields.batch(slice(0, len(ids)))
+        fields = {
+            "tokens": tokens,
+            "prompt_length": prompt_length,
+            "first": first,
+            "length": length,
+            "features": features,
+            "log_normaliser": log_normaliser,
+        }
+        return {name: value[: len(ids)] for name, value in fields.items()}
 
     def _rows(self, ids, slots: int, example_ids, room: int, seed: int, temperature):
         return decode.make_rows(

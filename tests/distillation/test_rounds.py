@@ -18,7 +18,7 @@ from etils import epath
 from speccascade import importing, models, pairs
 from speccascade.distillation import texts, training, writing
 from speccascade.distillation.rounds import Rounds
-from speccascade.distillation.texts import Texts
+from speccascade.distillation.texts import Features, Texts
 from speccascade.errors import UserError
 from speccascade.training.step import Step
 from speccascade.workdir import checkpoints
@@ -40,13 +40,16 @@ def config(source="", **changes):
 
 # ---- batches ----
 
+ALL = np.ones(4, bool)
+
 
 def made_up(count, first):
     """Texts that are told apart by their first token, from `first` on."""
     each = np.ones(count, np.int32)
     tokens = np.tile(np.arange(first, first + count, dtype=np.int32)[:, None], (1, 6))
     log_normaliser = np.zeros((count, 6), np.float32)
-    return Texts(tokens, each * 2, each * 2, each * 5, np.zeros((count, 6, 3)), log_normaliser)
+    features = Features([np.zeros((count, 6, 3), np.uint16)])
+    return Texts(tokens, each * 2, each * 2, each * 5, features, log_normaliser)
 
 
 def batches(tmp_path, **changes):
@@ -55,8 +58,8 @@ def batches(tmp_path, **changes):
     for number in (1, 2):
         directory = epath.Path(tmp_path) / "rounds" / f"{number:03d}"
         directory.mkdir(parents=True)
-        texts.save(directory / "00000.npz", made_up(5, number * 100 + 1).batch(slice(None)))
-    return Rounds(c, made_up(9, 1), epath.Path(tmp_path), None, None, None)
+        texts.save(directory / "00000.npz", made_up(5, number * 100 + 1).batch(np.arange(5)))
+    return Rounds(c, made_up(9, 1), epath.Path(tmp_path), None, None, None, ALL)
 
 
 def first_tokens(found, steps):
@@ -81,7 +84,7 @@ def test_a_share_of_every_batch_is_of_the_drafter(tmp_path):
         assert set(own[:5].tolist()) == set(range(first, first + 5))
     assert (first_tokens(batches(tmp_path / "all", share=1.0), range(4, 7)) > 9).all()
     # A restart in the middle reads the same.
-    again = Rounds(found.config, found.learnt, found.workdir, None, None, None)
+    again = Rounds(found.config, found.learnt, found.workdir, None, None, None, ALL)
     np.testing.assert_array_equal(first_tokens(again, [6]), one[2:])
 
 
@@ -193,9 +196,8 @@ def test_the_loss_is_the_distance_on_the_mixture(source, workdir):
     model, params = params_at(workdir, 8)
     c, ids = config(source), np.asarray(params["head"]["ids"])
     learnt = texts.load(epath.Path(workdir) / "texts", 20).split(5)[1]
-    found = Rounds(
-        ml_collections.FrozenConfigDict(c), learnt, epath.Path(workdir), None, None, None
-    )
+    c = ml_collections.FrozenConfigDict(c)
+    found = Rounds(c, learnt, epath.Path(workdir), None, None, None, ALL)
     found._own = 2, written(workdir)[1]
     batch = found.batch(8)
     given = batch["tokens"], batch["prompt_length"]
