@@ -19,14 +19,17 @@ from speccascade.runtime import app
 _CONFIG = config_flags.DEFINE_config_file("config", None, "What to make; see configs/smollm2.py.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where texts, checkpoints and metrics go.")
 flags.mark_flags_as_required(["config", "workdir"])
+app.define_distributed()
 
 
 def main(argv):
     del argv
     from speccascade.distillation.training import distill
+    from speccascade.sharding import hosts
 
     figures = distill(_CONFIG.value, _WORKDIR.value)
-    print(", ".join(f"{name} {value:.4f}" for name, value in figures.items()))
+    if hosts.is_first():
+        print(", ".join(f"{name} {value:.4f}" for name, value in figures.items()))
 
 
 if __name__ == "__main__":

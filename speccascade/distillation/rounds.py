@@ -27,7 +27,8 @@ from speccascade.distillation.writing import Author, Writer
 from speccascade.errors import UserError
 from speccascade.inputs import values
 from speccascade.models.interface import Model, Params
-from speccascade.training import data
+from speccascade.sharding import hosts
+from speccascade.training.batches import rows_of_steps
 
 EXAMPLE = "configs/on_policy.py"
 
@@ -88,6 +89,7 @@ class Rounds:
       writer: has prompts answered.
       model: the drafter.
       whole: maps what a training holds of its parameters to all of them.
+      needed: bool [B], the rows of a batch of which this process reads the features.
     """
 
     config: ml_collections.FrozenConfigDict
@@ -96,6 +98,7 @@ class Rounds:
     writer: Writer
     model: Model
     whole: Callable[[Params], Params]
+    needed: np.ndarray
     _own: tuple[int, Texts] | None = None
 
     def prepare(self, params: Params, step: int, keep: Callable[[], None]) -> None:
@@ -122,7 +125,8 @@ class Rounds:
             seed = self.config.texts.seed ^ number << 64
             author = Author(self.model, self.whole(params), seed)
             self.writer.write(self._prompts(number, c.num_texts), directory, author)
-        found = texts.load(directory, c.num_texts) if texts.files(directory) else None
+        with hosts.agreed():
+            found = texts.load(directory, c.num_texts) if texts.files(directory) else None
         if found is None or len(found) < c.num_texts:
             there = 0 if found is None else len(found)
             raise UserError(
@@ -133,7 +137,7 @@ class Rounds:
 
     def _prompts(self, number: int, count: int) -> list[list[int]]:
         """Returns the token ids of a round's prompts, which go on after the round before's."""
-        rows = data.rows_of_step(number - 1, len(self.learnt), count, self.config.train.seed)
+        rows = rows_of_steps(len(self.learnt), count, self.config.train.seed)[number - 1]
         prompts = zip(self.learnt.tokens[rows], self.learnt.prompt_length[rows], strict=True)
         return [ids[:size].tolist() for ids, size in prompts]
 
@@ -141,12 +145,13 @@ class Rounds:
         """Returns the batch of a step, from 0, whose texts are ready."""
         size, seed = self.config.train.batch_size, self.config.train.seed
         if self._own is None:
-            return self.learnt.batch(data.rows_of_step(step, len(self.learnt), size, seed))
+            rows = rows_of_steps(len(self.learnt), size, seed)[step]
+            return self.learnt.batch(rows, self.needed)
         (number, found), c = self._own, self.config.rounds
         own = own_rows(c.share, size)
-        rows = data.rows_of_step(step - number * c.every, len(found), own, seed)
-        parts = [found.batch(rows)]
+        rows = rows_of_steps(len(found), own, seed)[step - number * c.every]
+        parts = [found.batch(rows, self.needed[:own])]
         if own < size:
-            rows = data.rows_of_step(step, len(self.learnt), size - own, seed)
-            parts.append(self.learnt.batch(rows))
+            rows = rows_of_steps(len(self.learnt), size - own, seed)[step]
+            parts.append(self.learnt.batch(rows, self.needed[own:]))
         return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}

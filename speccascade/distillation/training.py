@@ -1,6 +1,8 @@
 """Trains a drafter that begins as some of its expert's layers on what the two write."""
 
+import contextlib
 import dataclasses
+import itertools
 import os
 from functools import partial
 from typing import Any, cast
@@ -28,7 +30,7 @@ from speccascade.sharding import Layout, for_training, from_config, hosts
 from speccascade.sharding.layout import loading
 from speccascade.training import losses, memory, steps
 from speccascade.training.optimizer import make_optimizer
-from speccascade.training.step import Step, check_batch, check_layout
+from speccascade.training.step import Step, check_batch, check_layout, needed
 from speccascade.workdir import checkpoints, claim, files, sharing
 
 SECTIONS = ("expert", "texts", "drafter", "train")
@@ -53,12 +55,13 @@ def distill(config: ml_collections.ConfigDict, workdir: str) -> dict[str, float]
       UserError: something is missing or out of range, or a device has too little memory.
     """
     workdir = paths.plain(workdir)
-    c = _checked(config)
-    layout, for_writing = for_training(config.get("mesh")), from_config(config.get("mesh"))
-    check_batch("train.batch_size", c.train.batch_size, c.train.get("accumulate", 1), layout)
-    writing.check(c.texts, for_writing)
-    make_optimizer(c.train, layout)
-    asked, exclude = _prompts(config)
+    with hosts.agreed():
+        c = _checked(config)
+        layout, for_writing = for_training(config.get("mesh")), from_config(config.get("mesh"))
+        check_batch("train.batch_size", c.train.batch_size, c.train.get("accumulate", 1), layout)
+        writing.check(c.texts, for_writing)
+        make_optimizer(c.train, layout)
+        asked, exclude = _prompts(config)
     expert = _expert(c.expert.source, c.expert.dtype, layout)
     make = partial(shrink, expert.model, expert.params, **_kept(c.drafter))
     size = c.drafter.head_size
@@ -68,19 +71,33 @@ def distill(config: ml_collections.ConfigDict, workdir: str) -> dict[str, float]
     check_layout(layout, model, ("vocab", "kv_heads"))
     step = _step(c.train, model, expert.model, layout)
     memory.check(memory.needs(step, _trained(models.shapes(model))))
-    writer = Writer(expert, c.texts, for_writing, asked)
-    claim.check_config(workdir, c.to_dict(), steps.MAY_CHANGE)
     directory = epath.Path(workdir) / "texts"
-    writing.check_prompts(writer, directory, exclude)
-    with claim.claim(workdir) as check, checkpoints.manager(workdir) as saved:
-        claim.claim_workdir(workdir, c.to_dict(), steps.MAY_CHANGE)
+    with hosts.agreed():
+        writer = Writer(expert, c.texts, for_writing, asked)
+        claim.check_config(workdir, c.to_dict(), steps.MAY_CHANGE)
+        writing.check_prompts(writer, directory, exclude)
+    hosts.check_alike(expert.tokenizer.content_hash, "tokenizer")
+    with contextlib.ExitStack() as held:
+        check = None
+
+        def begin():
+            nonlocal check
+            check = held.enter_context(claim.claim(workdir))
+            claim.claim_workdir(workdir, c.to_dict(), steps.MAY_CHANGE)
+
+        hosts.from_first(begin)
+        saved = held.enter_context(checkpoints.manager(workdir))
         writing.write(writer, directory, exclude)
-        found = texts.load(directory, c.texts.num_texts)
+        with hosts.agreed():
+            found = texts.load(directory, c.texts.num_texts)
         held_out, learnt = found.split(c.train.validation_texts)
         _, params = make(head_ids=head_ids(learnt, size, expert))
 
-        expert.tokenizer.save(workdir)
-        files.write_json(os.path.join(workdir, "model.json"), models.describe(model))
+        def describe():
+            expert.tokenizer.save(workdir)
+            files.write_json(os.path.join(workdir, "model.json"), models.describe(model))
+
+        hosts.from_first(describe)
         sharing.record(workdir, expert.params, c.expert.source, expert.context_length)
         ids = params["head"].get("ids")
         if layout is not None and ids is not None:
@@ -91,13 +108,16 @@ def distill(config: ml_collections.ConfigDict, workdir: str) -> dict[str, float]
         def whole(params):
             return {**params, SHARED: embedding}
 
-        batches = Rounds(c, learnt, epath.Path(workdir), writer, model, whole)
+        mine = needed(c.train.batch_size, layout, step.accumulate)
+        batches = Rounds(c, learnt, epath.Path(workdir), writer, model, whole, mine)
 
         def prepare(params, number):
             batches.prepare(params, number, partial(checkpoints.finish, saved))
 
-        def advance(params, state, number):
-            batch = batches.batch(number)
+        def read(number):
+            return map(batches.batch, itertools.count(number))
+
+        def advance(params, state, number, batch):
             given = _trained(params), state, batch, fixed, jax.random.key(0)
             params, state, logged = step(*given)
             return _with_ids(params, ids), state, logged, step.objective.work(batch)
@@ -109,7 +129,7 @@ def distill(config: ml_collections.ConfigDict, workdir: str) -> dict[str, float]
         start = _with_ids(params, ids), state
         shown = "acceptance"
         return steps.run(
-            c.train, workdir, saved, start, advance, measure, shown, check, prepare=prepare
+            c.train, workdir, saved, start, read, advance, measure, shown, check, prepare=prepare
         )
 
 
@@ -120,8 +140,8 @@ def _checked(config: ml_collections.ConfigDict) -> ml_collections.FrozenConfigDi
     sections = values.json_ready({k: config[k] for k in wanted})
     known = ("loss", *optional_fields.DISTILLATION)
     steps.check(sections["train"], ("validation_texts",), known, EXAMPLE)
-    for name, needed in _NEEDED.items():
-        values.section(name, sections[name], needed, EXAMPLE)
+    for name, fields in _NEEDED.items():
+        values.section(name, sections[name], fields, EXAMPLE)
     if sections["drafter"]["head_size"] is not None:
         values.whole("drafter.head_size", sections["drafter"]["head_size"], 1)
     c = ml_collections.FrozenConfigDict(sections)

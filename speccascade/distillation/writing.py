@@ -24,14 +24,13 @@ from etils import epath
 
 from speccascade import decode, rules
 from speccascade.distillation import texts
-from speccascade.distillation.texts import Texts
 from speccascade.errors import UserError
 from speccascade.importing import Loaded
 from speccascade.inputs import paths, text_files, values
 from speccascade.inputs.fields import Fields
 from speccascade.models.interface import Model, Params
 from speccascade.pairs.lengths import Lengths
-from speccascade.sharding import Layout, active
+from speccascade.sharding import Layout, active, hosts
 from speccascade.workdir import files
 
 SELF, TASK = "self", "task"
@@ -79,16 +78,18 @@ def write(writer: "Writer", directory: epath.Path, exclude: Collection[str] = ()
       UserError: there are too few prompts that fit.
     """
     c = writer.config
-    directory.mkdir(parents=True, exist_ok=True)
-    _write_prompts(writer, c.num_texts, directory / "prompts.json", exclude)
-    prompts = _read_prompts(directory / "prompts.json")["prompts"][: c.num_texts]
+    prompts = _write_prompts(writer, c.num_texts, directory / "prompts.json", exclude)
     writer.write(writer.ids(prompts), directory)
-    if cut := texts.unfinished(directory, len(prompts), writer.expert.tokenizer.eos_ids):
-        print(
-            f"{cut} of {len(prompts)} answers ended for want of room, without an "
-            f"end-of-sequence, at texts.max_new_tokens={c.max_new_tokens}",
-            file=sys.stderr,
-        )
+
+    def tell():
+        if cut := texts.unfinished(directory, len(prompts), writer.expert.tokenizer.eos_ids):
+            print(
+                f"{cut} of {len(prompts)} answers ended for want of room, without an "
+                f"end-of-sequence, at texts.max_new_tokens={c.max_new_tokens}",
+                file=sys.stderr,
+            )
+
+    hosts.from_first(tell)
 
 
 def check_prompts(writer: "Writer", directory: epath.Path, exclude: Collection[str] = ()) -> None:
@@ -111,13 +112,15 @@ def _too_few(count: int) -> UserError:
     )
 
 
-def _write_prompts(writer: "Writer", count: int, path: epath.Path, exclude: Collection[str]):
-    """Makes prompts until there are `count`, each of them once."""
-    found = _read_prompts(path)
+def _write_prompts(
+    writer: "Writer", count: int, path: epath.Path, exclude: Collection[str]
+) -> list[str]:
+    """Returns `count` prompts, each of them once, and makes and writes those that are not there."""
+    found = hosts.from_first(lambda: _read_prompts(path))
     prompts = found["prompts"]
     known = set(map(_plain, [*exclude, *prompts]))
     fruitless = 0
-    with tqdm.tqdm(total=count, initial=min(len(prompts), count), desc="prompts") as bar:
+    with _bar("prompt", count, len(prompts)) as bar:
         while len(prompts) < count:
             before = len(prompts)
             batch = len(prompts) + found["batches"]  # never the same again
@@ -129,8 +132,19 @@ def _write_prompts(writer: "Writer", count: int, path: epath.Path, exclude: Coll
             fruitless = 0 if len(prompts) > before else fruitless + 1
             if fruitless == 10:
                 raise _too_few(len(prompts))
-            files.write_json(os.fspath(path), found)
+            hosts.from_first(lambda: _keep(path, found))
             bar.update(len(prompts) - before)
+    return prompts[:count]
+
+
+def _bar(what: str, total: int, done: int) -> tqdm.tqdm:
+    shape = {"total": total, "initial": min(done, total), "unit": what}
+    return tqdm.tqdm(desc=f"{what}s", disable=not hosts.is_first(), **shape)
+
+
+def _keep(path: epath.Path, found: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    files.write_json(os.fspath(path), found)
 
 
 def _read_prompts(path: epath.Path) -> dict[str, Any]:
@@ -243,8 +257,7 @@ class Writer:
         opened = [self._opening] * c.batch_size
         asked = self._rows(opened, len(self._opening), example_ids, room, c.seed, 1.0)
         writes = self.expert.model, self.expert.params, asked, room
-        output = decode.autoregressive(*writes, layout=self._layout)
-        output = jax.device_get(output)
+        output = hosts.gather(decode.autoregressive(*writes, layout=self._layout))
         rows = zip(output.tokens, output.num_tokens, output.finished, strict=True)
         found = [self.expert.tokenizer.decode(ids[:n]).strip() for ids, n, end in rows if end]
         return [text for text in found if text]
@@ -260,12 +273,11 @@ class Writer:
           author: who answers; None for the expert, whose prompts are then learnt as well where it
             made them up.
         """
-        directory.mkdir(parents=True, exist_ok=True)
-        size, done = self.config.batch_size, len(texts.files(directory))
-        with tqdm.tqdm(total=len(ids), desc="answers", unit="text") as bar:
-            bar.update(min(done * size, len(ids)))
+        size, done = self.config.batch_size, hosts.from_first(lambda: len(texts.files(directory)))
+        with _bar("answer", len(ids), done * size) as bar:
             for index, part in enumerate(self._answers(ids, done * size, author), done):
-                texts.save(directory / f"{index:05d}.npz", part)
+                path = directory / f"{index:05d}.npz"
+                hosts.from_first(functools.partial(texts.save, path, part))
                 bar.update(len(part["tokens"]))
 
     def _answers(
@@ -326,7 +338,7 @@ class Writer:
             tokens[row, : len(text)] = text
         first = np.full_like(prompt_length, learnt) if learnt else prompt_length
         parts = [
-            jax.device_get(
+            hosts.gather(
                 _read(
                     model,
                     self.expert.params,
@@ -338,15 +350,15 @@ class Writer:
             for at in range(0, len(ids), _READ)
         ]
         features, log_normaliser = (np.concatenate(part) for part in zip(*parts, strict=True))
-        fields = Texts(
-            tokens=tokens,
-            prompt_length=prompt_length,
-            first=first,
-            length=length,
-            features=features,
-            log_normaliser=log_normaliser,
-        )
-        return fields.batch(slice(0, len(ids)))
+        fields = {
+            "tokens": tokens,
+            "prompt_length": prompt_length,
+            "first": first,
+            "length": length,
+            "features": features,
+            "log_normaliser": log_normaliser,
+        }
+        return {name: value[: len(ids)] for name, value in fields.items()}
 
     def _rows(self, ids, slots: int, example_ids, room: int, seed: int, temperature):
         return decode.make_rows(

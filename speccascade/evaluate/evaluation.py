@@ -96,11 +96,6 @@ def prepare(
     plain, settings = sections.read(config)
     asked = plain["evaluate"]
     layout = sharding.from_config(plain.get("mesh"))
-    if layout is None and jax.process_count() > 1:
-        raise UserError(
-            f"{jax.process_count()} processes share no mesh: give the config one, such as "
-            "--config.mesh='{\"data\": -1}'"
-        )
     task = tasks.make(config.task, pairs.chats(plain["pair"]))
     examples = {}
     for split, count in asked["splits"].items():

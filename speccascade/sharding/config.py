@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 
+from speccascade.errors import UserError
 from speccascade.inputs import values
 from speccascade.sharding.layout import Layout
 from speccascade.sharding.mesh import make_mesh
@@ -24,9 +25,15 @@ def from_config(
       devices: which; None for all there are.
 
     Raises:
-      UserError: an axis or a choice is unknown, or the sizes do not use up the devices.
+      UserError: an axis or a choice is unknown, the sizes do not use up the devices, or several
+        processes have no mesh.
     """
     if section is None:
+        if devices is None and jax.process_count() > 1:
+            raise UserError(
+                f"{jax.process_count()} processes share no mesh: give the config one, such as "
+                "--config.mesh='{\"data\": -1}'"
+            )
         return None
     sizes = dict(values.section("mesh", section))
     drafter = values.choice("mesh.drafter=", sizes.pop("drafter", "sharded"), _DRAFTERS)

@@ -1,7 +1,8 @@
 """Training on worked answers.
 
-data.py       tokenised problems as batches that depend on the step alone
+data.py       tokenised problems
 token_rows.py their tokens, in a file of which only what is asked for is read
+batches.py    which of them a step reads
 losses.py     losses per token
 objective.py  what is minimised and measured
 given.py      trained models that another begins or learns from

@@ -1,4 +1,4 @@
-"""Tokenised problems as fixed-shape batches whose content depends on the step alone."""
+"""Tokenised problems, and some of them as a batch of a fixed shape."""
 
 import dataclasses
 import hashlib
@@ -12,7 +12,7 @@ from typing import cast
 import numpy as np
 from etils import epath
 
-from speccascade import randomness, text
+from speccascade import text
 from speccascade.errors import UserError
 from speccascade.inference.padding import padded
 from speccascade.tasks import Example, Task
@@ -208,58 +208,3 @@ def _key(
         part = getattr(example.prompt, "start", None), getattr(example.prompt, "stop", None)
         digest.update(json.dumps([example.prompt, part, example.answer]).encode())
     return digest.hexdigest()
-
-
-def rows_of_step(step: int, num_rows: int, batch_size: int, seed: int) -> np.ndarray:
-    """The rows [batch_size] that training step `step` (from 0) reads.
-
-    Epochs are seeded permutations laid end to end, so that a restart needs nothing but the step.
-    """
-    at = np.arange(step * batch_size, (step + 1) * batch_size)
-    seed, epochs = randomness.folded(seed), at // num_rows
-    rows = np.empty(batch_size, np.int64)
-    for epoch in np.unique(epochs):
-        order = _epoch_order(int(epoch), num_rows, seed)
-        here = epochs == epoch
-        rows[here] = order[at[here] % num_rows]
-    return rows
-
-
-# How many batches' worth of rows are sorted by length at a time.
-_WINDOW = 50
-
-
-def rows_of_like_length(step: int, lengths: np.ndarray, batch_size: int, seed: int) -> np.ndarray:
-    """As `rows_of_step`, of rows of like length, so that little of a batch is padding.
-
-    Every epoch leaves out the few rows that fill no batch, others each time.
-
-    Args:
-      step: from 0.
-      lengths: [R] of all rows, R at least `batch_size`.
-      batch_size: rows of a step.
-      seed: of the order.
-    """
-    seed = randomness.folded(seed)
-    epoch, index = divmod(step, len(lengths) // batch_size)
-    key = (epoch, len(lengths), seed, batch_size)
-    if key not in _orders:
-        order = _epoch_order(epoch, len(lengths), seed)
-        starts = range(0, len(order), _WINDOW * batch_size)
-        windows = [order[start : start + _WINDOW * batch_size] for start in starts]
-        order = np.concatenate([w[np.argsort(lengths[w], kind="stable")] for w in windows])
-        batches = order[: len(order) // batch_size * batch_size].reshape(-1, batch_size)
-        _orders[key] = np.random.default_rng((seed, epoch, 1)).permutation(batches)
-    return _orders[key][index]
-
-
-_orders: dict[tuple[int, ...], np.ndarray] = {}
-
-
-def _epoch_order(epoch: int, num_rows: int, seed: int) -> np.ndarray:
-    key = (epoch, num_rows, seed)
-    if key not in _orders:
-        if len(_orders) > 3:
-            _orders.clear()
-        _orders[key] = np.random.default_rng((seed, epoch)).permutation(num_rows)
-    return _orders[key]

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import os
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, cast
 
 import jax
@@ -15,7 +16,7 @@ from speccascade.inputs import optional_fields, paths, values
 from speccascade.models.interface import Model
 from speccascade.sharding import Layout, for_training, hosts
 from speccascade.sharding.layout import lay
-from speccascade.training import adapters, data, given, losses, memory, steps
+from speccascade.training import adapters, batches, data, given, losses, memory, steps
 from speccascade.training.objective import Fixed, Objective, evaluate
 from speccascade.training.optimizer import make_optimizer
 from speccascade.training.step import Step, check_batch, check_layout, needed
@@ -70,11 +71,6 @@ def train(
         kept = {s: os.path.join(workdir, "data", f"{s}.npz") for s in ("train", "validation")}
         reads = tokenizer, c.row_length, models.answers_begin(model)
         learnt, held_out = (data.load_or_tokenize(kept[s], task, s, *reads) for s in kept)
-        if c.get("sort_by_length") and c.batch_size > len(learnt):
-            raise UserError(
-                f"train.batch_size={c.batch_size} is above the {len(learnt)} problems of split "
-                "train, which train.sort_by_length cannot fill; lower it"
-            )
     hosts.check_alike(tokenizer.content_hash, "tokenizer")
 
     with contextlib.ExitStack() as held:
@@ -105,13 +101,14 @@ def train(
         dropped = randomness.key(c.seed)
         mine = needed(c.batch_size, layout, c.get("accumulate", 1))
 
-        def advance(params, state, number):
-            if c.get("sort_by_length"):
-                rows = data.rows_of_like_length(number, learnt.length, c.batch_size, c.seed)
-            else:
-                rows = data.rows_of_step(number, len(learnt), c.batch_size, c.seed)
+        if c.get("sort_by_length"):
+            order = batches.rows_of_like_length(learnt.length, c.batch_size, c.seed)
+        else:
+            order = batches.rows_of_steps(len(learnt), c.batch_size, c.seed)
+        read = partial(batches.read_ahead, order.map(lambda r: objective.batch(learnt, r, mine)))
+
+        def advance(params, state, number, batch):
             key = jax.random.fold_in(dropped, number)
-            batch = objective.batch(learnt, rows, mine)
             taken = step(params, state, batch, fixed, key)
             return *taken, objective.work(batch)
 
@@ -122,11 +119,13 @@ def train(
         begin, shown = step.start(params), "validation_whole_answer"
         like = lay(begin[0], jax.tree.map(lambda x: x.sharding, begin[0]))
         traced = os.path.join(workdir, "profile") if profile else ""
-        figures = steps.run(c, workdir, saved, begin, advance, measure, shown, check, traced)
+        figures = steps.run(c, workdir, saved, begin, read, advance, measure, shown, check, traced)
         if lora is not None:
             checkpoints.finish(saved)
             number, params, _ = checkpoints.restore(saved, like)
-            if not checkpoints.has(workdir, number):
+            with hosts.agreed():  # before one of them writes it
+                there = checkpoints.has(workdir, number)
+            if not there:
                 merged = jax.jit(lora.merged)(fixed.weights, params)
                 checkpoints.save_params(workdir, merged, number)
         return figures

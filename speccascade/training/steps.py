@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -62,7 +62,8 @@ def run(
     workdir: str,
     saved: ocp.CheckpointManager,
     start: tuple[Any, Any],
-    advance: Callable[[Any, Any, int], tuple[Any, Any, dict[str, jax.Array], Work]],
+    read: Callable[[int], Iterator[Any]],
+    advance: Callable[[Any, Any, int, Any], tuple[Any, Any, dict[str, jax.Array], Work]],
     evaluate: Callable[[Any], dict[str, float]],
     shown: str,
     claimed: Callable[[], None] | None = None,
@@ -76,9 +77,11 @@ def run(
       workdir: where metrics go.
       saved: the workdir's checkpoints.
       start: parameters and optimiser state before the first step.
-      advance: maps parameters, optimiser state and the step's number, from 0, to the next two,
+      read: yields the batches of a step, by its number from 0, and of those after it. A batch is
+        asked for when its step begins, and depends on the number and on what `prepare` made.
+      advance: maps parameters, optimiser state, the step's number and its batch to the next two,
         what is logged of it, `loss` among it, and what it had to do. A step depends on nothing
-        else, and on what `prepare` made.
+        else.
       evaluate: maps parameters to figures.
       shown: the figure that the progress bar shows.
       claimed: from `claim`, on the process that writes for all; called before anything is written.
@@ -111,6 +114,7 @@ def run(
     if profile and step >= c["num_steps"] and hosts.is_first():
         told = f"nothing is left to trace: {workdir} has all its {step} steps; take a new workdir"
         print(told, file=sys.stderr, flush=True)
+    batches = read(step)
     pending: list[dict] = []
     done: list[Work] = []
     started = time.monotonic()
@@ -119,7 +123,7 @@ def run(
             prepare(params, step)
             started = time.monotonic()
         with trace.step(step, pending):
-            params, state, logged, work = advance(params, state, step)
+            params, state, logged, work = advance(params, state, step, next(batches))
             pending.append(logged)
         done.append(work)
         step += 1

@@ -64,7 +64,7 @@ def joined(rows: Sequence[Sequence[int]], vocab_size: int, width: int, pad: int)
 
 
 def read(path: epath.Path) -> np.ndarray:
-    """Opens a file of tokens; one in a bucket is read whole.
+    """Opens an array's file; one in a bucket is read whole.
 
     Raises:
       OSError, ValueError: there is none, or it is cut short.
@@ -75,9 +75,9 @@ def read(path: epath.Path) -> np.ndarray:
         return np.load(file)
 
 
-def write(path: epath.Path, flat: np.ndarray) -> None:
-    """Writes a file of tokens that is either whole or absent."""
+def write(path: epath.Path, array: np.ndarray) -> None:
+    """Writes an array's file that is either whole or absent."""
     partial = path.with_name(f"{path.name}.partial")
     with partial.open("wb") as file:
-        np.save(file, flat)
+        np.save(file, array)
     partial.replace(path)

@@ -15,6 +15,7 @@ from speccascade.errors import UserError
 from speccascade.inputs.fields import Fields
 from speccascade.models.interface import Params
 from speccascade.models.shrink import SHARED
+from speccascade.sharding import hosts
 from speccascade.workdir import files
 
 _FILE = "shared.json"
@@ -22,7 +23,7 @@ _COUNT = 64
 
 
 def record(workdir: str, expert: Params, source: str, context_length: int | None) -> None:
-    """Notes that the drafter in `workdir` takes its embedding from an expert.
+    """Notes that the drafter in `workdir` takes its embedding from an expert; all must call it.
 
     Args:
       workdir: the drafter's.
@@ -35,7 +36,7 @@ def record(workdir: str, expert: Params, source: str, context_length: int | None
         "embedding": _sample(expert[SHARED]),
         "context_length": context_length,
     }
-    files.write_json(os.path.join(workdir, _FILE), value)
+    hosts.from_first(lambda: files.write_json(os.path.join(workdir, _FILE), value))
 
 
 def read(workdir: str) -> dict[str, Any] | None:
@@ -81,5 +82,5 @@ def shared(workdir: str, noted: dict[str, Any], expert: Params | None, vocab_siz
 
 def _sample(embedding: Any) -> list[float]:
     """Returns numbers from all over the first rows."""
-    rows = np.asarray(embedding[jnp.arange(_COUNT)].astype(jnp.float32))
+    rows = hosts.gather(embedding[np.arange(_COUNT)].astype(jnp.float32))
     return [float(row[i % len(row)]) for i, row in enumerate(rows)]

@@ -15,16 +15,17 @@ import numpy as np
 import pytest
 from etils import epath
 
-from speccascade import importing, models
+from speccascade import importing, models, pairs
 from speccascade.distillation import texts, training, writing
 from speccascade.distillation.rounds import Rounds
-from speccascade.distillation.texts import Texts
+from speccascade.distillation.texts import Features, Texts
 from speccascade.errors import UserError
 from speccascade.training.step import Step
 from speccascade.workdir import checkpoints
 from speccascade.workdir.parameter_files import flat
 from speccascade.workdir.training_metrics import read_metrics
 from tests.distillation import tiny, tiny_rounds
+from tests.sharding import test_hosts
 from tests.training import times
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -39,13 +40,16 @@ def config(source="", **changes):
 
 # ---- batches ----
 
+ALL = np.ones(4, bool)
+
 
 def made_up(count, first):
     """Texts that are told apart by their first token, from `first` on."""
     each = np.ones(count, np.int32)
     tokens = np.tile(np.arange(first, first + count, dtype=np.int32)[:, None], (1, 6))
     log_normaliser = np.zeros((count, 6), np.float32)
-    return Texts(tokens, each * 2, each * 2, each * 5, np.zeros((count, 6, 3)), log_normaliser)
+    features = Features([np.zeros((count, 6, 3), np.uint16)])
+    return Texts(tokens, each * 2, each * 2, each * 5, features, log_normaliser)
 
 
 def batches(tmp_path, **changes):
@@ -54,8 +58,8 @@ def batches(tmp_path, **changes):
     for number in (1, 2):
         directory = epath.Path(tmp_path) / "rounds" / f"{number:03d}"
         directory.mkdir(parents=True)
-        texts.save(directory / "00000.npz", made_up(5, number * 100 + 1).batch(slice(None)))
-    return Rounds(c, made_up(9, 1), epath.Path(tmp_path), None, None, None)
+        texts.save(directory / "00000.npz", made_up(5, number * 100 + 1).batch(np.arange(5)))
+    return Rounds(c, made_up(9, 1), epath.Path(tmp_path), None, None, None, ALL)
 
 
 def first_tokens(found, steps):
@@ -80,7 +84,7 @@ def test_a_share_of_every_batch_is_of_the_drafter(tmp_path):
         assert set(own[:5].tolist()) == set(range(first, first + 5))
     assert (first_tokens(batches(tmp_path / "all", share=1.0), range(4, 7)) > 9).all()
     # A restart in the middle reads the same.
-    again = Rounds(found.config, found.learnt, found.workdir, None, None, None)
+    again = Rounds(found.config, found.learnt, found.workdir, None, None, None, ALL)
     np.testing.assert_array_equal(first_tokens(again, [6]), one[2:])
 
 
@@ -192,9 +196,8 @@ def test_the_loss_is_the_distance_on_the_mixture(source, workdir):
     model, params = params_at(workdir, 8)
     c, ids = config(source), np.asarray(params["head"]["ids"])
     learnt = texts.load(epath.Path(workdir) / "texts", 20).split(5)[1]
-    found = Rounds(
-        ml_collections.FrozenConfigDict(c), learnt, epath.Path(workdir), None, None, None
-    )
+    c = ml_collections.FrozenConfigDict(c)
+    found = Rounds(c, learnt, epath.Path(workdir), None, None, None, ALL)
     found._own = 2, written(workdir)[1]
     batch = found.batch(8)
     given = batch["tokens"], batch["prompt_length"]
@@ -256,14 +259,71 @@ def test_a_killed_run_goes_on_to_the_same_weights(source, workdir, tmp_path):
     check_alike(str(tmp_path), workdir)
 
 
+# ---- on a mesh ----
+
+
+def check_near(workdir, other, **tolerance):
+    """Asserts that two runs wrote the same texts and logged nearly the same."""
+    for one, two in zip(written(workdir), written(other), strict=True):
+        np.testing.assert_array_equal(one.tokens, two.tokens)
+    for expected, found in zip(logged(workdir), logged(other), strict=True):
+        assert expected.keys() == found.keys()
+        for name, value in expected.items():
+            np.testing.assert_allclose(found[name], value, **tolerance, err_msg=name)
+
+
 @pytest.mark.slow
 def test_rounds_on_a_mesh(source, workdir, tmp_path):
     c = config(source)
     c.mesh = {"data": 2, "fsdp": 2, "model": 2}
     training.distill(c, str(tmp_path))
-    for one, two in zip(written(workdir), written(tmp_path), strict=True):
-        np.testing.assert_array_equal(one.tokens, two.tokens)
-    for expected, found in zip(logged(workdir), logged(str(tmp_path)), strict=True):
-        assert expected.keys() == found.keys()
-        for name, value in expected.items():  # features are kept in bfloat16
-            np.testing.assert_allclose(found[name], value, rtol=1e-3, atol=1e-4, err_msg=name)
+    check_near(workdir, str(tmp_path), rtol=1e-3, atol=1e-4)  # features are kept in bfloat16
+
+
+def on_four_devices(source, workdir, *launch):
+    """Starts a run on four devices, of one process or of two that `launch` starts."""
+    mesh = '--config.mesh={"data": 2, "model": 2}'
+    flags = f"--config={tiny_rounds.__file__}:{source}", mesh, f"--workdir={workdir}"
+    command = [*launch, sys.executable, "scripts/distill.py", *flags]
+    return test_hosts.start(*command, devices=2 if launch else 4)
+
+
+@pytest.fixture(scope="module")
+def one_process(source, tmp_path_factory):
+    workdir = str(tmp_path_factory.mktemp("one"))
+    code, _, err = test_hosts.finish(on_four_devices(source, workdir))
+    assert code == 0, err
+    return workdir
+
+
+@pytest.mark.slow
+def test_two_processes_do_what_one_does(source, one_process, tmp_path):
+    code, out, err = test_hosts.finish(on_four_devices(source, tmp_path, *test_hosts.LAUNCH))
+    assert code == 0, err
+    assert len(out) == 1 and out[0].startswith("[0] acceptance 0.")
+    check_near(one_process, str(tmp_path), rtol=1e-5, atol=1e-5)
+    pairs.load({"drafter": str(tmp_path), "expert": source})
+
+
+@pytest.mark.slow
+def test_a_killed_process_ends_the_others_and_the_run_goes_on(source, one_process, tmp_path):
+    run = on_four_devices(source, tmp_path, *test_hosts.LAUNCH)
+    file = tmp_path / "rounds" / "001" / "00000.npz"
+    test_hosts.wait_for(file.exists, run)
+    os.kill(test_hosts.child(run.pid, "--process_id=1"), signal.SIGKILL)
+    code, _, err = test_hosts.finish(run)
+    assert code != 0 and err[-1].startswith("error: process 1 was killed by SIGKILL"), err[-1]
+    assert not (tmp_path / "rounds" / "002").exists()
+    code, _, err = test_hosts.finish(on_four_devices(source, tmp_path))  # in one process
+    assert code == 0, err
+    check_near(one_process, str(tmp_path), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_what_two_processes_refuse(source, tmp_path):
+    flags = f"--config={tiny_rounds.__file__}:{source}", f"--workdir={tmp_path / 'run'}"
+    command = [sys.executable, "scripts/distill.py", *flags]
+    code, out, err = test_hosts.finish(test_hosts.start(*test_hosts.LAUNCH, *command))
+    told = "error: 2 processes share no mesh: give the config one"
+    assert code == 2 and out == [] and any(line.startswith(f"[0] {told}") for line in err), err
+    assert not (tmp_path / "run").exists()

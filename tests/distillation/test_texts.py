@@ -86,7 +86,7 @@ def test_fields_of_another_kind(expert, tmp_path, changes):
 def test_the_expert_is_read_back_exactly(expert, written):
     found = texts.load(written, 20)
     logits = expert.model.forward(expert.params, found.tokens, found.prompt_length)
-    features = jax.lax.bitcast_convert_type(found.features, jnp.bfloat16)
+    features = jax.lax.bitcast_convert_type(found.features.take(np.arange(20)), jnp.bfloat16)
     again = expert.model.head_logits(expert.params, features.astype(jnp.float32))
     position = np.arange(found.tokens.shape[1])
     inside = position < found.length[:, None]
@@ -103,6 +103,61 @@ def test_the_expert_is_read_back_exactly(expert, written):
     np.testing.assert_array_equal(best[greedy], found.tokens[:, 1:][greedy])
 
 
+def test_features_are_read_when_they_are_asked_for(written):
+    held_out, found = texts.load(written, 20).split(3)
+    assert all(isinstance(part, np.memmap) for part in found.features.parts)
+    assert len(held_out.features) == 3 and len(found.features) == len(found) == 17
+    whole = np.concatenate([np.load(written / f"0000{i}.npy") for i in range(3)])[3:20]
+    rows, needed = np.array([16, 0, 7, 4]), np.array([True, False, True, True])
+    batch = found.batch(rows, needed)
+    np.testing.assert_array_equal(batch["features"][needed], whole[rows[needed]])
+    assert not batch["features"][1].any() and whole[0].any()
+    np.testing.assert_array_equal(batch["tokens"], found.tokens[rows])
+    # No other row is touched than those that are asked for.
+    asked: list[int] = []
+    noted = texts.Features([Noted(asked, part) for part in np.split(whole, [5, 11])])
+    noted.take(rows, needed)
+    assert asked == [5, 2, 4]  # rows of the last part, of the middle one, of the first
+
+
+class Noted:
+    """An array that notes which of its rows are read."""
+
+    def __init__(self, asked, rows):
+        self.asked, self.rows = asked, rows
+        self.shape, self.dtype = rows.shape, rows.dtype
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, row):
+        self.asked.append(row % len(self.rows))
+        return self.rows[row]
+
+
+DAMAGES = [("00001.npz", 0.5), ("00001.npz", 0), ("00001.npy", 0.5), ("00001.npy", None)]
+
+
+@pytest.mark.parametrize(("name", "left"), DAMAGES)
+def test_files_that_are_damaged(written, tmp_path, name, left):
+    shutil.copytree(written, tmp_path, dirs_exist_ok=True)
+    whole = (tmp_path / name).read_bytes()
+    (tmp_path / name).unlink()
+    if left is not None:
+        (tmp_path / name).write_bytes(whole[: int(left * len(whole))])
+    with pytest.raises(UserError, match="00001.npz or 00001.npy is damaged or missing; put it"):
+        texts.load(epath.Path(tmp_path), 20)
+
+
+def test_features_beside_the_rest_as_they_once_lay(written, tmp_path):
+    with np.load(written / "00000.npz") as saved:
+        fields = {**saved, "features": np.load(written / "00000.npy")}
+    np.savez(tmp_path / "00000.npz", **fields)
+    now, then = (texts.load(epath.Path(where), 8) for where in (written, tmp_path))
+    for name, value in now.batch(np.arange(8)).items():
+        np.testing.assert_array_equal(then.batch(np.arange(8))[name], value)
+
+
 def test_writing_goes_on_where_it_stopped(expert, written, tmp_path):
     directory = epath.Path(tmp_path / "again")
     shutil.copytree(written, directory)
@@ -116,10 +171,9 @@ def test_writing_goes_on_where_it_stopped(expert, written, tmp_path):
     writing.write(Writer(expert, config()), directory)
     assert kept.stat().mtime == stamp
     assert json.loads((directory / "prompts.json").read_text()) == prompts
-    for name in ("00001.npz", "00002.npz"):
-        with np.load(directory / name) as new, np.load(written / name) as old:
-            for field in old.files:
-                np.testing.assert_array_equal(new[field], old[field])
+    found, expected = (texts.load(where, 20).batch(np.arange(20)) for where in (directory, written))
+    for field, value in expected.items():
+        np.testing.assert_array_equal(found[field], value)
     assert before.keys() == {p.name for p in directory.iterdir()}
 
 

@@ -164,7 +164,8 @@ def test_the_head_knows_the_most_frequent_ids(source):
     expert = importing.load(source)
     tokens = np.array([[7, 7, 5, 9, 9, 9, 1, 0]], np.int32)
     one = np.array([1])
-    found = texts.Texts(tokens, one * 2, one * 2, one * 7, np.zeros((1, 8, 1)), np.zeros((1, 8)))
+    features = texts.Features([np.zeros((1, 8, 1))])
+    found = texts.Texts(tokens, one * 2, one * 2, one * 7, features, np.zeros((1, 8)))
     end = expert.tokenizer.eos_ids[0]
     # Of what it wrote itself, 5 9 9 9 1: the end of a text, 9, and the lower of 1 and 5.
     np.testing.assert_array_equal(training.head_ids(found, 3, expert), sorted([1, 9, end]))

@@ -1,6 +1,8 @@
 """Adapters of low rank beside frozen weights."""
 
 import os
+import signal
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -18,10 +20,10 @@ from speccascade.training.step import Step
 from speccascade.workdir import checkpoints
 from speccascade.workdir.parameter_files import flat
 from speccascade.workdir.training_metrics import read_metrics
-from tests.training import times, tiny
+from tests.sharding import test_hosts
+from tests.training import adapted, times, tiny
+from tests.training.adapted import LORA
 from tests.training.test_on_a_mesh import KNOWN, init, model_of, optimizer, problems
-
-LORA = {"rank": 3, "alpha": 6, "targets": ("query", "value", "down")}
 
 
 def test_a_product_is_that_with_the_sum_of_both():
@@ -73,11 +75,7 @@ def test_a_model_beside_adapters_is_the_merged_one(family):
 
 
 def config(source, **changes):
-    made = tiny.get_config()
-    del made.tokenizer
-    made.model = {"dtype": "bfloat16", "param_dtype": "bfloat16"}
-    made.train.update(init_from=source, num_steps=6, eval_every=3, checkpoint_every=2)
-    made.train.lora = dict(LORA)
+    made = adapted.get_config(source, "bfloat16")
     with made.ignore_type():
         made.train.update(changes)
     return made
@@ -209,15 +207,58 @@ def test_it_goes_on_where_it_stopped(source, tuned, tmp_path, monkeypatch):
     assert logged(tmp_path) == logged(tuned)
 
 
+@pytest.fixture(scope="module")
+def on_one_device(source, tmp_path_factory):
+    """A whole run in float32."""
+    folder = str(tmp_path_factory.mktemp("adapters") / "one_device")
+    loop.train(adapted.get_config(source), folder)
+    return folder
+
+
+def check_alike(expected, found):
+    """Asserts that two runs logged the same and came to the same model, whoever computed them."""
+    for row, other in zip(logged(expected), logged(found), strict=True):
+        for name, value in row.items():
+            np.testing.assert_allclose(other[name], value, rtol=1e-5, atol=1e-5, err_msg=name)
+    wanted, weights = (flat(checkpoints.load_model(each)[1]) for each in (expected, found))
+    for name, value in wanted.items():
+        np.testing.assert_allclose(weights[name], value, atol=1e-4, err_msg=name)
+
+
 @pytest.mark.slow
-def test_on_a_mesh_losses_are_those_of_one_device(source, tmp_path):
-    workdirs = []
-    for mesh in (None, {"data": 2, "fsdp": 2, "model": 2}):
-        made = config(source, remat=True)
-        made.model = {"dtype": "float32", "param_dtype": "float32"}
-        made.mesh = mesh
-        workdirs.append(str(tmp_path / str(len(workdirs))))
-        loop.train(made, workdirs[-1])
-    for expected, found in zip(*map(logged, workdirs), strict=True):
-        for name, value in expected.items():
-            np.testing.assert_allclose(found[name], value, rtol=1e-5, atol=1e-5, err_msg=name)
+def test_on_a_mesh_losses_are_those_of_one_device(source, on_one_device, tmp_path):
+    made = adapted.get_config(source)
+    made.train.remat = True
+    made.mesh = {"data": 2, "fsdp": 2, "model": 2}
+    loop.train(made, str(tmp_path))
+    check_alike(on_one_device, str(tmp_path))
+
+
+def by_two_processes(source, workdir):
+    """Starts two processes of two devices each."""
+    flags = f"--config={adapted.__file__}:{source}", '--config.mesh={"data": 2, "fsdp": 2}'
+    command = [sys.executable, "scripts/train.py", *flags, f"--workdir={workdir}"]
+    return test_hosts.start(*test_hosts.LAUNCH, *command)
+
+
+@pytest.mark.slow
+def test_two_processes_do_what_one_device_does(source, on_one_device, tmp_path):
+    code, out, err = test_hosts.finish(by_two_processes(source, tmp_path))
+    assert code == 0, err
+    assert len(out) == 1 and out[0].startswith("[0] validation_nll ")
+    check_alike(on_one_device, str(tmp_path))
+    code, _, err = test_hosts.finish(by_two_processes(source, tmp_path))  # nothing is left to do
+    assert code == 0, err
+
+
+@pytest.mark.slow
+def test_a_killed_process_costs_no_more_than_time(source, on_one_device, tmp_path):
+    run = by_two_processes(source, tmp_path)
+    test_hosts.wait_for(lambda: list((tmp_path / "adapters" / "checkpoints").glob("2*")), run)
+    os.kill(test_hosts.child(run.pid, "--process_id=1"), signal.SIGKILL)
+    code, _, err = test_hosts.finish(run)
+    assert code != 0 and err[-1].startswith("error: process 1 was killed by SIGKILL"), err[-1]
+    assert not (tmp_path / "checkpoints").exists()
+    code, _, err = test_hosts.finish(by_two_processes(source, tmp_path))
+    assert code == 0, err
+    check_alike(on_one_device, str(tmp_path))

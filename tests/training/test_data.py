@@ -171,34 +171,6 @@ def test_another_tokenizer_row_length_or_code_tokenises_anew(tmp_path, monkeypat
         loaded(path, Task(*ROWS), "train", other, 50)
 
 
-def test_every_epoch_reads_every_row_once_in_another_order():
-    steps = [data.rows_of_step(step, 10, 4, seed=0) for step in range(10)]
-    epochs = np.concatenate(steps).reshape(4, 10)
-    assert (np.sort(epochs, axis=1) == np.arange(10)).all()
-    assert len({tuple(e) for e in epochs}) == 4
-    np.testing.assert_array_equal(data.rows_of_step(7, 10, 4, seed=0), steps[7])
-    assert (data.rows_of_step(7, 10, 4, seed=1) != steps[7]).any()
-
-
-def test_a_batch_may_span_several_epochs():
-    rows = data.rows_of_step(0, 3, 8, seed=0)
-    assert sorted(rows[:3]) == sorted(rows[3:6]) == [0, 1, 2]
-
-
-def test_an_epoch_by_length_reads_every_row_at_most_once_beside_others_like_it():
-    lengths = np.random.default_rng(0).integers(1, 100, 1003)
-    steps = np.array([data.rows_of_like_length(s, lengths, 10, seed=0) for s in range(200)])
-    for epoch in (steps[:100], steps[100:]):
-        assert len(np.unique(epoch)) == 1000
-        spread = np.ptp(lengths[epoch], axis=1)
-        assert spread.mean() < 10 < np.ptp(lengths)  # at random it is about 80
-        means = lengths[epoch].mean(1)
-        assert 0.2 < np.mean(np.diff(means) > 0) < 0.8  # short and long ones in turn
-    assert (np.sort(steps[:100], 1) != np.sort(steps[100:], 1)).any()
-    np.testing.assert_array_equal(data.rows_of_like_length(7, lengths, 10, seed=0), steps[7])
-    np.testing.assert_array_equal(data.rows_of_like_length(107, lengths, 10, seed=0), steps[107])
-
-
 def test_prompts_and_answers_apart(task, tokenizer):
     problems = data.tokenize(task.examples("test"), "test", tokenizer, 160)
     batch = problems.answers(np.array([3, 0]))

@@ -206,7 +206,6 @@ def test_bad_settings_are_named_before_anything_is_written(tmp_path):
         ({"distill_from": str(tmp_path), "distill_loss": "mse"}, "unknown distillation loss"),
         ({"ema_decays": 0.9}, "no field 'ema_decays'; did you mean train.ema_decay"),
         ({"row_length": 20}, "raise train.row_length \\(now 20\\)"),
-        ({"sort_by_length": True, "batch_size": 64}, "above the 50 problems of split train"),
     ):
         config = tiny.get_config()
         config.train.update(changes)

@@ -1,6 +1,7 @@
 """Checkpoints are written while training goes on; what is on the disk is whole at any moment."""
 
 import functools
+import itertools
 import shutil
 import threading
 
@@ -60,13 +61,13 @@ def start():
 def run(workdir, before=lambda step: None):
     """Trains eight steps, or what is left of them; `before` is told of each."""
 
-    def advance(params, state, number):
+    def advance(params, state, number, batch):
         before(number)
         params, state, loss = change(params, state)
         return params, state, {"loss": loss}, Work(1, 1.0)
 
     with checkpoints.manager(str(workdir)) as saved:
-        how = saved, start(), advance, lambda _: {"right": 1.0}, "right"
+        how = saved, start(), itertools.repeat, advance, lambda _: {"right": 1.0}, "right"
         steps.run(COUNTS, str(workdir), *how)
     return times.without(read_metrics(str(workdir / "metrics.jsonl")))
 

@@ -1,12 +1,15 @@
 """The training of `on_a_mesh.py`, of which every process notes the rows that it reads.
 
-`what_is_read.py:data=2,fsdp=2@FOLDER`: a file per process, a line of zeros and ones per batch.
+`what_is_read.py:data=2,fsdp=2@FOLDER`: a file per process and in it a line per batch, a JSON list
+of its rows and of whether each is read.
 """
 
+import json
 import pathlib
 
 import jax
 import ml_collections
+import numpy as np
 
 from speccascade.training.token_rows import TokenRows
 from tests.training import on_a_mesh
@@ -18,9 +21,10 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     take = TokenRows.take
 
     def noted(self, rows, needed=None):
-        read = "1" * len(rows) if needed is None else "".join(str(int(one)) for one in needed)
+        read = np.ones(len(rows), bool) if needed is None else needed
+        line = json.dumps([rows.tolist(), read.tolist()])
         with open(pathlib.Path(folder) / str(jax.process_index()), "a") as file:
-            file.write(f"{read}\n")
+            file.write(f"{line}\n")
         return take(self, rows, needed)
 
     if folder:
