@@ -136,8 +136,7 @@ def check_every_outcome(kind, rule, size: int, n: int, bonus: bool) -> None:
 
 
 SPEC, CHOW = rules_lib.make("spec"), rules_lib.make("chow", alpha=0.25)
-BLOCKS = [(SPEC, 1, 1, False), (CHOW, 1, 1, True), (SPEC, 1, 2, False)]
-BLOCKS += [(rule, 2, 1, bonus) for rule in (SPEC, CHOW) for bonus in (False, True)]
+BLOCKS = [(SPEC, 1, 2, False), (SPEC, 2, 1, False), (CHOW, 2, 1, True)]
 
 
 @pytest.mark.parametrize(
@@ -221,9 +220,7 @@ OUTER = [SPEC, rules_lib.make("mixture", alpha=0.3)]
 @pytest.mark.parametrize(
     ("outer", "rule", "size", "n"),
     [
-        (OUTER[0], MIDDLE[0], 3, 1),
-        (OUTER[1], MIDDLE[1], 3, 1),
-        (OUTER[0], MIDDLE[1], 2, 3),
+        (OUTER[0], MIDDLE[1], 3, 1),
         (OUTER[1], MIDDLE[0], 2, 3),
     ],
     ids=lambda each: getattr(each, "name", each),
@@ -232,10 +229,9 @@ def test_each_q_is_pi_1_of_its_prefix(outer, rule, size, n):
     check_each_q(CascadeDrafter, outer, rule, size, n)
 
 
-@pytest.mark.parametrize("rule", MIDDLE, ids=lambda rule: rule.name)
-def test_a_cache_one_token_short_is_caught(rule):
+def test_a_cache_one_token_short_is_caught():
     with pytest.raises(AssertionError, match="Not equal to tolerance"):
-        check_each_q(mutant(*FORGETS_THE_LAST), SPEC, rule, 3, 1)
+        check_each_q(mutant(*FORGETS_THE_LAST), SPEC, MIDDLE[1], 3, 1)
 
 
 # ---- the law of sequences ----
@@ -283,9 +279,8 @@ def test_every_rule_over_another_follows_its_law(middle, verifier, n):
     check_law(drafter, rule, path_law.settings(), 500, 8, verifier)
 
 
-@pytest.mark.parametrize("middle", ["spec", "chow"])
-def test_spec_over_another_follows_its_law_without_the_bonus_position(middle):
-    rule = rules_lib.make(middle, **MIDDLE_RULES[middle])
+def test_spec_over_another_follows_its_law_without_the_bonus_position():
+    rule = rules_lib.make("chow", **MIDDLE_RULES["chow"])
     chosen = [Setting("spec", {}), Setting("spec", {}, **COLD)]
     check_law(CascadeDrafter(TABLE, TABLE, 2), rule, chosen, 4000, 3, size=3)
 
@@ -301,11 +296,6 @@ def test_every_rule_over_another_follows_its_law_at_length(middle, size, n, veri
 
 
 MIXTURE = [Setting("mixture", {"alpha": 0.3})]
-
-
-def test_a_mutant_breaks_the_law():
-    with pytest.raises(AssertionError, match="is not of its law"):
-        check_law(mutant(*SMALLEST_Q)(TABLE, TABLE, 1), MIDDLE[1], MIXTURE, 8000, 4)
 
 
 def test_one_key_for_inner_and_outer_draws_is_caught(monkeypatch):
@@ -348,8 +338,8 @@ def test_neither_place_nor_neighbours_matter():
         np.testing.assert_allclose(found, np.asarray(whole)[order], atol=1e-5, err_msg=name)
 
 
-@pytest.mark.parametrize(("size", "n"), [(5, 2), (2, 4)])
-def test_models_that_agree_take_the_fewest_passes(size, n):
+def test_models_that_agree_take_the_fewest_passes():
+    size, n = 5, 2
     expert = PARAMS["expert"]
     params = {"drafter": {"drafter": expert, "middle": expert}, "expert": expert}
     decoder = Decoder(TABLE, CascadeDrafter(TABLE, TABLE, n), size, 4 * (size + 1))

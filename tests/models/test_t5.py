@@ -19,8 +19,8 @@ BASE = {
     "family": "encoder_decoder",
     "vocab_size": VOCAB,
     "d_model": 16,
-    "num_layers": 2,
-    "num_decoder_layers": 2,
+    "num_layers": 1,
+    "num_decoder_layers": 1,
     "num_heads": 3,
     "head_dim": 6,
     "d_ff": 20,
@@ -29,8 +29,14 @@ BASE = {
     "decoder_start_id": 4,
 }
 CONFIGS = {
-    "gated": {"num_decoder_layers": 3},
-    "plain": {"gated_mlp": False, "activation": "relu", "tie_embeddings": True, "norm_eps": 1e-2},
+    "gated": {"num_decoder_layers": 2},
+    "plain": {
+        "num_layers": 2,
+        "gated_mlp": False,
+        "activation": "relu",
+        "tie_embeddings": True,
+        "norm_eps": 1e-2,
+    },
     "bfloat16": {"dtype": "bfloat16"},
 }
 FLOAT32 = ["gated", "plain"]
