@@ -97,7 +97,7 @@ class Pair:
     expert: models.Model
     horizon: int
     scale: float = 2.0
-    noise: float = 0.1
+    noise: float = 0.05
     seed: int = 1
 
     @functools.cached_property
@@ -135,7 +135,6 @@ PAIRS = {
         encoder_decoder(2),
         horizon=6,
         scale=1.5,
-        noise=0.05,
         seed=7,
     ),
 }
