@@ -27,6 +27,7 @@ from speccascade.decode import (
 from speccascade.decode.drafters import Request, cascade
 from speccascade.errors import UserError
 from speccascade.randomness import Role
+from tests import rule_oracle
 from tests.decode import path_law, toys
 from tests.decode.path_law import TABLE, VOCAB, Limits, Setting
 from tests.decode.test_decode_mutants import edited, fresh
@@ -67,6 +68,14 @@ ONE_NOISE_PER_ROUND = (
     ("Uniforms(noise[:, :n], noise[:, 2 * n])"),
 )
 FORGETS_THE_LAST = "rereads=not bonus", "rereads=False"
+
+
+
+def target(rule, *tables):
+    """Returns a rule's pi, `[C, V]`, float64."""
+    knobs = {key: float(value) for key, value in rule.knobs.items()}
+    return rule_oracle.targets(rule.name, knobs, *tables)[0]
+
 
 # ---- every random outcome of a block ----
 
@@ -122,7 +131,7 @@ def check_every_outcome(kind, rule, size: int, n: int, bonus: bool) -> None:
     """Raises AssertionError unless drafts and their q are what pi_1 gives, to the last outcome."""
     tables = quarters(seed=1)
     q, m = tables["drafter"], tables["middle"]
-    pi = np.asarray(rules_lib.target(rule, *(jnp.asarray(t) for t in (q, m, q, m))))
+    pi = target(rule, q, m, q, m)
     draft = draft_all(kind, rule, tables, size, n, bonus)
     for tokens in itertools.product(range(VOCAB), repeat=size):
         path = [0, 2, *tokens]
@@ -163,10 +172,7 @@ def tables_of(rule, setting: Setting, params):
     small = params["drafter"]
     both = {"drafter": small["drafter"], "expert": small["middle"]}
     q, m, q1, m1 = path_law.tables_of(setting._replace(expert=setting.drafter), both)
-    with jax.enable_x64(True):
-        rule = jax.tree.map(np.float64, rule)
-        pi = np.asarray(rules_lib.target(rule, q, m, q1, m1))
-        return pi, np.asarray(rules_lib.target(rule, q1, m1, q1, m1))
+    return target(rule, q, m, q1, m1), target(rule, q1, m1, q1, m1)
 
 
 BATCH, ROOM = 24, 12
@@ -242,9 +248,7 @@ def law(rule, setting: Setting, params) -> np.ndarray:
     q, q1 = tables_of(rule, setting, params)
     expert = {"drafter": params["expert"], "expert": params["expert"]}
     _, p, _, p1 = path_law.tables_of(setting, expert)
-    with jax.enable_x64(True):
-        outer = jax.tree.map(np.float64, rules_lib.make(setting.rule, **setting.knobs))
-        pi = np.asarray(rules_lib.target(outer, q, p, q1, p1))
+    pi, _ = rule_oracle.targets(setting.rule, setting.knobs, q, p, q1, p1)
     return path_law.enumeration.target_law(pi[None], path_law.LIMIT)[0]
 
 
