@@ -12,11 +12,12 @@ import enum
 import hashlib
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.random import threefry2x32_p
 
 from speccascade.inputs import values
 
@@ -55,20 +56,27 @@ def key(seed: Any) -> jax.Array:
     return _key(words(seed))
 
 
-def row_keys(seed: Array, example_id: Array) -> jax.Array:
-    """Returns one key per row, `[B]`, from `words`, `[B, 2]`, and int32 `example_id [B]`."""
-    return jax.vmap(lambda s, e: jax.random.fold_in(_key(s), e))(seed, example_id)
-
-
 def _key(words: Array) -> jax.Array:
     return jax.random.wrap_key_data(jnp.asarray(words), impl="threefry2x32")
 
 
-def uniforms(keys: jax.Array, block_start: jax.Array, role: Role, count: int) -> jax.Array:
+class RowKeys(NamedTuple):
+    """What the draws of each row are keyed by.
+
+    Attributes:
+      seed: uint32 [B, 2], from `words`.
+      example_id: int32 [B].
+    """
+
+    seed: Array
+    example_id: Array
+
+
+def uniforms(keys: RowKeys, block_start: Array, role: Role, count: int) -> jax.Array:
     """Returns float32 uniforms in [0, 1), `[B, count]`, one per offset.
 
     Args:
-      keys: `[B]`, from `row_keys`.
+      keys: of the rows.
       block_start: int32 [B], tokens that the row had emitted when the block began.
       role: what the uniforms decide.
       count: number of offsets; static.
@@ -77,24 +85,42 @@ def uniforms(keys: jax.Array, block_start: jax.Array, role: Role, count: int) ->
 
 
 def uniforms_by_role(
-    keys: jax.Array, block_start: Array, counts: Mapping[Role, int]
+    keys: RowKeys, block_start: Array, counts: Mapping[Role, int]
 ) -> dict[Role, jax.Array]:
     """Returns the `uniforms` of several roles, each as if it were alone.
 
-    They are drawn at once: each fold and each draw of its own is a loop of kernels to compile.
+    A draw is `jax.random.uniform` of the seed's key with example id, block start and role folded
+    in. Folding in and drawing are one hash, so that one loop of it, over the parts of the key, is
+    all there is to compile.
 
     Args:
-      keys: `[B]`, from `row_keys`.
+      keys: of the rows.
       block_start: int32 [B], see `uniforms`.
       counts: number of offsets of each role; static.
     """
-    roles = np.array([int(role) for role in counts], np.int32)
     most = max(counts.values())  # a draw does not depend on how many are drawn behind it
-
-    def row(key, start):
-        key = jax.random.fold_in(key, start)
-        folded = jax.vmap(partial(jax.random.fold_in, key))(roles)
-        return jax.vmap(lambda key: jax.random.uniform(key, (most,)))(folded)
-
-    drawn = jax.vmap(row)(keys, block_start)
+    drawn = _drawn(keys, block_start, tuple(int(role) for role in counts), most)
     return {role: drawn[:, i, :count] for i, (role, count) in enumerate(counts.items())}
+
+
+@partial(jax.jit, static_argnums=(2, 3))
+def _drawn(keys: RowKeys, block_start, roles: tuple[int, ...], count: int) -> jax.Array:
+    """Returns `count` draws of each role, `[B, R, count]`."""
+    shape = (len(block_start), len(roles), count)
+    parts = (
+        jnp.reshape(keys.example_id, (-1, 1, 1)),
+        jnp.reshape(block_start, (-1, 1, 1)),
+        np.reshape(roles, (-1, 1)),
+        np.arange(count),
+    )
+    words = jnp.stack([jnp.broadcast_to(part, shape).astype(jnp.uint32) for part in parts])
+    seed = jnp.broadcast_to(jnp.asarray(keys.seed)[:, None, None], (*shape, 2))
+    zero = jnp.zeros(shape, jnp.uint32)
+
+    def fold(key, word):
+        return tuple(threefry2x32_p.bind(*key, zero, word)), None
+
+    (high, low), _ = jax.lax.scan(fold, (seed[..., 0], seed[..., 1]), words)
+    # The 23 bits of a float in [1, 2).
+    one = np.array(1.0, np.float32).view(np.uint32)
+    return jax.lax.bitcast_convert_type((high ^ low) >> 9 | one, jnp.float32) - 1

@@ -113,6 +113,13 @@ def oracle(name, k, q, p, q1, p1):
     return pi, (r * q).sum(), margin
 
 
+def targets(name, knobs, q, p, q1, p1):
+    """Returns pi `[C, V]` and the deferred mass `[C]` of tables `[C, V]`."""
+    rows = zip(q, p, q1, p1, strict=True)
+    pi, deferred, _ = zip(*(oracle(name, knobs, *row) for row in rows), strict=True)
+    return np.array(pi), np.array(deferred)
+
+
 # ---- inputs ----
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from speccascade import randomness
 from speccascade.errors import UserError
-from speccascade.randomness import Role, row_keys, uniforms, uniforms_by_role, words
+from speccascade.randomness import Role, RowKeys, uniforms, uniforms_by_role, words
 
 EDGES = [0, 1, 2**31 - 1, 2**31, 2**32 - 1, 2**32, 2**32 + 1, 2**63, 2**64, 2**64 + 1, 10**40]
 SEEDS = EDGES + [-seed for seed in EDGES if seed]
@@ -25,7 +25,7 @@ def draws():
     """Returns uniforms of all combinations, `[seed, example, start, role, offset]`."""
     ranges = [range(3), range(40), range(30)]
     seed, example, start = np.array(list(itertools.product(*ranges)), np.int32).T
-    keys = row_keys(rows_of(seed), example)
+    keys = RowKeys(rows_of(seed), example)
     every = [uniforms(keys, start, role, 5) for role in Role]
     return np.stack(every, 1).reshape(3, 40, 30, len(Role), 5)
 
@@ -60,17 +60,17 @@ def test_the_place_in_the_batch_does_not_matter(draws):
     seed = np.array([2, 0, 1, 2], np.int32)
     example = np.array([7, 39, 0, 8], np.int32)
     start = np.array([29, 0, 3, 29], np.int32)
-    found = uniforms(row_keys(rows_of(seed), example), start, Role.ACCEPT, 5)
+    found = uniforms(RowKeys(rows_of(seed), example), start, Role.ACCEPT, 5)
     np.testing.assert_array_equal(found, draws[seed, example, start, Role.ACCEPT])
     jitted = jax.jit(uniforms, static_argnums=(2, 3))
-    alone = jitted(row_keys(rows_of(seed[1:2]), example[1:2]), start[1:2], Role.ACCEPT, 5)
+    alone = jitted(RowKeys(rows_of(seed[1:2]), example[1:2]), start[1:2], Role.ACCEPT, 5)
     np.testing.assert_array_equal(alone, found[1:2])
 
 
 def test_a_draw_is_that_of_its_key_whatever_is_drawn_with_it():
     seeds, ids, start = [3, 2**40], np.array([7, 0], np.int32), np.array([0, 29], np.int32)
     counts = {Role.DRAFT: 5, Role.ACCEPT: 0, Role.TOKEN: 2}
-    found = uniforms_by_role(row_keys(rows_of(seeds), ids), start, counts)
+    found = uniforms_by_role(RowKeys(rows_of(seeds), ids), start, counts)
     assert found.keys() == counts.keys()
     for role, count in counts.items():
         for row in range(2):
@@ -82,7 +82,7 @@ def test_a_draw_is_that_of_its_key_whatever_is_drawn_with_it():
 
 def test_extreme_ids_have_keys():
     ids = np.array([0, -1, 2**31 - 1, -(2**31)], np.int32)
-    found = uniforms(row_keys(rows_of(ids), ids[::-1]), np.zeros(4, np.int32), Role.DRAFT, 3)
+    found = uniforms(RowKeys(rows_of(ids), ids[::-1]), np.zeros(4, np.int32), Role.DRAFT, 3)
     assert np.unique(found).size == found.size
 
 
@@ -102,7 +102,7 @@ def test_different_seeds_have_different_keys(seeds):
 def test_the_draws_of_edge_seeds_differ():
     every = np.array([words(seed) for seed in SEEDS])
     zeros = np.zeros(len(SEEDS), np.int32)
-    draws = np.asarray(uniforms(row_keys(every, zeros), zeros, Role.DRAFT, 4))
+    draws = np.asarray(uniforms(RowKeys(every, zeros), zeros, Role.DRAFT, 4))
     assert np.unique(draws, axis=0).shape == draws.shape
 
 

@@ -69,7 +69,8 @@ def forced(name, d):
 
 
 def at(name, end):
-    return rules.make(name, **end, **toy_head.knobs_of(RULES[name]))
+    own = {k: v if RULES[name].knobs[k].static else np.full(BATCH, v) for k, v in end.items()}
+    return rules.make(name, **own, **toy_head.knobs_of(RULES[name]))
 
 
 @pytest.mark.parametrize("name", [n for n, row in RULES.items() if row.drafter_at is not None])

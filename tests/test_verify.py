@@ -173,7 +173,8 @@ def check_shards(vocab, method):
     accept, token = rng.uniform(size=(batch, size)), rng.uniform(size=batch)
     uniforms = verify.Uniforms(accept.astype(np.float32), token.astype(np.float32))
     draft, q, pi, length = blocks
-    whole = verify.verify(None, draft, q, pi, length=length, method=method, uniforms=uniforms)
+    decide = jax.jit(verify.verify, static_argnames="method")
+    whole = decide(None, draft, q, pi, length=length, method=method, uniforms=uniforms)
     for found, expected in zip(on_shards(vocab, method, blocks, uniforms), whole, strict=True):
         np.testing.assert_array_equal(found, expected)
 
@@ -212,6 +213,18 @@ def test_wrong_reductions_are_caught(method, mutant):
         check_shards(mutant("vocab"), method)
 
 
+def decide_both(method, draft, q, pi):
+    """Returns what `law` says of blocks, and what `verify` does."""
+    batch, size = draft.shape
+    u = verify.Uniforms(jnp.full((batch, size), 0.4), jnp.full((batch,), 0.7))
+    return verify.law(draft, q, pi, method=method), verify.verify(
+        None, draft, q, pi, method=method, uniforms=u
+    )
+
+
+decide_jitted = jax.jit(decide_both, static_argnums=0)
+
+
 @pytest.mark.parametrize("method", verify.METHODS)
 @pytest.mark.parametrize("given_as", [np.asarray, jnp.asarray])
 @pytest.mark.parametrize("jitted", [False, True])
@@ -226,15 +239,11 @@ def test_subnormal_probabilities_count_as_zero(method, given_as, jitted):
     draft = rng.integers(5, size=(60, 3)).astype(np.int32)
     cleared = [np.where(y < least, np.float32(0), y) for y in (q, pi)]
 
-    def both(q, pi):
-        u = verify.Uniforms(jnp.full((60, 3), 0.4), jnp.full((60,), 0.7))
-        return verify.law(draft, q, pi, method=method), verify.verify(
-            None, draft, q, pi, method=method, uniforms=u
-        )
-
-    run = jax.jit(both) if jitted else both
-    (accepted, after), verdict = run(given_as(q), given_as(pi))
-    (expected, expected_after), expected_verdict = jax.jit(both)(*map(jnp.asarray, cleared))
+    run = decide_jitted if jitted else decide_both
+    (accepted, after), verdict = run(method, draft, given_as(q), given_as(pi))
+    (expected, expected_after), expected_verdict = decide_jitted(
+        method, draft, *map(jnp.asarray, cleared)
+    )
     np.testing.assert_allclose(np.asarray(accepted).sum(1), 1, atol=1e-6)
     np.testing.assert_allclose(np.asarray(after).sum(-1), 1, atol=1e-6)
     np.testing.assert_allclose(accepted, expected, atol=1e-6)

@@ -23,7 +23,7 @@ from speccascade.decode.state import Emission, Output, State
 from speccascade.decode.step import Decoder
 from speccascade.errors import UserError
 from speccascade.models.interface import Model
-from speccascade.randomness import Role, row_keys, uniforms
+from speccascade.randomness import Role, RowKeys, uniforms
 from speccascade.rules import Rule
 from speccascade.sampling import confidence, distribution, draw
 from speccascade.sharding import Layout, hosts
@@ -126,7 +126,7 @@ def _run(decoder: Decoder, params, rule, rows, cascade: _Cascade) -> _Cascade:
 def _token(decoder: Decoder, params, rule, rows, cascade: _Cascade) -> _Cascade:
     """Decodes one token of every row that is not done."""
     state = cascade.state
-    keys = row_keys(rows.seed, rows.example_id)
+    keys = RowKeys(rows.seed, rows.example_id)
     with use(decoder.placement("drafter")):
         logits, drafter_cache = _models(decoder)["drafter"].apply(
             params["drafter"], state.last[:, None], state.position[:, None], state.drafter

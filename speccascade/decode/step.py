@@ -19,7 +19,7 @@ from speccascade.decode.state import Emission, State, Stats
 from speccascade.errors import UserError
 from speccascade.kernels import VERIFIER, Twin
 from speccascade.models.interface import Model
-from speccascade.randomness import Role, row_keys, uniforms_by_role
+from speccascade.randomness import Role, RowKeys, uniforms_by_role
 from speccascade.rules import Rule
 from speccascade.sharding import Layout, Placement
 from speccascade.sharding.active import use
@@ -116,7 +116,7 @@ def step(
     """
     size = decoder.draft_length
     counts = {Role.DRAFT: decoder.drafter.uniforms(size), Role.ACCEPT: size, Role.TOKEN: 1}
-    noise = uniforms_by_role(row_keys(rows.seed, rows.example_id), state.count, counts)
+    noise = uniforms_by_role(RowKeys(rows.seed, rows.example_id), state.count, counts)
 
     # Draft.
     request = Request(

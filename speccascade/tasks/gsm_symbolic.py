@@ -5,9 +5,14 @@ templates and an upper bound on every number in a problem. A problem belongs to 
 hash of its question names, so that no two splits can share one, however many are generated.
 """
 
+import functools
 import hashlib
+import importlib.util
+import pathlib
 import random
 import re
+import sys
+import types
 from collections.abc import Iterator
 
 import ml_collections
@@ -49,7 +54,7 @@ class GsmSymbolic:
             split: values.whole(f"task.{split}_size", config[f"{split}_size"], 0)
             for split in _SPLITS
         }
-        known = _working_templates()
+        known, self._generators = _templates()
         unknown = [t for t in self._templates if t not in known]
         if unknown or not self._templates:
             raise UserError(
@@ -82,13 +87,12 @@ class GsmSymbolic:
 
     def _problems(self, split: str) -> Iterator[tuple[str, str, int | float]]:
         """Endless stream of (question, worked answer, final number), the templates in turn."""
-        generators = _generators()
         rejected_in_a_row = 0
         draw = 0
         while True:
             for template in self._templates:
                 rng = random.Random(f"{self._seed}/{split}/{template}/{draw}")
-                problem = _read(generators[template](rng, 1.0))
+                problem = _read(self._generators[template](rng, 1.0))
                 if problem is None or _largest(problem) > self._max_number:
                     rejected_in_a_row += 1
                     if rejected_in_a_row > 1000 * len(self._templates):
@@ -124,15 +128,36 @@ def _read(item: dict) -> tuple[str, str, int | float] | None:
     return item["question"].strip(), answer, final
 
 
-def _working_templates() -> frozenset[int]:
-    from reasoning_gym.arithmetic.gsm_symbolic import gsm_symbolic
+_PACKAGES = (
+    "reasoning_gym",
+    "reasoning_gym.arithmetic",
+    "reasoning_gym.arithmetic.gsm_symbolic",
+)
 
-    return frozenset(gsm_symbolic.tasks_ok)
 
+@functools.cache
+def _templates() -> tuple[frozenset[int], dict]:
+    """Returns the templates that work and every template's generator, from reasoning-gym.
 
-def _generators() -> dict:
+    Its packages import all of its hundred generators, and matplotlib and sympy with them: a second
+    of every start. So they stand empty while the modules of this one are read.
+    """
+    found = importlib.util.find_spec("reasoning_gym")
+    if found is None:
+        raise UserError("gsm_symbolic needs the package reasoning-gym; pip install it")
+    before = dict(sys.modules)
+    if "reasoning_gym" not in before:
+        folder = pathlib.Path(found.origin).parent
+        for name in _PACKAGES:
+            package = types.ModuleType(name)
+            package.__path__ = [str(folder.joinpath(*name.split(".")[1:]))]
+            sys.modules[name] = package
     try:
-        import reasoning_gym
-    except ImportError as error:
-        raise UserError("gsm_symbolic needs the package reasoning-gym; pip install it") from error
-    return reasoning_gym.create_dataset("gsm_symbolic", size=1, seed=0).generators
+        importlib.import_module("reasoning_gym.coaching")  # what it and `factory` are begins here
+        module = importlib.import_module(f"{_PACKAGES[-1]}.gsm_symbolic")
+        config = module.GSMSymbolicDatasetConfig(size=1, seed=0)
+        return frozenset(module.tasks_ok), module.GSMSymbolicDataset(config).generators
+    finally:
+        for name in set(sys.modules) - set(before):
+            if name.partition(".")[0] == "reasoning_gym":
+                del sys.modules[name]

@@ -15,7 +15,7 @@ from speccascade.inference.engine import Engine, Request
 from speccascade.inference.setting import Setting
 from speccascade.inputs import plain_text
 from speccascade.pairs import Pair
-from speccascade.randomness import Role, row_keys, uniforms_by_role, words
+from speccascade.randomness import Role, RowKeys, uniforms_by_role, words
 from speccascade.trace import record as record_lib
 from speccascade.trace.record import Block, Token
 from speccascade.verify import Uniforms
@@ -114,7 +114,7 @@ def _trace(engine: Engine, request: Request, setting: Setting) -> Trace:
     tokenizer = engine.pair.tokenizer
     opening = partial(tokenizer.token_bytes, begins=True) if engine.begins(request.prompt) else None
     writer = record_lib.Writer(tokenizer.token_bytes, tokenizer.eos_ids, opening)
-    keys = row_keys(words(setting.seed)[None], np.array([request.example_id]))
+    keys = RowKeys(words(setting.seed)[None], np.array([request.example_id]))
     start = np.zeros(1, np.int32)
     blocks = []
     for state, record in engine.prepare([setting], [request], [setting], decode.trace)():

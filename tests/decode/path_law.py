@@ -15,7 +15,7 @@ from scipy import stats
 from speccascade import rules as rules_lib
 from speccascade.decode import Decoder, ModelDrafter, Output, Rows, generate, make_rows, stop_table
 from speccascade.sampling import Truncation
-from tests import enumeration, toy_head
+from tests import enumeration, rule_oracle, toy_head
 from tests.decode import toys
 
 VOCAB, SIZE, LIMIT = 3, 2, 4
@@ -143,9 +143,7 @@ def tables_of(setting: Setting, params):
 
 def law(setting: Setting, params) -> np.ndarray:
     """Returns the probabilities of all sequences that the rule's pi implies, `[V**L]`."""
-    with jax.enable_x64(True):
-        rule = jax.tree.map(np.float64, rules_lib.make(setting.rule, **setting.knobs))
-        pi = np.asarray(rules_lib.target(rule, *tables_of(setting, params)))
+    pi, _ = rule_oracle.targets(setting.rule, setting.knobs, *tables_of(setting, params))
     return enumeration.target_law(pi[None], LIMIT)[0]
 
 

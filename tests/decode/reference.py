@@ -17,7 +17,7 @@ from speccascade import rules as rules_lib
 from speccascade import sampling, verify
 from speccascade.decode import Decoder, Output, Rows, Stats
 from speccascade.decode.stopping import STOP
-from speccascade.randomness import Role, row_keys, uniforms
+from speccascade.randomness import Role, RowKeys, uniforms
 
 STATS = Stats._fields  # a single model drafts: "drafter_calls" are its own
 
@@ -79,7 +79,6 @@ confidence = jax.jit(sampling.confidence)
 draw = jax.jit(sampling.draw)
 run_verify = jax.jit(verify.verify, static_argnames="method")
 noise = jax.jit(uniforms, static_argnums=(2, 3))
-keys_of = jax.jit(row_keys)
 
 
 @jax.jit
@@ -101,7 +100,7 @@ def decode(decoder: Decoder, params, rules, rows: Rows) -> Decoded:
     text = np.random.default_rng(0).integers(0, expert.vocab_size, shape)
     for b, n in enumerate(rows.prompt_length):
         text[b, :n] = rows.prompt[b, :n]
-    starts, keys = rows.prompt_length, keys_of(rows.seed, rows.example_id)
+    starts, keys = rows.prompt_length, RowKeys(rows.seed, rows.example_id)
     bonus = any(rules_lib.uses_q(rule) for rule in rules)
     out = Decoded(
         *([[] for _ in range(batch)] for _ in range(3)),

@@ -27,6 +27,7 @@ from speccascade.decode import (
 from speccascade.decode.drafters import Request, cascade
 from speccascade.errors import UserError
 from speccascade.randomness import Role
+from tests import rule_oracle
 from tests.decode import path_law, toys
 from tests.decode.path_law import TABLE, VOCAB, Limits, Setting
 from tests.decode.test_decode_mutants import edited, fresh
@@ -67,6 +68,14 @@ ONE_NOISE_PER_ROUND = (
     ("Uniforms(noise[:, :n], noise[:, 2 * n])"),
 )
 FORGETS_THE_LAST = "rereads=not bonus", "rereads=False"
+
+
+
+def target(rule, *tables):
+    """Returns a rule's pi, `[C, V]`, float64."""
+    knobs = {key: float(value) for key, value in rule.knobs.items()}
+    return rule_oracle.targets(rule.name, knobs, *tables)[0]
+
 
 # ---- every random outcome of a block ----
 
@@ -122,7 +131,7 @@ def check_every_outcome(kind, rule, size: int, n: int, bonus: bool) -> None:
     """Raises AssertionError unless drafts and their q are what pi_1 gives, to the last outcome."""
     tables = quarters(seed=1)
     q, m = tables["drafter"], tables["middle"]
-    pi = np.asarray(rules_lib.target(rule, *(jnp.asarray(t) for t in (q, m, q, m))))
+    pi = target(rule, q, m, q, m)
     draft = draft_all(kind, rule, tables, size, n, bonus)
     for tokens in itertools.product(range(VOCAB), repeat=size):
         path = [0, 2, *tokens]
@@ -136,8 +145,7 @@ def check_every_outcome(kind, rule, size: int, n: int, bonus: bool) -> None:
 
 
 SPEC, CHOW = rules_lib.make("spec"), rules_lib.make("chow", alpha=0.25)
-BLOCKS = [(SPEC, 1, 1, False), (CHOW, 1, 1, True), (SPEC, 1, 2, False)]
-BLOCKS += [(rule, 2, 1, bonus) for rule in (SPEC, CHOW) for bonus in (False, True)]
+BLOCKS = [(SPEC, 1, 2, False), (SPEC, 2, 1, False), (CHOW, 2, 1, True)]
 
 
 @pytest.mark.parametrize(
@@ -164,10 +172,7 @@ def tables_of(rule, setting: Setting, params):
     small = params["drafter"]
     both = {"drafter": small["drafter"], "expert": small["middle"]}
     q, m, q1, m1 = path_law.tables_of(setting._replace(expert=setting.drafter), both)
-    with jax.enable_x64(True):
-        rule = jax.tree.map(np.float64, rule)
-        pi = np.asarray(rules_lib.target(rule, q, m, q1, m1))
-        return pi, np.asarray(rules_lib.target(rule, q1, m1, q1, m1))
+    return target(rule, q, m, q1, m1), target(rule, q1, m1, q1, m1)
 
 
 BATCH, ROOM = 24, 12
@@ -221,9 +226,7 @@ OUTER = [SPEC, rules_lib.make("mixture", alpha=0.3)]
 @pytest.mark.parametrize(
     ("outer", "rule", "size", "n"),
     [
-        (OUTER[0], MIDDLE[0], 3, 1),
-        (OUTER[1], MIDDLE[1], 3, 1),
-        (OUTER[0], MIDDLE[1], 2, 3),
+        (OUTER[0], MIDDLE[1], 3, 1),
         (OUTER[1], MIDDLE[0], 2, 3),
     ],
     ids=lambda each: getattr(each, "name", each),
@@ -232,10 +235,9 @@ def test_each_q_is_pi_1_of_its_prefix(outer, rule, size, n):
     check_each_q(CascadeDrafter, outer, rule, size, n)
 
 
-@pytest.mark.parametrize("rule", MIDDLE, ids=lambda rule: rule.name)
-def test_a_cache_one_token_short_is_caught(rule):
+def test_a_cache_one_token_short_is_caught():
     with pytest.raises(AssertionError, match="Not equal to tolerance"):
-        check_each_q(mutant(*FORGETS_THE_LAST), SPEC, rule, 3, 1)
+        check_each_q(mutant(*FORGETS_THE_LAST), SPEC, MIDDLE[1], 3, 1)
 
 
 # ---- the law of sequences ----
@@ -246,9 +248,7 @@ def law(rule, setting: Setting, params) -> np.ndarray:
     q, q1 = tables_of(rule, setting, params)
     expert = {"drafter": params["expert"], "expert": params["expert"]}
     _, p, _, p1 = path_law.tables_of(setting, expert)
-    with jax.enable_x64(True):
-        outer = jax.tree.map(np.float64, rules_lib.make(setting.rule, **setting.knobs))
-        pi = np.asarray(rules_lib.target(outer, q, p, q1, p1))
+    pi, _ = rule_oracle.targets(setting.rule, setting.knobs, q, p, q1, p1)
     return path_law.enumeration.target_law(pi[None], path_law.LIMIT)[0]
 
 
@@ -283,9 +283,8 @@ def test_every_rule_over_another_follows_its_law(middle, verifier, n):
     check_law(drafter, rule, path_law.settings(), 500, 8, verifier)
 
 
-@pytest.mark.parametrize("middle", ["spec", "chow"])
-def test_spec_over_another_follows_its_law_without_the_bonus_position(middle):
-    rule = rules_lib.make(middle, **MIDDLE_RULES[middle])
+def test_spec_over_another_follows_its_law_without_the_bonus_position():
+    rule = rules_lib.make("chow", **MIDDLE_RULES["chow"])
     chosen = [Setting("spec", {}), Setting("spec", {}, **COLD)]
     check_law(CascadeDrafter(TABLE, TABLE, 2), rule, chosen, 4000, 3, size=3)
 
@@ -301,11 +300,6 @@ def test_every_rule_over_another_follows_its_law_at_length(middle, size, n, veri
 
 
 MIXTURE = [Setting("mixture", {"alpha": 0.3})]
-
-
-def test_a_mutant_breaks_the_law():
-    with pytest.raises(AssertionError, match="is not of its law"):
-        check_law(mutant(*SMALLEST_Q)(TABLE, TABLE, 1), MIDDLE[1], MIXTURE, 8000, 4)
 
 
 def test_one_key_for_inner_and_outer_draws_is_caught(monkeypatch):
@@ -348,8 +342,8 @@ def test_neither_place_nor_neighbours_matter():
         np.testing.assert_allclose(found, np.asarray(whole)[order], atol=1e-5, err_msg=name)
 
 
-@pytest.mark.parametrize(("size", "n"), [(5, 2), (2, 4)])
-def test_models_that_agree_take_the_fewest_passes(size, n):
+def test_models_that_agree_take_the_fewest_passes():
+    size, n = 5, 2
     expert = PARAMS["expert"]
     params = {"drafter": {"drafter": expert, "middle": expert}, "expert": expert}
     decoder = Decoder(TABLE, CascadeDrafter(TABLE, TABLE, n), size, 4 * (size + 1))

@@ -186,8 +186,8 @@ def one_index_for_all_rows(patch):
 
 
 def keys_by_place(patch):
-    real = step.row_keys
-    patch(step, "row_keys", lambda seed, ids: real(seed, jax.numpy.arange(len(ids))[::-1]))
+    real = step.RowKeys
+    patch(step, "RowKeys", lambda seed, ids: real(seed, jax.numpy.arange(len(ids))[::-1]))
 
 
 def kept_after_the_end_counted(patch):

@@ -14,7 +14,7 @@ from speccascade.decode import Decoder, LookupDrafter, LookupOrModelDrafter, tra
 from speccascade.decode import decide as decide_lib
 from speccascade.decode.drafters import Request
 from speccascade.errors import UserError
-from speccascade.rules import Distributions
+from tests import rule_oracle
 from tests.decode import lookup_law, path_law, toys
 from tests.decode.lookup_law import PROMPTS
 from tests.decode.path_law import VOCAB
@@ -38,9 +38,7 @@ def targets(setting):
     texts = [(*prompt, *own) for prompt in PROMPTS for own in lookup_law.prefixes()]
     q, q1 = (np.array([q_behind(text, table) for text in texts]) for table in (q, q1))
     p, p1 = (table[[lookup_law.context_of(text) for text in texts]] for table in (p, p1))
-    with jax.enable_x64(True):
-        rule = jax.tree.map(np.float64, rules_lib.make(setting.rule, **setting.knobs))
-        return np.asarray(rules_lib.apply(rule, Distributions(q, p, q1, p1)).pi)
+    return rule_oracle.targets(setting.rule, setting.knobs, q, p, q1, p1)[0]
 
 
 def blocks(drafter, size, chosen):

@@ -8,7 +8,7 @@ import pytest
 from speccascade import rules as rules_lib
 from speccascade.decode import autoregressive, generate, sequence_cascade, token_cascade
 from speccascade.decode.sequential import CATCH_UP
-from speccascade.randomness import Role
+from speccascade.randomness import Role, RowKeys
 from tests.decode import reference, toys
 
 
@@ -24,7 +24,7 @@ def recompute(pair, rule, rows):
     """Decodes a token cascade without any cache; returns tokens, logprobs and counts by row."""
     batch, slots = rows.prompt.shape
     text = np.concatenate([rows.prompt, np.zeros((batch, toys.ROOM + toys.SIZE), int)], 1)
-    keys = reference.keys_of(rows.seed, rows.example_id)
+    keys = RowKeys(rows.seed, rows.example_id)
     params, every = pair.params, np.arange(batch)
     tokens, logprobs = [[] for _ in every], [[] for _ in every]
     expert_calls, deferrals, read = np.zeros(batch), np.zeros(batch), np.zeros(batch, int)

@@ -19,7 +19,7 @@ from speccascade.inference.reading import setting
 from speccascade.inference.setting import Setting
 from speccascade.sampling import confidence
 from speccascade.sharding import Layout, make_mesh
-from tests import tiny_pair, toy_head
+from tests import random_params, tiny_pair, toy_head
 
 PROMPTS = [[5, 6, 7], [8, 9], [10, 11, 12, 13]]
 ANSWERS = [[20, 21, 22], [], [23]]
@@ -135,7 +135,7 @@ def t5_pair(pair):
                 "vocab_size": pair.tokenizer.vocab_size,
             }
         )
-        params[role] = jax.jit(built[role].init)(jax.random.key(i))
+        params[role] = random_params.of(built[role], seed=i)
     return dataclasses.replace(pair, models=built, params=params)
 
 

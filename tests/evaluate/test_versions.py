@@ -22,7 +22,6 @@ QUESTION = (
 )
 HOW = {
     "expert": {"method": "autoregressive_expert"},
-    "drafter": {"method": "autoregressive_drafter"},
     "spec": {"rule": "spec", "draft_length": 4},
     "block": {"rule": "token_v3", "alpha": 0.5, "draft_length": 4, "verifier": "block"},
     "chow": {"rule": "chow", "alpha": 0.1, "draft_length": 3, "expert_top_p": 0.9},
@@ -32,7 +31,6 @@ HOW = {
 }
 TOKENS = {
     "expert": ["fd5fa358", "ef7744f2"],
-    "drafter": ["c6c7c474", "13ec67be"],
     "spec": ["fd5fa358", "780920ff"],
     "block": ["fd5fa358", "fd5fa358"],
     "chow": ["fd5fa358", "8383f452"],

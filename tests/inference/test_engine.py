@@ -203,9 +203,10 @@ def test_greedy_spec_over_spec_is_the_expert(three):
 
 def test_two_model_settings_of_three_ignore_the_middle(engine, three):
     spec = setting({"rule": "token_v3", "alpha": 0.4, **COMMON})
-    output = decode(three, [spec], [spec])
+    kinds = [spec, setting({"rule": "mixture", "alpha": 0.5, **COMMON})]
+    output = decode(three, [spec], kinds)
     assert list(output.stats.drafter_calls) == ["drafter"]
-    assert decoded(engine, [spec], [spec]) == decoded(three, [spec], [spec])
+    assert decoded(engine, [spec], kinds) == decoded(three, [spec], kinds)
 
 
 def test_a_middle_rule_needs_a_middle_model(engine):

@@ -13,14 +13,15 @@ import pytest
 from speccascade import models
 from speccascade.errors import UserError
 from speccascade.training import losses
+from tests import random_params
 
 VOCAB, BATCH, SLOTS, ANSWER, BLOCK = 23, 5, 9, 21, 4
 BASE = {
     "family": "encoder_decoder",
     "vocab_size": VOCAB,
     "d_model": 16,
-    "num_layers": 2,
-    "num_decoder_layers": 2,
+    "num_layers": 1,
+    "num_decoder_layers": 1,
     "num_heads": 3,
     "head_dim": 6,
     "d_ff": 20,
@@ -29,8 +30,14 @@ BASE = {
     "decoder_start_id": 4,
 }
 CONFIGS = {
-    "gated": {"num_decoder_layers": 3},
-    "plain": {"gated_mlp": False, "activation": "relu", "tie_embeddings": True, "norm_eps": 1e-2},
+    "gated": {"num_decoder_layers": 2},
+    "plain": {
+        "num_layers": 2,
+        "gated_mlp": False,
+        "activation": "relu",
+        "tie_embeddings": True,
+        "norm_eps": 1e-2,
+    },
     "bfloat16": {"dtype": "bfloat16"},
 }
 FLOAT32 = ["gated", "plain"]
@@ -47,10 +54,7 @@ apply = jax.jit(lambda model, *args: model.apply(*args), static_argnums=0)
 def build(name: str):
     """Returns a model and parameters in which nothing is 0 or 1."""
     model = models.build({**BASE, **CONFIGS[name]})
-    leaves, tree = jax.tree.flatten(jax.jit(model.init)(jax.random.key(0)))
-    rng = np.random.default_rng(1)
-    leaves = [x + 0.2 * rng.normal(size=x.shape).astype(np.float32) for x in leaves]
-    return model, jax.tree.unflatten(tree, leaves)
+    return model, random_params.of(model)
 
 
 @functools.cache
@@ -200,9 +204,8 @@ def test_prefill_keeps_no_slots_for_the_prompt():
     assert len(made.layers) == len(made.cross) == model.config.num_decoder_layers
 
 
-@pytest.mark.parametrize("name", FLOAT32)
-def test_training_learns_to_copy_the_prompts_first_token(name):
-    model = models.build({**BASE, **CONFIGS[name]})
+def test_training_learns_to_copy_the_prompts_first_token():
+    model = models.build({**BASE, **CONFIGS["plain"]})
     rng = np.random.default_rng(0)
     tokens = rng.integers(5, VOCAB, (64, 6)).astype(np.int32)
     prompt_length = rng.integers(1, 5, 64).astype(np.int32)

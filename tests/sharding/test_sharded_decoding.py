@@ -16,7 +16,6 @@ from speccascade.decode import (
     CascadeDrafter,
     LookupDrafter,
     ModelDrafter,
-    autoregressive,
     generate,
     loop,
     make_rows,
@@ -81,7 +80,8 @@ def test_lookups_decode_as_on_one_device():
     decoder = Decoder(pair.expert, LookupDrafter(), toys.SIZE, toys.ROOM, "block", logprobs=True)
     rows, params = toys.mixed_rows(rule_index=0), {"drafter": (), "expert": pair.params["expert"]}
     expected = generate(decoder, params, made, rows)
-    sharded, params = on(decoder, layout(2, 2), params)
+    where = Layout(make_mesh({"data": 2, "fsdp": 2, "model": 2}))  # weights cut along D too
+    sharded, params = on(decoder, where, params)
     check_same(generate(sharded, params, made, rows), expected)
 
 
@@ -205,19 +205,3 @@ def test_gathered_logits_would_be_seen(monkeypatch):
     text = program("decoder_only", type("Mutant", (Decoder,), {}))
     found = large(text, SLOTS)
     assert [c.kind for c in found] == ["all-gather"] and found[0].has_size([VOCAB])
-
-
-# ---- without speculation ----
-
-
-def test_autoregressive_decoding():
-    pair = toys.PAIRS["decoder_only"]
-    where = Layout(make_mesh({"data": 2, "fsdp": 2, "model": 2}))  # weights cut along D too
-    room = 6
-    rows = toys.mixed_rows(rule_index=0, max_new_tokens=np.arange(toys.BATCH) % (room + 1))
-    expected = autoregressive(pair.expert, pair.params["expert"], rows, room, logprobs=True)
-    params = jax.device_put(
-        pair.params["expert"], where.of("expert", pair.expert).params(pair.expert)
-    )
-    found = autoregressive(pair.expert, params, rows, room, logprobs=True, layout=where)
-    check_same(found, expected)

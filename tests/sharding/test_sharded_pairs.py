@@ -12,10 +12,9 @@ from speccascade.sharding import REPLICATED, Layout, from_config, make_mesh
 from tests import tiny_pair
 from tests.importing import tiny_checkpoint
 
-METHODS = [
+METHODS = [  # a sequence cascade decodes by the drafter alone
     {"rule": "token_v3", "alpha": 0.3, "draft_length": 2, "expert_top_p": 0.9},
     {"method": "autoregressive_expert"},
-    {"method": "autoregressive_drafter"},
     {"method": "token_cascade", "rule": "chow", "alpha": 0.3},
     {"method": "sequence_cascade", "threshold": -2.0},
 ]

@@ -97,7 +97,8 @@ def test_logits_that_are_not_finite():
     pair = toy_traces.pair()
     broken = {**pair.params, "expert": jax.tree.map(lambda x: x * np.nan, pair.params["expert"])}
     with pytest.raises(UserError, match="not finite"):
-        trace_prompt(dataclasses.replace(pair, params=broken), "1", toy_traces.settings()[:1])
+        broken = dataclasses.replace(pair, params=broken)
+        trace_prompt(broken, "1", toy_traces.settings()[:1], max_new_tokens=2)
 
 
 # ---- flags ----
@@ -169,11 +170,12 @@ def test_a_prompt_without_room_says_so():
 
 def test_a_prompt_that_was_cut_says_so():
     text = "1" * 400 + "="
-    found = trace_prompt(toy_traces.pair(), Prompt(text, 0, 400), toy_traces.settings()[:1])
+    how = {"settings": toy_traces.settings()[:1], "max_new_tokens": 2}
+    found = trace_prompt(toy_traces.pair(), Prompt(text, 0, 400), **how)
     ids = len(toy_traces.pair().tokenizer.encode(text, bos=True))
     assert found.prompt_cut > 0 and found.prompt_cut < ids
     assert f"; the prompt was cut by {found.prompt_cut} tokens" in display.common(found)
-    whole = trace_prompt(toy_traces.pair(), "1 + 1\n", toy_traces.settings()[:1])
+    whole = trace_prompt(toy_traces.pair(), "1 + 1\n", **how)
     assert whole.prompt_cut == 0 and "cut" not in display.common(whole)
 
 
@@ -181,7 +183,7 @@ def test_a_config_may_lack_a_task(tmp_path):
     pairs.export(toy_traces.pair(), str(tmp_path), {})
     config = tiny_pair.get_config(str(tmp_path))
     del config.task
-    given = {**CONFIG, "max_new_tokens": 2, "html": None}
+    given = {**CONFIG, "fields": {"draft_length": 3}, "max_new_tokens": 2, "html": None}
     assert flags.from_flags(config, prompt="1 + 1", **given).prompt == "1 + 1"
     with_task = tiny_pair.get_config(str(tmp_path))
     assert flags.from_flags(with_task, prompt="1 + 1", **given).prompt == "1 + 1\n"

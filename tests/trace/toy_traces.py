@@ -8,7 +8,7 @@ import jax
 from speccascade.inference.reading import setting
 from speccascade.pairs import Pair
 from speccascade.trace import Comparison, trace_prompt
-from tests import tiny_pair
+from tests import random_params, tiny_pair
 
 EVIL = "</title><script>alert('é & \"$x\"')</script>\x1b[31m"
 SETTINGS = [
@@ -29,13 +29,8 @@ def settings() -> list:
 def pair() -> Pair:
     """Returns the tiny expert with a drafter that often agrees with it."""
     plain = tiny_pair.make(scale=1.5)
-    leaves, tree = jax.tree.flatten(plain.params["expert"])
-    keys = jax.random.split(jax.random.key(7), len(leaves))
-    noisy = [
-        x + 0.2 * x.std() * jax.random.normal(key, x.shape)
-        for x, key in zip(leaves, keys, strict=True)
-    ]
-    params = {**plain.params, "drafter": jax.tree.unflatten(tree, noisy)}
+    noisy = random_params.near(jax.device_get(plain.params["expert"]), 0.2, seed=7)
+    params = {**plain.params, "drafter": noisy}
     return dataclasses.replace(
         plain, models={"drafter": plain.expert, "expert": plain.expert}, params=params
     )

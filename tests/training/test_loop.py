@@ -9,6 +9,7 @@ import sys
 import time
 
 import jax
+import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from speccascade.training.objective import Fixed, Objective, evaluate
 from speccascade.training.optimizer import make_optimizer
 from speccascade.workdir import checkpoints
 from speccascade.workdir.training_metrics import read_metrics
+from tests import random_params
 from tests.training import times, tiny
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -47,10 +49,7 @@ def losses_of(workdir):
 def trained(tmp_path_factory):
     """The workdir of a whole tiny run."""
     workdir = str(tmp_path_factory.mktemp("whole"))
-    process = start(workdir, "--profile")
-    out, err = process.communicate(timeout=300)
-    assert process.returncode == 0, err
-    assert "validation_whole_answer" in out and "60/60" in err
+    loop.train(tiny.get_config(), workdir)
     return workdir
 
 
@@ -67,9 +66,11 @@ def test_a_killed_run_continues_to_the_same_losses(trained, tmp_path):
     assert process.returncode == -signal.SIGKILL
     assert losses_of(tmp_path)[-1]["step"] < 60
 
-    again = start(tmp_path)
-    _, err = again.communicate(timeout=300)
+    again = start(tmp_path, "--profile")
+    out, err = again.communicate(timeout=300)
     assert again.returncode == 0, err
+    assert "validation_whole_answer" in out and "60/60" in err
+    assert glob.glob(os.path.join(tmp_path, "profile", "**", "*.xplane.pb"), recursive=True)
     assert losses_of(tmp_path) == losses_of(trained)
     for a, b in zip(
         jax.tree.leaves(checkpoints.load_model(trained)[1]),
@@ -86,7 +87,6 @@ def test_what_a_run_leaves(trained):
     assert [row["step"] for row in rows if "validation_nll" in row] == [20, 40, 60]
     assert sorted(os.listdir(os.path.join(trained, "checkpoints"))) == ["50", "60"]
     assert glob.glob(os.path.join(trained, "tb", "events.*"))
-    assert glob.glob(os.path.join(trained, "profile", "**", "*.xplane.pb"), recursive=True)
     model, params, tokenizer = checkpoints.load_model(trained)
     assert model.vocab_size == tokenizer.vocab_size == 320
     tokens = np.array([tokenizer.encode("Ann")])
@@ -95,12 +95,12 @@ def test_what_a_run_leaves(trained):
 
 def test_another_config_is_refused_and_nothing_is_lost(trained):
     before = {p: p.read_bytes() for p in pathlib.Path(trained).rglob("*") if p.is_file()}
-    changes = ("--config.train.learning_rate=0.5", "--config.model.d_ff=8")
-    process = start(trained, *changes)
-    _, err = process.communicate(timeout=300)
-    assert process.returncode == 2
-    line = err.strip().splitlines()[-1]
-    assert "model.d_ff (16 there, 8 now), train.learning_rate (0.01 there, 0.5 now)" in line
+    config = tiny.get_config()
+    config.train.learning_rate, config.model.d_ff = 0.5, 8
+    with pytest.raises(UserError) as found:
+        loop.train(config, trained)
+    changes = "model.d_ff (16 there, 8 now), train.learning_rate (0.01 there, 0.5 now)"
+    assert changes in str(found.value) and "\n" not in str(found.value)
     assert before == {p: p.read_bytes() for p in pathlib.Path(trained).rglob("*") if p.is_file()}
 
 
@@ -147,7 +147,10 @@ def test_answers_alone_give_the_loss_of_whole_texts_without_their_prompts(traine
 
     def mean(objective):
         batch = objective.batch(problems, np.arange(3))
-        return objective(params, batch, objective.totals(batch), Fixed(other), None)
+        totals = objective.totals(batch)
+        return jax.jit(lambda own, other: objective(own, batch, totals, Fixed(other), None))(
+            params, other
+        )
 
     (whole, logged), (answers, logged_too) = mean(whole_texts), mean(answers_alone)
     assert logged["distill"] > 1e-3 and logged["answer_nll"] > 1
@@ -248,7 +251,7 @@ def test_dropout_leaves_units_out_in_training_alone(trained, tmp_path):
     _, _, tokenizer = checkpoints.load_model(trained)
     problems = data.tokenize(task.examples("train"), "train", tokenizer, 160)
     model = models.build({**config.model, "vocab_size": tokenizer.vocab_size})
-    params = model.init(jax.random.key(0))
+    params = jax.tree.map(jnp.asarray, random_params.of(model))
     batch = problems.answers(np.arange(8))
 
     def loss_at(rate):
@@ -319,9 +322,9 @@ def test_embeddings_may_learn_at_a_rate_of_their_own():
         if factor:
             train.embedding_rate = factor
         optimizer = make_optimizer(ml_collections.FrozenConfigDict(train))
-        state = optimizer.init(params)
+        state, update = optimizer.init(params), jax.jit(optimizer.update)
         for _ in range(2):
-            found[factor], state = optimizer.update(params, state, params)
+            found[factor], state = update(params, state, params)
     for name, by in (("embedding", 8), ("weight", 1)):
         np.testing.assert_array_equal(found[None][name], found[1.0][name])
         np.testing.assert_allclose(found[8.0][name], by * found[1.0][name], rtol=1e-5)
