@@ -107,7 +107,7 @@ def _routed(
         x_NMD = x_BSD.reshape(-1, x_BSD.shape[-1])[token_NM]
         y_NMD = jax.lax.map(through, (branch_N, used_N, x_NMD))
         y_BSCD = y_NMD.reshape(-1, y_NMD.shape[-1])[slot_BSC].astype(jnp.float32)
-        return jnp.einsum("bscd,bsc->bsd", y_BSCD, weight_BSC).astype(x_BSD.dtype)
+        return jnp.sum(y_BSCD * weight_BSC[..., None], axis=2).astype(x_BSD.dtype)
 
     def names(weight, *axes):  # an int8 matrix's scale has all but the last
         return jax.tree.map(lambda x: P(*axes[: x.ndim]), weight)
