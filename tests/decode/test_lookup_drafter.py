@@ -130,7 +130,9 @@ def test_both_verifiers_keep_alike():
     with jax.enable_x64(True):
         q = jnp.asarray(np.eye(vocab)[draft])
         (token, after), (block, after_block) = (
-            verify.law(jnp.asarray(draft), q, jnp.asarray(pi), length=length, method=method)
+            lookup_law.law_of_blocks(
+                jnp.asarray(draft), q, jnp.asarray(pi), length=length, method=method
+            )
             for method in ("token", "block")
         )
     np.testing.assert_allclose(token, block, atol=1e-12)
