@@ -26,6 +26,7 @@ from tests.decode.path_law import LIMIT, VOCAB, Limits, Setting
 RULES = tuple(
     name for name, row in rules_lib.RULES.items() if not row.reads_q1 and name != "drafter"
 )
+law_of_blocks = jax.jit(verify.law, static_argnames="method")
 PROMPTS = ((2,), (0, 2, 0), (2, 0, 2, 2, 0))
 
 
@@ -145,7 +146,9 @@ def sequence_laws(
 
     Where a block has several drafts, each a row of its own, `weights` are their probabilities.
     """
-    accepted, after = verify.law(draft.tokens, q, decision.pi, length=draft.length, method=method)
+    accepted, after = law_of_blocks(
+        draft.tokens, q, decision.pi, length=draft.length, method=method
+    )
     tokens, accepted, after = (np.asarray(x, np.float64) for x in (draft.tokens, accepted, after))
     weights = np.ones(len(keys)) if weights is None else weights
     at: dict[tuple, list[int]] = defaultdict(list)

@@ -9,9 +9,10 @@ import pytest
 from speccascade.decode import generate, trace
 from tests.decode import reference, toys
 
-# What spec alone does otherwise is the drafter's, which knows no family.
 each_case = pytest.mark.parametrize(
-    ("pair", "name"), [*toys.VERIFIED, ("decoder_only", "spec")], indirect=["pair"]
+    ("pair", "name"),
+    [*toys.VERIFIED, *((family, "spec") for family in toys.PAIRS)],
+    indirect=["pair"],
 )
 decoder_only = pytest.mark.parametrize("pair", ["decoder_only"], indirect=True)
 
@@ -93,7 +94,6 @@ def test_counts_are_consistent(pair, name):
         assert not has_r[ran].any()
 
 
-@decoder_only
 def test_a_drafter_that_is_the_expert_is_always_accepted(pair):
     expert = pair.params["expert"]
     rows = toys.mixed_rows(

@@ -226,7 +226,9 @@ OUTER = [SPEC, rules_lib.make("mixture", alpha=0.3)]
 @pytest.mark.parametrize(
     ("outer", "rule", "size", "n"),
     [
-        (OUTER[0], MIDDLE[1], 3, 1),
+        (OUTER[0], MIDDLE[0], 3, 1),
+        (OUTER[1], MIDDLE[1], 3, 1),
+        (OUTER[0], MIDDLE[1], 2, 3),
         (OUTER[1], MIDDLE[0], 2, 3),
     ],
     ids=lambda each: getattr(each, "name", each),

@@ -129,6 +129,8 @@ RULES = [
     rules.make("topk_relaxed", alpha=0.3, k=2),
 ]
 BATCH = 400
+decide = jax.jit(verify, static_argnames="method")
+law_of = jax.jit(law, static_argnames="method")
 
 
 def random_case(rule, method, seed):
@@ -154,7 +156,7 @@ def random_case(rule, method, seed):
         jnp.asarray(rng.uniform(size=(BATCH, SIZE)), jnp.float32),
         jnp.asarray(rng.uniform(size=BATCH), jnp.float32),
     )
-    verdict = verify(
+    verdict = decide(
         None,
         jnp.asarray(draft),
         jnp.asarray(q[:, :SIZE]),
@@ -181,8 +183,8 @@ def test_random_blocks(rule, method):
     )
     # Strict verification, asked apart.
     options = {"length": record.draft.length, "method": method}
-    strict = verify(None, record.draft.tokens, q[:, :SIZE], record.p, uniforms=uniforms, **options)
-    chances, _ = law(record.draft.tokens, q[:, :SIZE], record.pi, **options)
+    strict = decide(None, record.draft.tokens, q[:, :SIZE], record.p, uniforms=uniforms, **options)
+    chances, _ = law_of(record.draft.tokens, q[:, :SIZE], record.pi, **options)
     seen = set()
     for b in range(BATCH):
         block = Writer(lambda i: b"x", ()).block(numbers, b, method, False)
