@@ -1,6 +1,6 @@
 """Answers prompts with one rule.
 
-    python scripts/generate.py --config=configs/word_problems.py --prompt="..." \
+    python scripts/generate.py --config=configs/word_problems.py --prompt="..." \\
         --rule=token_v3 --alpha=0.3 --draft_length=5
 
 Prompts come from the command line or, one per line, from a file. Every answer is followed by a

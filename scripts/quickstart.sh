@@ -18,4 +18,5 @@ esac
 setup_venv requirements.txt
 "$VENV/bin/python" scripts/evaluate.py --config=configs/quickstart.py --workdir=runs/quickstart
 "$VENV/bin/python" scripts/report.py --workdir=runs/quickstart --brief
+echo "Further commands need its environment: source ${VENV#"$PWD"/}/bin/activate"
 echo "scripts/report.py --html makes a page of it; docs/summaries.md has all settings of this pair."

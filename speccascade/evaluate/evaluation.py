@@ -1,6 +1,7 @@
 """A whole sweep: everything is checked, then what is missing in the workdir is measured."""
 
 import contextlib
+import dataclasses
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -166,6 +167,7 @@ def describe(sweep: Sweep, workdir: str) -> str:
     by_batch, forced, timed = (
         [job for job in left if job.kind == kind] for kind in (QUALITY, TEACHER_FORCED, TIMING)
     )
+    undecoded = _undecoded(sweep, by_batch, workdir)
     settings = {job.setting for job in sweep.jobs if job.kind == QUALITY}
     splits = dict.fromkeys(job.split for job in sweep.jobs)
     section = sweep.config["evaluate"]
@@ -174,7 +176,7 @@ def describe(sweep: Sweep, workdir: str) -> str:
         [
             f"{len(settings)} settings on {', '.join(splits)}: {len(sweep.jobs)} rows, "
             f"{len(sweep.jobs) - len(left)} of them there already",
-            f"quality: {len(by_batch)} rows, {cost.answers(by_batch)} answers of at "
+            f"quality: {len(by_batch)} rows, {cost.answers(undecoded)} answers of at "
             f"most {room} tokens, {section['batch_size']} at a time, "
             f"{len(quality.groups(by_batch))} compiled programs",
             f"teacher-forced: {len(forced)} rows, one pass of both models over the references of "
@@ -198,7 +200,22 @@ def estimate(sweep: Sweep, workdir: str, probed: bool = False) -> str:
         within a second. Nothing is changed in the workdir.
     """
     rows = hosts.from_first(lambda: [[row["key"], None] for row in results.read(workdir)])
-    return _priced(sweep, missing(sweep, dict(rows)), workdir, probed)[1]
+    left = _undecoded(sweep, missing(sweep, dict(rows)), workdir)
+    return _priced(sweep, left, workdir, probed)[1]
+
+
+def _undecoded(sweep: Sweep, jobs: Sequence[Job], workdir: str) -> list[Job]:
+    """Returns jobs as they ask for answers that are not kept yet."""
+
+    def count() -> list[int]:
+        asking = (_kept(sweep, job, workdir) if job.kind == QUALITY else () for job in jobs)
+        return [sum(tokens is not None for tokens in found) for found in asking]
+
+    kept = hosts.from_first(count)
+    return [
+        dataclasses.replace(job, num_examples=job.num_examples - n) if n else job
+        for job, n in zip(jobs, kept, strict=True)
+    ]
 
 
 def _priced(

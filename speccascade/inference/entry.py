@@ -10,13 +10,25 @@ from speccascade.inputs import values
 from speccascade.knobs import HeadKnob
 
 
+class Missing(UserError):
+    """A setting lacks a field that it must have.
+
+    Attributes:
+      field: which.
+    """
+
+    def __init__(self, field: str, advice: str):
+        super().__init__(f"it has no {field}; {advice}")
+        self.field = field
+
+
 def number(
     given: Mapping[str, Any], field: str, default: float | None = None, required: bool = False
 ) -> float:
     """Returns a finite number."""
     value = given.get(field, default)
     if value is None and required:
-        raise UserError(f"it has no {field}; give it one")
+        raise Missing(field, "give it one")
     return values.number(field, value) + 0.0  # no negative zero: it would be another setting
 
 
@@ -30,7 +42,7 @@ def length(given: Mapping[str, Any], field: str) -> int:
     """Returns how many tokens a draft has."""
     found = integer(given, field, None)
     if found is None:
-        raise UserError(f"it has no {field}; give it one, at least 1")
+        raise Missing(field, "give it one, at least 1")
     if found < 1:
         raise UserError(f"{field}={found} must be at least 1")
     return found

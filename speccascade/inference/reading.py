@@ -1,6 +1,7 @@
 """Settings out of configs, and out of rows."""
 
 import dataclasses
+import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -81,7 +82,14 @@ def _spelled_out(given: dict[str, Any], named: Named) -> dict[str, Any]:
 def _setting(given: dict[str, Any]) -> Setting:
     name = given.pop("method", next(iter(methods.METHODS)))
     method = methods.METHODS[values.choice("method", name, methods.METHODS)]
-    fields, known = method.read(given)
+    try:
+        fields, known = method.read(given)
+    except entry.Missing as missing:
+        others = [field for field in given if not missing.field.endswith(field)]  # middle_...
+        if mistyped := difflib.get_close_matches(missing.field, others, 1, 0.8):
+            told = f"{mistyped[0]} is unknown; did you mean {missing.field}?"
+            raise UserError(told) from None
+        raise
     known |= {"temperature", "seed"}
     if unknown := sorted(set(given) - known):
         raise UserError(f"{', '.join(unknown)} unknown here; known: {', '.join(sorted(known))}")

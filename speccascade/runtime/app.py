@@ -4,6 +4,7 @@ import contextlib
 import errno
 import logging
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -131,6 +132,8 @@ def _parse(argv: Sequence[str]) -> list[str]:
     except flags.Error as error:
         # absl puts the whole traceback of a broken config file into its message: worth reading.
         message = str(error)
+        if named := re.match(r"flag --(\w+)=None: Flag --\1 must have a value", message):
+            message = f"give --{named[1]}=..."
         if "get_config() takes 0 positional arguments" in message:
             message = f"{flag}: this config takes nothing after the colon"
         _fail(message if "Traceback" in message else f"{' '.join(message.split())}; see --help")

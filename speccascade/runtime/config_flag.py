@@ -11,7 +11,7 @@ from absl import flags
 from speccascade.errors import UserError
 from speccascade.inputs import optional_fields
 
-_OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]+)")
+_OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]+)(?:=(.*))?", re.DOTALL)
 _FIELD = re.compile(r"\w+(\[-?\d+\])*(\.[^\W\d]\w*(\[-?\d+\])*)*")
 _OF_MODELS = ("models", "synthetic", "growth")  # sections of which each within is a model
 
@@ -23,7 +23,7 @@ class Parser(flags.ArgumentParser):
         """Takes the parser that loads, and the command line with its --config.FIELD=VALUE."""
         self._inner = inner
         matches = map(_OVERRIDE.match, argv)
-        self._set = [match[1] for match in matches if match]
+        self._set = {match[1]: match[2] for match in matches if match}
 
     def parse(self, path: str) -> ml_collections.ConfigDict:
         """Returns what `get_config()` returns.
@@ -37,13 +37,26 @@ class Parser(flags.ArgumentParser):
         config = self._inner.parse(path)
         if isinstance(config, ml_collections.ConfigDict):  # else the file could not be read
             with config.unlocked():
-                for field in self._set:
+                for field, value in self._set.items():
+                    _open_pair(config, field, value or "")
                     _make(config, field)
         return config
 
     def flag_type(self) -> str:
         """Returns what help calls it."""
         return self._inner.flag_type()
+
+
+def _open_pair(config: ml_collections.ConfigDict, field: str, value: str) -> None:
+    """Takes away a pair that a config has by name, where flags give sources in its place."""
+    section, dot, _ = field.partition(".")
+    if section != "pair" or not isinstance(config.get("pair"), str):
+        return
+    if not dot and not value.startswith("{"):
+        return
+    del config["pair"]
+    if dot:
+        config.pair = {"expert": ml_collections.config_dict.placeholder(str)}
 
 
 def _make(config: ml_collections.ConfigDict, field: str) -> None:

@@ -12,6 +12,7 @@ from speccascade.errors import UserError
 from speccascade.workdir import user_cache
 
 _FLAGS = ("-O3", "-march=native", "-std=c++17", "-shared", "-fPIC", "-w")
+_OTHERWISE = "name another compiler by CXX, or leave out --native"
 _COMPILERS = ("g++", "clang++", "c++")
 
 
@@ -84,10 +85,12 @@ def _run(command: list[str]) -> bytes:
     try:
         return subprocess.run(command, check=True, capture_output=True).stdout
     except OSError as error:
-        raise UserError(f"native products: cannot run {command[0]}: {error.strerror}") from None
+        raise UserError(
+            f"native products: cannot run {command[0]}: {error.strerror}; {_OTHERWISE}"
+        ) from None
     except subprocess.CalledProcessError as error:
         last = error.stderr.decode(errors="replace").strip().splitlines()
         raise UserError(
             f"native products: {command[0]} failed: {next((x for x in last if 'error' in x), '')}"
-            "; name another compiler by CXX, or leave out --native"
+            f"; {_OTHERWISE}"
         ) from None

@@ -241,6 +241,8 @@ def test_a_kill_loses_no_answer_that_was_written(exported, swept, tmp_path, monk
     with pytest.raises(KeyboardInterrupt):
         evaluation.evaluate(config, workdir)
     assert results.read(workdir) == []
+    described = evaluation.describe(evaluation.prepare(config, weights=False), workdir)
+    assert f"2 rows, {9 - calls[0]} answers of" in described
     assert evaluation.evaluate(config, workdir).failed == []
     first, lost, *others = calls
     assert first and lost and sum(others) == 9 - first

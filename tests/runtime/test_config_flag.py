@@ -1,5 +1,6 @@
 """Every field that a config may leave out is a flag; a name that none has is refused."""
 
+import functools
 import itertools
 
 import ml_collections
@@ -37,13 +38,12 @@ FIELDS = [
 
 
 @pytest.fixture
-def parse(tmp_path):
-    """What a command line makes of a config whose sections have a field each."""
+def read(tmp_path):
+    """What a command line makes of a config file."""
 
-    def parsed(*more):
+    def parsed(text, *more):
         path = tmp_path / "config.py"
-        sections = ["model", *(name for name in optional_fields.BY_SECTION if name)]
-        path.write_text(FILE.format(sections=sections))
+        path.write_text(text)
         argv, values = ["script", f"--config={path}", *more], flags.FlagValues()
         found = config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
         values["config"].parser = config_flag.Parser(values["config"].parser, argv)
@@ -51,6 +51,13 @@ def parse(tmp_path):
         return found.value
 
     return parsed
+
+
+@pytest.fixture
+def parse(read):
+    """What a command line makes of a config whose sections have a field each."""
+    sections = ["model", *(name for name in optional_fields.BY_SECTION if name)]
+    return functools.partial(read, FILE.format(sections=sections))
 
 
 def test_every_optional_field_of_every_section_can_be_set(parse):
@@ -99,6 +106,31 @@ def test_a_whole_section_that_is_left_out():
 def test_a_section_that_is_none_is_left_to_be_told(parse, name):
     with pytest.raises((KeyError, TypeError, UserError)):
         parse(f"--config.{name}=1")
+
+
+NAMED = """
+import ml_collections
+
+def get_config():
+    return ml_collections.ConfigDict({"pair": "shipped:mine"})
+"""
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ("--config.pair.drafter=a", "--config.pair.expert=b"),
+        ("--config.pair={'drafter': 'a', 'expert': 'b'}",),
+    ],
+)
+def test_sources_take_the_place_of_a_pair_by_name(given, read):
+    assert dict(read(NAMED, *given).pair) == {"drafter": "a", "expert": "b"}
+
+
+def test_a_pair_by_name_stays_one(read):
+    assert read(NAMED).pair == "shipped:mine"
+    assert read(NAMED, "--config.pair=runs/mine").pair == "runs/mine"
+    assert read(NAMED, "--config.pair.drafter=a").pair.expert is None  # told by whoever loads it
 
 
 @pytest.mark.parametrize("name", ["train.list.0.x", "train..x", "train.max-x", "train.x["])
