@@ -200,6 +200,7 @@ def test_files_are_read_in_one_place():
         "splitlines": {
             "importing/sources.py",
             "plan/streams.py",
+            "runtime/native.py",
             "sharding/hlo.py",
             "sharding/host_memory.py",
             "tasks/debian/lists.py",

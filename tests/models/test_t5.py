@@ -43,7 +43,7 @@ CONFIGS = {
 FLOAT32 = ["gated", "plain"]
 LENGTHS = np.array([1, SLOTS, 3, 5, 2], np.int32)
 ROWS = np.arange(BATCH)[:, None]
-TOLERANCE = 3e-5  # logits are up to 5
+TOLERANCE = 3e-5
 
 forward = jax.jit(lambda model, *args: model.forward(*args), static_argnums=0)
 prefill = jax.jit(lambda model, *args: model.prefill(*args), static_argnums=0)
@@ -126,7 +126,7 @@ def walk(name: str, sizes: list[int], expected: np.ndarray, padding: int = 0) ->
 @pytest.mark.parametrize("name", FLOAT32)
 def test_a_cache_changes_nothing(name):
     expected = score(name)
-    assert expected.std() > 0.5
+    assert expected.std() > 0.2
     assert walk(name, [1, BLOCK], expected).max() < TOLERANCE
 
 
