@@ -28,33 +28,36 @@ def embed(table: jax.Array | Int8, tokens: jax.Array, dtype) -> jax.Array:
 
 
 def product(x: jax.Array, w: jax.Array | Int8 | LowRank, out_dtype=None) -> jax.Array:
-    """`x [..., in] @ w [out, in]`, of dtype `out_dtype` or, without it, of x's.
+    """`x [..., in] @ w [out, in]`, of dtype `out_dtype` or, without it, of x's."""
+    if isinstance(w, LowRank):  # which is the place of a frozen matrix in training
+        y = product(x, w.weight, jnp.float32)
+        y += w.scale * product(product(x, w.a), w.b, jnp.float32)
+    elif isinstance(w, Int8):
+        y = _multiplied(x, w.values, jnp.float32) * w.scale
+    else:
+        y = _multiplied(x, w, out_dtype)
+    return y.astype(out_dtype or x.dtype)
+
+
+def _multiplied(x: jax.Array, w: jax.Array, out_dtype) -> jax.Array:
+    """`x [..., in] @ w [out, in]`; of few rows in float32, of more in `out_dtype` or x's.
 
     Two facts of XLA on CPU shape it. One-row bf16 products take a slow path, two to ten times the
     cost of two rows, and few rows are fastest into float32: a lone row is padded. The gradients of
     many rows are fastest where the product is bf16 throughout. Where `native` is loaded, it takes
     few rows.
     """
-    if isinstance(w, LowRank):  # which is the place of a frozen matrix in training
-        y = product(x, w.weight, jnp.float32)
-        y += w.scale * product(product(x, w.a), w.b, jnp.float32)
-        return y.astype(out_dtype or x.dtype)
     rows = x.size // x.shape[-1]
-    own = w.values if isinstance(w, Int8) else w
-    if native.serves(rows, own):
-        y = native.product(x, own)
-        return (y * w.scale if isinstance(w, Int8) else y).astype(out_dtype or x.dtype)
+    if native.serves(rows, w):
+        return native.product(x, w)
     padded = jnp.broadcast_to(x, (2, *x.shape)) if rows == 1 and x.dtype == jnp.bfloat16 else x
-    wide = rows < 64 or isinstance(w, Int8)
     y = jax.lax.dot_general(
         padded,
-        own.astype(x.dtype),
+        w.astype(x.dtype),
         (((padded.ndim - 1,), (1,)), ((), ())),
-        preferred_element_type=jnp.float32 if wide else out_dtype,
+        preferred_element_type=jnp.float32 if rows < 64 else out_dtype,
     )
-    if isinstance(w, Int8):
-        y *= w.scale
-    return (y if padded is x else y[0]).astype(out_dtype or x.dtype)
+    return y if padded is x else y[0]
 
 
 def fan_in(batch_axis: int | tuple[()] = ()):

@@ -64,14 +64,17 @@ def qwen2(fields: Fields) -> Plan:
     return plan({**description, **_qwen_window(fields, description["num_layers"])})
 
 
+def qwen3_attention(fields: Fields) -> dict[str, bool]:
+    """Returns what sets the attention of Qwen3, and of its mixtures, apart."""
+    bias = fields.boolean("attention_bias", False)
+    return {"qkv_bias": bias, "output_bias": bias, "qk_norm": True}
+
+
 def qwen3(fields: Fields) -> Plan:
     """Plans Qwen3 (`Qwen3ForCausalLM`)."""
-    bias = fields.boolean("attention_bias", False)
     description = {
         **common(fields, "qwen3", "hidden_act", "silu", tied=False, head_dim=128),
-        "qkv_bias": bias,
-        "output_bias": bias,
-        "qk_norm": True,
+        **qwen3_attention(fields),
     }
     description |= rope_parameters.same_everywhere(fields, description)
     return plan({**description, **_qwen_window(fields, description["num_layers"])})

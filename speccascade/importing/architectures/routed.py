@@ -7,7 +7,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from speccascade.importing.architectures import rope_parameters
-from speccascade.importing.architectures.decoder_only import common, no_window, plan, size
+from speccascade.importing.architectures.decoder_only import (
+    common,
+    no_window,
+    plan,
+    qwen3_attention,
+    size,
+)
 from speccascade.importing.weights import Plan, Weight
 from speccascade.inputs.fields import Fields
 
@@ -48,12 +54,9 @@ def qwen2_moe(fields: Fields) -> Plan:
 
 def qwen3_moe(fields: Fields) -> Plan:
     """Plans Qwen3-MoE (`Qwen3MoeForCausalLM`)."""
-    bias = fields.boolean("attention_bias", False)
     description = {
         **common(fields, "qwen3_moe", "hidden_act", "silu", tied=False),
-        "qkv_bias": bias,
-        "output_bias": bias,
-        "qk_norm": True,
+        **qwen3_attention(fields),
     }
     routing = _qwen_routing(fields, description, branches=128, chosen=8, d_ff=768)
     return _qwen(fields, description, routing)
