@@ -1,5 +1,6 @@
 """A random pair of two tiny transformers, and a sweep over it, as a config file and in-process."""
 
+import dataclasses
 import functools
 from collections.abc import Iterable
 from typing import Any
@@ -45,6 +46,15 @@ def _made(scale: float, roles: tuple[str, ...]) -> pairs.Pair:
         init = jax.jit(built[role].init)  # compiled once, not operation by operation
         params[role] = jax.tree.map(lambda x: x * scale, init(jax.random.key(i)))
     return pairs.Pair("tiny", built, params=params, tokenizer=tokenizer, context_length=300)
+
+
+def in_float32(pair: pairs.Pair) -> pairs.Pair:
+    """Returns a pair whose models compute in float32."""
+    exact = {
+        role: models.build({**models.describe(model), "dtype": "float32"})
+        for role, model in pair.models.items()
+    }
+    return dataclasses.replace(pair, models=exact)
 
 
 def get_config(pair_directory: str = "") -> ml_collections.ConfigDict:

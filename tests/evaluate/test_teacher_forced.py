@@ -52,12 +52,7 @@ def rule(**entry):
 
 @pytest.fixture(scope="module")
 def pair():
-    made = tiny_pair.make()
-    exact = {
-        role: models.build({**models.describe(made.models[role]), "dtype": "float32"})
-        for role in pairs.ROLES
-    }
-    return dataclasses.replace(made, models=exact)
+    return tiny_pair.in_float32(tiny_pair.make())
 
 
 forward = jax.jit(lambda model, *args: model.forward(*args), static_argnums=0)

@@ -15,6 +15,7 @@ from speccascade.evaluate.reference_rows import Figures, rule_row, sums
 from speccascade.evaluate.timing import _row
 from speccascade.inference.engine import answer_digest
 from speccascade.tasks import answers, final_number, mentions, overlap
+from tests import tiny_pair
 
 QUESTION = (
     "William is 21 years old. In 10 years his sister Jennifer will be 2 times as old as William "
@@ -30,19 +31,20 @@ HOW = {
     "sequence_cascade": {"method": "sequence_cascade", "threshold": -0.2},
 }
 TOKENS = {
-    "expert": ["fd5fa358", "ef7744f2"],
-    "spec": ["fd5fa358", "780920ff"],
+    "expert": ["fd5fa358", "bcea53f1"],
+    "spec": ["fd5fa358", "9224e89f"],
     "block": ["fd5fa358", "fd5fa358"],
-    "chow": ["fd5fa358", "8383f452"],
-    "lookup": ["fd5fa358", "915997a3"],
-    "token_cascade": ["fd5fa358", "ab948b04"],
+    "chow": ["fd5fa358", "1ff57cf5"],
+    "lookup": ["fd5fa358", "6d3e8ee6"],
+    "token_cascade": ["fd5fa358", "9aa12b49"],
     "sequence_cascade": ["c6c7c474", "7bb216d4"],
 }
 
 
 @pytest.fixture(scope="module")
 def pair():
-    return pairs.load("shipped:gsm_symbolic")
+    # bfloat16 rounds otherwise on another processor, and other tokens are drawn.
+    return tiny_pair.in_float32(pairs.load("shipped:gsm_symbolic"))
 
 
 @pytest.mark.parametrize("name", HOW)
