@@ -26,24 +26,37 @@ CACHE = {  # JAX's settings, and the environment's, which it reads when it is im
     "jax_persistent_cache_min_entry_size_bytes": "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES",
 }
 _made_here = []
+ROOM = 500_000_000  # bytes of kept programs; a run leaves 45 million
 
 
 def pytest_configure(config):
     """Has quick tests compiled fast and once; proofs run what users run, each compiled anew.
 
-    The quick tests of one run, in all its processes, share what they compile in a folder of the
-    run's own: it starts empty and goes with the run.
+    The quick tests share what they compile, in all processes of a run and with the next runs, in
+    pytest's cache: `--cache-clear` empties it, and `-p no:cacheprovider` has a folder that starts
+    empty and goes with the run.
     """
     if config.option.markexpr != "not slow":
         return
     jax.config.update("jax_disable_most_optimizations", True)
     os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # processes that tests start, the same
     if not hasattr(config, "workerinput"):  # xdist's workers are given the folder
-        _made_here.append(tempfile.mkdtemp(prefix="speccascade-programs-"))
-        os.environ |= dict(zip(CACHE.values(), (_made_here[0], "0", "-1"), strict=True))
+        os.environ |= dict(zip(CACHE.values(), (_programs(config), "0", "-1"), strict=True))
     jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def _programs(config):
+    """Returns the folder of compiled programs; one that has grown too large starts anew."""
+    if not hasattr(config, "cache"):
+        _made_here.append(tempfile.mkdtemp(prefix="speccascade-programs-"))
+        return _made_here[0]
+    folder = config.cache.mkdir("programs")
+    if sum(entry.stat().st_size for entry in os.scandir(folder)) > ROOM:
+        shutil.rmtree(folder)
+        folder.mkdir()
+    return str(folder)
 
 
 def pytest_collection_finish():
@@ -52,7 +65,7 @@ def pytest_collection_finish():
 
 
 def pytest_unconfigure():
-    """Removes the folder of compiled programs."""
+    """Removes the run's own folder of compiled programs."""
     while _made_here:
         shutil.rmtree(_made_here.pop(), ignore_errors=True)
 
