@@ -43,7 +43,7 @@ flags.mark_flags_as_required(["config", "workdir"])
 
 def main(argv):
     del argv
-    from speccascade.evaluate import evaluation, recording
+    from speccascade.evaluate import evaluation, forecast, prepared, recording
     from speccascade.pairs import kept_hashes
     from speccascade.sharding import hosts
 
@@ -51,11 +51,10 @@ def main(argv):
         kept_hashes.forget()
     saved = recording.from_flags(_SAVE_DISTRIBUTIONS.value, _DISTRIBUTIONS_OF.value)
     if _DRY_RUN.value:
-        sweep = evaluation.prepare(_CONFIG.value, weights=_PROBE.value, saved=saved)
-        described = evaluation.describe(sweep, _WORKDIR.value)
-        for line in (described, evaluation.estimate(sweep, _WORKDIR.value, _PROBE.value)):
-            if hosts.is_first():
-                print(line, flush=True)
+        sweep = prepared.prepare(_CONFIG.value, weights=_PROBE.value, saved=saved)
+        described = forecast.describe(sweep, _WORKDIR.value, _PROBE.value)
+        if hosts.is_first():
+            print(described, flush=True)
         return
     outcome = evaluation.evaluate(
         _CONFIG.value, _WORKDIR.value, profile=_PROFILE.value, saved=saved

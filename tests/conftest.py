@@ -72,13 +72,23 @@ def pytest_unconfigure():
 
 @pytest.fixture(scope="module", autouse=True)
 def _let_go_of_programs():
-    """Drops what the tests of a file compiled.
+    """Drops what was compiled, after a file that left little room for more.
 
     Linux gives a process 65,530 mappings of memory, a compiled program takes a hundred or more,
     and XLA crashes where it gets none.
     """
     yield
-    jax.clear_caches()
+    if _mappings() > 30_000:
+        jax.clear_caches()
+
+
+def _mappings() -> int:
+    """Returns how many mappings of memory this process has; all of them where none can tell."""
+    try:
+        with open("/proc/self/maps", "rb") as maps:
+            return sum(1 for _ in maps)
+    except OSError:
+        return 65_530
 
 
 @pytest.fixture(scope="session", autouse=True)

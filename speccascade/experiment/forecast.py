@@ -8,7 +8,7 @@ import ml_collections
 from etils import epath
 
 from speccascade import pairs
-from speccascade.evaluate import evaluation, sections
+from speccascade.evaluate import forecast, prepared, sections
 from speccascade.experiment import stages
 from speccascade.inputs import paths
 from speccascade.models import Model, shapes
@@ -95,9 +95,8 @@ def _sweep(config: ml_collections.ConfigDict, workdir: str, place: str) -> list[
                 *_decoding(config),
                 "  what a slice can hold, and how fast: --topology=SLICE",
             ]
-    sweep = evaluation.prepare(made, weights=False)
-    told = [*evaluation.describe(sweep, place).split("\n"), evaluation.estimate(sweep, place)]
-    return [f"  {line}" for line in told]
+    sweep = prepared.prepare(made, weights=False)
+    return [f"  {line}" for line in forecast.describe(sweep, place).split("\n")]
 
 
 def _decoding(config: ml_collections.ConfigDict) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any
 import ml_collections
 
 from speccascade.errors import UserError
-from speccascade.evaluate import evaluation
+from speccascade.evaluate import evaluation, prepared
 from speccascade.evaluate.jobs import QUALITY
 from speccascade.inference.methods import KERNEL, TWIN
 from speccascade.inference.reading import expand, from_fields
@@ -90,7 +90,7 @@ def _measure(
     own = config.copy_and_resolve_references()
     with own.unlocked():
         own.evaluate.settings = tuple(entries)
-    sweep = evaluation.prepare(own)
+    sweep = prepared.prepare(own)
     jobs = [
         job
         for job in sweep.jobs
@@ -99,4 +99,4 @@ def _measure(
         and (job.setting.method is not TWIN if only is None else job.setting in only)
     ]
     failed = evaluation.measure(sweep._replace(jobs=jobs), workdir).failed
-    return failed, collect(evaluation.measured(sweep, workdir), sweep.config, "")
+    return failed, collect(prepared.measured(sweep, workdir), sweep.config, "")

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import ml_collections
 
 from speccascade.errors import UserError
-from speccascade.evaluate import evaluation
+from speccascade.evaluate import evaluation, forecast, prepared
 from speccascade.evaluate.jobs import TEACHER_FORCED
 from speccascade.inference.methods import EXPERT
 from speccascade.inference.reading import from_fields
@@ -64,7 +64,7 @@ def tune(
     if (max_quality_loss is None) == (min_speedup is None):
         raise UserError("give one of --max_quality_loss and --min_speedup")
     with hosts.agreed():
-        sweep = evaluation.prepare(config)
+        sweep = prepared.prepare(config)
         if min_speedup is not None:
             promise: Promise = MinSpeedUp(min_speedup)
         else:
@@ -92,7 +92,7 @@ def tune(
     in_batches = _fastest(sweep, written["decision"], batch_sizes) if batch_sizes else {}
 
     def write() -> str:
-        points = collect(evaluation.measured(on_test, workdir), sweep.config, "")
+        points = collect(prepared.measured(on_test, workdir), sweep.config, "")
         text, record = summary.write(written["decision"], points, failed, in_batches)
         summary.save(workdir, text, record)
         return text
@@ -102,15 +102,15 @@ def tune(
 
 def describe(config: ml_collections.ConfigDict, workdir: str, temperature: float | None) -> str:
     """Returns what `tune` would measure on the validation split, and what that would cost."""
-    sweep = evaluation.prepare(config, weights=False)
+    sweep = prepared.prepare(config, weights=False)
     temperature = _temperature(sweep, temperature)
     _check(sweep, temperature)
     part = _part(sweep, VALIDATION, temperature)
     then = "then, on test, the expert, lossless decoding and the chosen setting"
-    return "\n".join([evaluation.describe(part, workdir), evaluation.estimate(part, workdir), then])
+    return f"{forecast.describe(part, workdir)}\n{then}"
 
 
-def _temperature(sweep: evaluation.Sweep, asked: float | None) -> float:
+def _temperature(sweep: prepared.Sweep, asked: float | None) -> float:
     known = sorted({job.setting.temperature for job in sweep.jobs})
     if asked is None and len(known) == 1:
         return known[0]
@@ -120,7 +120,7 @@ def _temperature(sweep: evaluation.Sweep, asked: float | None) -> float:
     return asked
 
 
-def _check(sweep: evaluation.Sweep, temperature: float) -> None:
+def _check(sweep: prepared.Sweep, temperature: float) -> None:
     section = sweep.config["evaluate"]
     for split in (VALIDATION, TEST):
         if split not in section["splits"]:
@@ -139,7 +139,7 @@ def _check(sweep: evaluation.Sweep, temperature: float) -> None:
 
 
 def _batch_sizes(
-    sweep: evaluation.Sweep, promise: Promise, given: Sequence[int]
+    sweep: prepared.Sweep, promise: Promise, given: Sequence[int]
 ) -> list[int]:
     """Returns checked batch sizes."""
     if not given:
@@ -153,7 +153,7 @@ def _batch_sizes(
 
 
 def _fastest(
-    sweep: evaluation.Sweep, decision: Decision, batch_sizes: Sequence[int]
+    sweep: prepared.Sweep, decision: Decision, batch_sizes: Sequence[int]
 ) -> dict[int, batches.Fastest]:
     """Returns the fastest setting that keeps the promise, by batch size."""
     tokens = {s: each for s, each in decision.kept.items() if batches.passes(s) is not None}
@@ -164,8 +164,8 @@ def _fastest(
 
 
 def _part(
-    sweep: evaluation.Sweep, split: str, temperature: float, wanted: set[Setting] | None = None
-) -> evaluation.Sweep:
+    sweep: prepared.Sweep, split: str, temperature: float, wanted: set[Setting] | None = None
+) -> prepared.Sweep:
     """Returns the sweep's jobs of a split and a temperature, of `wanted` settings or of all."""
     jobs = [
         job
@@ -178,8 +178,8 @@ def _part(
     return sweep._replace(jobs=jobs)
 
 
-def _decide(sweep: evaluation.Sweep, workdir: str, promise: Promise, confidence: float) -> Decision:
-    rows = evaluation.measured(sweep, workdir)
+def _decide(sweep: prepared.Sweep, workdir: str, promise: Promise, confidence: float) -> Decision:
+    rows = prepared.measured(sweep, workdir)
     temperature = sweep.jobs[0].setting.temperature
     points = collect(rows, sweep.config, "") if rows else None
     if points is None or points.expert(temperature, VALIDATION) is None:

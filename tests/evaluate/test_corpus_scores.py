@@ -8,7 +8,7 @@ import pytest
 import sacrebleu
 
 from speccascade import pairs
-from speccascade.evaluate import evaluation
+from speccascade.evaluate import evaluation, prepared
 from speccascade.inference.reading import setting
 from speccascade.workdir import results
 from tests import tiny_pair
@@ -29,7 +29,7 @@ def config(pair, path, references):
 
 
 def decoded(made):
-    sweep = evaluation.prepare(made)
+    sweep = prepared.prepare(made)
     requests = sweep.prompts["test"].requests
     chosen = [setting(EXPERT)] * 8
     output = sweep.engine.prepare(chosen, requests, chosen[:1])()

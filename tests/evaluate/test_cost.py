@@ -6,7 +6,7 @@ import math
 import pytest
 
 from speccascade import pairs
-from speccascade.evaluate import cost, evaluation, probe, timing_parts
+from speccascade.evaluate import cost, evaluation, forecast, prepared, probe, timing_parts
 from speccascade.evaluate.cost import Speed
 from speccascade.evaluate.jobs import QUALITY, TIMING, plan
 from speccascade.evaluate.progress import Progress
@@ -115,7 +115,7 @@ def test_speeds_of_rows():
 def sweep(tmp_path_factory):
     directory = str(tmp_path_factory.mktemp("pair"))
     pairs.export(tiny_pair.make(), directory, {})
-    return evaluation.prepare(tiny_pair.get_config(directory))
+    return prepared.prepare(tiny_pair.get_config(directory))
 
 
 @pytest.mark.slow
@@ -178,7 +178,7 @@ def test_more_than_a_day_is_said_to_be_much_and_rows_count(sweep, tmp_path):
     # of 8; and 2 trials of 2 examples of each on 2 splits, beside the expert at 2 temperatures.
     batches = math.ceil(2 * 9 / 8) * 2 + math.ceil(4 * 9 / 8)
     timed = 2 * 2 * 2 * (8 + 2)
-    assert evaluation.estimate(sweep, str(tmp_path)) == (
+    assert forecast.describe(sweep, str(tmp_path)).split("\n")[-1] == (
         f"estimated cost: about {60 * (8 * batches + timed):,.1f} minutes = "
         f"{8 * batches + timed:,.1f} hours (quality {60 * 8 * batches:,.1f}, timing "
         f"{60 * timed:,.1f}, compiling not counted), from the rows so far; for less, "

@@ -19,7 +19,7 @@ import pytest
 
 from speccascade import learned_head, models, pairs, tasks, text
 from speccascade.errors import UserError
-from speccascade.evaluate import evaluation, origin, quality
+from speccascade.evaluate import evaluation, forecast, origin, prepared, quality
 from speccascade.evaluate.jobs import QUALITY, TEACHER_FORCED, TIMING
 from speccascade.inference.reading import from_fields, setting
 from speccascade.report import compare_answers, report, report_beside
@@ -121,20 +121,20 @@ def test_nothing_is_done_where_nothing_is_missing(exported, swept):
 
 
 def test_another_checkpoint_task_or_edition_makes_other_rows(exported, tmp_path, monkeypatch):
-    sweep = evaluation.prepare(tiny_pair.get_config(exported))
+    sweep = prepared.prepare(tiny_pair.get_config(exported))
     rows = {sweep.origin.row(job)["key"]: None for job in sweep.jobs}
-    assert evaluation.missing(sweep, rows) == []
+    assert prepared.missing(sweep, rows) == []
     pair = pairs.load(exported)
     nudged = {**pair.params, "drafter": jax.tree.map(lambda x: x + 1, pair.params["drafter"])}
     pairs.export(dataclasses.replace(pair, params=nudged), tmp_path, {})
-    sweep = evaluation.prepare(tiny_pair.get_config(str(tmp_path)))
-    assert len(evaluation.missing(sweep, rows)) == 44
+    sweep = prepared.prepare(tiny_pair.get_config(str(tmp_path)))
+    assert len(prepared.missing(sweep, rows)) == 44
     config = tiny_pair.get_config(exported)
     config.task.seed = 1
-    assert len(evaluation.missing(evaluation.prepare(config), rows)) == 44
+    assert len(prepared.missing(prepared.prepare(config), rows)) == 44
     monkeypatch.setattr(origin, "DECODING", 0)
-    sweep = evaluation.prepare(tiny_pair.get_config(exported))
-    kinds = {job.kind for job in evaluation.missing(sweep, rows)}
+    sweep = prepared.prepare(tiny_pair.get_config(exported))
+    kinds = {job.kind for job in prepared.missing(sweep, rows)}
     assert kinds == {QUALITY, TIMING}
 
 
@@ -241,7 +241,7 @@ def test_a_kill_loses_no_answer_that_was_written(exported, swept, tmp_path, monk
     with pytest.raises(KeyboardInterrupt):
         evaluation.evaluate(config, workdir)
     assert results.read(workdir) == []
-    described = evaluation.describe(evaluation.prepare(config, weights=False), workdir)
+    described = forecast.describe(prepared.prepare(config, weights=False), workdir)
     assert f"2 rows, {9 - calls[0]} answers of" in described
     assert evaluation.evaluate(config, workdir).failed == []
     first, lost, *others = calls
@@ -306,7 +306,7 @@ def test_a_field_of_another_kind_is_one_line_that_names_it(exported, place, valu
     section = functools.reduce(dict.__getitem__, above, config)
     section[last] = value
     with pytest.raises(UserError) as found:
-        evaluation.prepare(ml_collections.ConfigDict(config))
+        prepared.prepare(ml_collections.ConfigDict(config))
     message = str(found.value)
     assert "\n" not in message
     assert re.search(rf"{last}|{re.escape(str(value))}|a: 1|'a'|^1 is", message), message
@@ -320,7 +320,7 @@ def test_a_split_without_examples_is_refused(exported, tmp_path):
     config.task = {"name": "questions", "path": str(questions)}
     config.evaluate.splits = {"validation": 1, "test": 1}
     with pytest.raises(UserError, match="split test has 0 examples; give the task some, or leave"):
-        evaluation.prepare(config)
+        prepared.prepare(config)
 
 
 def test_what_the_config_lacks_is_named(exported, tmp_path):
@@ -339,14 +339,14 @@ def test_a_head_is_not_measured_by_what_it_was_trained_on(exported, tmp_path):
     learned_head.save(learned_head.load(toy_head.PATH), path, notes)
     config.evaluate.settings = ({"rule": "learned", "head": path, "alpha": 0.1, "draft_length": 2},)
     with pytest.raises(UserError, match="from 4 on; lower evaluate.splits.validation .now 5"):
-        evaluation.prepare(config)
+        prepared.prepare(config)
     config.evaluate.splits.validation = 4
-    evaluation.prepare(config)
+    prepared.prepare(config)
     of_training = {"task": config.task.name}
     learned_head.save(learned_head.load(toy_head.PATH), path, of_training)
     config.evaluate.splits.train = 3
     with pytest.raises(UserError, match="leave evaluate.splits.train out"):
-        evaluation.prepare(config)
+        prepared.prepare(config)
 
 
 @pytest.mark.skipif(sandbox._trouble() is not None, reason="no isolation here")
@@ -368,7 +368,7 @@ def test_rows_tell_in_which_form_code_was_asked_for(tmp_path, chat):
     config.evaluate.splits = ml_collections.ConfigDict({"test": 2})
     config.evaluate.settings = ({"method": "autoregressive_expert"},)
     config.evaluate.timing.num_examples = 0
-    sweep = evaluation.prepare(config)
+    sweep = prepared.prepare(config)
     assert sweep.origin.common["task"] == (
         "mbpp_instruct" if chat else "mbpp"
     )  # goes into each row
@@ -379,7 +379,7 @@ def test_prompts_longer_than_the_context_are_refused(exported, tmp_path):
     pair = dataclasses.replace(pairs.load(exported), context_length=20)
     pairs.export(pair, tmp_path, {})
     with pytest.raises(UserError, match=r"prompt of test example \d+ has \d+ tokens"):
-        evaluation.prepare(tiny_pair.get_config(str(tmp_path)))
+        prepared.prepare(tiny_pair.get_config(str(tmp_path)))
 
 
 def test_nan_fails_a_setting_by_name_and_the_sweep_goes_on(exported, tmp_path):
@@ -416,7 +416,7 @@ def test_nan_fails_a_setting_by_name_and_the_sweep_goes_on(exported, tmp_path):
 
 def test_scores_are_the_tasks_scores_of_the_decoded_texts(exported, swept):
     config = tiny_pair.get_config(exported)
-    sweep = evaluation.prepare(config)
+    sweep = prepared.prepare(config)
     chosen = setting({"method": "autoregressive_expert"})
     requests = sweep.prompts["validation"].requests
     batch = [*requests, *requests[:3]]  # of the size that the sweep compiled

@@ -8,7 +8,7 @@ import pytest
 
 from speccascade import pairs
 from speccascade.errors import UserError
-from speccascade.evaluate import evaluation
+from speccascade.evaluate import evaluation, prepared
 from speccascade.evaluate.jobs import QUALITY
 from speccascade.inference import api
 from speccascade.inference.reading import from_fields, setting
@@ -51,7 +51,7 @@ def test_a_sweep_of_an_expert_alone(tmp_path):
         assert "spec over lookup" in {line["method"] for line in csv.DictReader(file)}
     config.evaluate.settings = product(rule="spec", **GREEDY)
     with pytest.raises(UserError, match="needs a model that drafts and pair tiny is an expert"):
-        evaluation.prepare(config)
+        prepared.prepare(config)
 
 
 def test_a_trace_over_a_lookup_is_what_is_generated():

@@ -11,7 +11,7 @@ import pytest
 
 from configs.paper import common as paper
 from speccascade import rules
-from speccascade.evaluate import evaluation
+from speccascade.evaluate import evaluation, forecast, prepared
 from speccascade.evaluate.jobs import QUALITY, TEACHER_FORCED, TIMING
 from speccascade.report import report
 from speccascade.tasks import sandbox
@@ -67,10 +67,10 @@ def test_dry(name, task, config, tmp_path):
     # and 16 over top-k, top-p and min-p.
     sampled = temperatures - 1
     assert settings == temperatures * (14 + 34 * lengths) + sampled * 21 * lengths
-    sweep = evaluation.prepare(made)
+    sweep = prepared.prepare(made)
     decoded = [job for job in sweep.jobs if job.kind != TEACHER_FORCED]
     assert len(decoded) == 2 * 2 * settings
-    assert evaluation.describe(sweep, str(tmp_path / "w")).startswith(f"{settings} settings on")
+    assert forecast.describe(sweep, str(tmp_path / "w")).startswith(f"{settings} settings on")
     assert not (tmp_path / "w").exists()
 
 

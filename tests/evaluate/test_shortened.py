@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from speccascade import models, pairs
-from speccascade.evaluate import evaluation
+from speccascade.evaluate import evaluation, forecast, prepared
 from speccascade.evaluate.jobs import QUALITY, TEACHER_FORCED, TIMING
 from speccascade.inference import methods
 from speccascade.inference.reading import setting
@@ -51,7 +51,7 @@ def config(tmp_path_factory):
 
 
 def test_what_is_shortened_is_counted_and_said(config, tmp_path):
-    sweep = evaluation.prepare(config)
+    sweep = prepared.prepare(config)
     pair, task = sweep.engine.pair, sweep.task
     whole = pair.encode_prompts([e.prompt for e in task.examples("test")])
     too_long = [len(ids) > CONTEXT - ROOM for ids in whole]
@@ -61,7 +61,7 @@ def test_what_is_shortened_is_counted_and_said(config, tmp_path):
         assert request.cut == len(ids) - len(request.prompt)
         text = pair.tokenizer.decode(request.prompt)
         assert text.startswith("Article: test ") and text.endswith("\nSummary:")
-    described = evaluation.describe(sweep, str(tmp_path / "w"))
+    described = forecast.describe(sweep, str(tmp_path / "w"))
     assert f"{sum(too_long)} of {COUNT} of test" in described
     assert evaluation.evaluate(config, str(tmp_path / "w")).failed == []
 
@@ -112,7 +112,7 @@ def test_answers_that_are_timed_otherwise_are_counted(tmp_path):
     config.evaluate.splits = {"test": COMPARED}
     config.evaluate.max_new_tokens = 40
     config.evaluate.timing.update(num_examples=COMPARED, trials=1)
-    sweep = evaluation.prepare(config)
+    sweep = prepared.prepare(config)
     assert evaluation.evaluate(config, str(tmp_path / "w")).failed == []
     chosen = setting(config.evaluate.settings[0])
     requests = sweep.prompts["test"].requests

@@ -7,7 +7,7 @@ import pytest
 
 from speccascade import pairs
 from speccascade.errors import UserError
-from speccascade.evaluate import evaluation
+from speccascade.evaluate import evaluation, prepared
 from speccascade.evaluate.jobs import QUALITY
 from speccascade.inference.reading import from_fields
 from speccascade.inference.sweep import product
@@ -63,4 +63,4 @@ def test_three_models_are_measured_in_the_same_tables(tmp_path):
 def test_a_middle_rule_without_a_middle_model_is_refused_before_work(tmp_path):
     config = sweep_of(tiny_pair.make(), tmp_path / "pair")
     with pytest.raises(UserError, match="pair tiny has no middle model"):
-        evaluation.prepare(config)
+        prepared.prepare(config)

@@ -14,7 +14,7 @@ import pytest
 
 from speccascade import decode, pairs
 from speccascade.errors import UserError
-from speccascade.evaluate import evaluation, recording
+from speccascade.evaluate import evaluation, prepared, recording
 from speccascade.evaluate.jobs import QUALITY, Job
 from speccascade.inference.reading import from_fields, setting
 from speccascade.inputs import text_files
@@ -111,7 +111,7 @@ def test_a_rules_own_answers_give_what_decoding_counted(workdir):
 def test_every_tested_position_has_the_decoders_own_rejection(config, workdir):
     row, _, found = recorded(workdir, HOT)
     chosen = from_fields(row)
-    sweep = evaluation.prepare(config)
+    sweep = prepared.prepare(config)
     requests = sweep.prompts["test"].requests[:4]
     rows = [own for [own] in positions.replay(found, [chosen])]
     place, compared = np.zeros(4, int), 0
@@ -263,7 +263,7 @@ def test_without_a_name_the_answers_are_the_experts_own():
         {"rule": "spec", "draft_length": 2},
         {"rule": "token_v3", "alpha": 0.3, "draft_length": 2},
     ]
-    engine = evaluation.Engine.build(tiny_pair.make(), [[5]], 4)
+    engine = prepared.Engine.build(tiny_pair.make(), [[5]], 4)
     made = recording.from_flags("4", ())
     for first, expected in (({"method": "autoregressive_expert"}, 0), (entries[0], 2)):
         settings = [setting(entry) for entry in (first, *entries)]

@@ -13,7 +13,7 @@ import pytest
 
 from speccascade import pairs
 from speccascade.errors import UserError
-from speccascade.evaluate import evaluation
+from speccascade.evaluate import prepared
 from speccascade.inference import methods
 from speccascade.inference.reading import from_fields
 from speccascade.inference.setting import Setting
@@ -79,8 +79,8 @@ def test_rows_serve_other_promises_and_an_evaluation(exported, tuned):
     text = tuner.tune(config(exported), workdir, min_speedup=1e4, temperature=0.0).text
     assert "Nothing was certified, nothing is promised. Chosen: `autoregressive_expert" in text
     assert len(results.read(workdir)) <= before + 2
-    sweep = evaluation.prepare(config(exported))
-    left = evaluation.missing(sweep, {row["key"]: row for row in results.read(workdir)})
+    sweep = prepared.prepare(config(exported))
+    left = prepared.missing(sweep, {row["key"]: row for row in results.read(workdir)})
     assert len(left) == len(sweep.jobs) - len(results.read(workdir))
 
 
