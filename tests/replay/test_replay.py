@@ -16,6 +16,7 @@ from speccascade import decode, pairs
 from speccascade.errors import UserError
 from speccascade.evaluate import evaluation, prepared, recording
 from speccascade.evaluate.jobs import QUALITY, Job
+from speccascade.inference.engine import Engine
 from speccascade.inference.reading import from_fields, setting
 from speccascade.inputs import text_files
 from speccascade.replay import blocks, positions
@@ -263,7 +264,7 @@ def test_without_a_name_the_answers_are_the_experts_own():
         {"rule": "spec", "draft_length": 2},
         {"rule": "token_v3", "alpha": 0.3, "draft_length": 2},
     ]
-    engine = prepared.Engine.build(tiny_pair.make(), [[5]], 4)
+    engine = Engine.build(tiny_pair.make(), [[5]], 4)
     made = recording.from_flags("4", ())
     for first, expected in (({"method": "autoregressive_expert"}, 0), (entries[0], 2)):
         settings = [setting(entry) for entry in (first, *entries)]
