@@ -1,5 +1,6 @@
 """Compiles `models/native.cc` for this machine, once, into the user's cache folder."""
 
+import contextlib
 import hashlib
 import os
 import pathlib
@@ -37,19 +38,36 @@ def enable() -> None:
             "--native"
         )
     compiler = _compiler()
-    folder = user_cache.folder("native") or pathlib.Path(tempfile.mkdtemp())
-    made = folder / f"{_key(native.SOURCE, compiler, jax.ffi.include_dir())}.so"
-    if not made.exists():
-        _compile(compiler, native.SOURCE, jax.ffi.include_dir(), made)
-    try:
-        native.load(made)
-    except OSError as error:
-        raise UserError(f"{made} cannot be loaded ({error}); remove it") from None
+    include = jax.ffi.include_dir()
+    name = f"{_key(native.SOURCE, compiler, include)}.so"
+    folder = user_cache.folder("native")
+    if folder is not None and (kept := folder / name).exists():
+        try:
+            native.load(kept)
+        except OSError as error:
+            raise UserError(f"{kept} cannot be loaded ({error}); remove it") from None
+        return
+    with _scratch(folder) as scratch:
+        made = pathlib.Path(scratch) / name
+        _run([*compiler, *_FLAGS, "-I", include, str(native.SOURCE), "-o", str(made)])
+        try:
+            native.load(made)
+        except OSError as error:
+            raise UserError(
+                f"native products: what {compiler[0]} made cannot be loaded ({error}); {_OTHERWISE}"
+            ) from None
+        if folder is not None:
+            with contextlib.suppress(OSError):  # it cannot be kept: made anew the next time
+                made.replace(folder / name)  # whole or absent, whoever else compiles it
 
 
 def _compiler() -> list[str]:
-    if named := os.environ.get("CXX"):
-        return shlex.split(named)
+    named = os.environ.get("CXX", "").strip()
+    try:
+        if named:
+            return shlex.split(named)
+    except ValueError as error:
+        raise UserError(f"CXX={named} is no command ({error}); {_OTHERWISE}") from None
     for name in _COMPILERS:
         if found := shutil.which(name):
             return [found]
@@ -72,13 +90,12 @@ def _target(compiler: list[str]) -> bytes:
     return _run(command)
 
 
-def _compile(compiler: list[str], source: pathlib.Path, include: str, made: pathlib.Path) -> None:
-    partial = made.with_suffix(f".{os.getpid()}")
+def _scratch(folder: pathlib.Path | None) -> tempfile.TemporaryDirectory:
+    """Returns a folder for a while, within another where that can be written."""
     try:
-        _run([*compiler, *_FLAGS, "-I", include, str(source), "-o", str(partial)])
-        partial.replace(made)  # whole or absent, whoever else compiles it
-    finally:
-        partial.unlink(missing_ok=True)
+        return tempfile.TemporaryDirectory(dir=folder)
+    except OSError:
+        return tempfile.TemporaryDirectory()
 
 
 def _run(command: list[str]) -> bytes:

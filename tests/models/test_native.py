@@ -9,10 +9,12 @@ import shutil
 import subprocess
 import sys
 
+import jax
 import pytest
 
 from speccascade.errors import UserError
 from speccascade.runtime import native
+from speccascade.workdir import user_cache
 
 PROGRAM = pathlib.Path(__file__).with_name("native_program.py")
 
@@ -42,17 +44,25 @@ def test_products_and_decoding(cache):
 
 @pytest.mark.parametrize(
     ("compiler", "words"),
-    [("no-such-compiler", "cannot run no-such-compiler"), ("false", "false failed")],
+    [
+        ("no-such-compiler", "cannot run no-such-compiler"),
+        ("false", "false failed"),
+        ("true", "what true made cannot be loaded"),
+        ("'g++", "CXX='g\\+\\+ is no command"),
+    ],
 )
-def test_a_compiler_that_does_not_work_is_one_line(compiler, words, monkeypatch):
+@pytest.mark.parametrize("folder", ["", "nowhere"])
+def test_a_compiler_that_does_not_work_is_one_line(compiler, words, folder, monkeypatch, tmp_path):
     monkeypatch.setenv("CXX", compiler)
-    with pytest.raises(UserError, match=words) as error:
-        native._target(native._compiler())
-    assert "\n" not in str(error.value)
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+    monkeypatch.setattr(user_cache, "folder", lambda name: tmp_path / folder)  # one not writable
+    with pytest.raises(UserError, match=f"{words}.*; name another compiler") as error:
+        native.enable()
+    assert "\n" not in str(error.value) and not [*tmp_path.iterdir()]
 
 
 def test_no_compiler_is_one_line(monkeypatch):
-    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setenv("CXX", " ")
     monkeypatch.setenv("PATH", "")
     with pytest.raises(UserError, match="need a C\\+\\+ compiler; install g\\+\\+"):
         native._compiler()
