@@ -36,7 +36,10 @@ def stacked(tensors: Sequence[Tensor]) -> Tensor:
     first = tensors[0]
 
     def read_rows(start: int, stop: int) -> np.ndarray:
-        return np.stack([tensor.read_rows(0, first.shape[0]) for tensor in tensors[start:stop]])
+        found = [tensor.read_rows(0, first.shape[0]) for tensor in tensors[start:stop]]
+        if len({part.dtype for part in found}) > 1:  # NumPy has none that holds any two of them
+            found = [part.astype(np.float32) for part in found]
+        return np.stack(found)
 
     return Tensor((len(tensors), *first.shape), first.dtype, read_rows)
 

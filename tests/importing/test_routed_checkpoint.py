@@ -2,6 +2,7 @@
 
 import re
 
+import ml_dtypes
 import numpy as np
 import pytest
 import tiny_checkpoint as tiny
@@ -41,6 +42,15 @@ def test_branches_are_stacked_from_all_shards(tmp_path):
     expected = quantise(loaded.model, loaded.params)[1]["mlp_1"]
     np.testing.assert_array_equal(rounded["down"].values, expected["down"].values)
     np.testing.assert_array_equal(rounded["down"].scale, expected["down"].scale)
+
+
+def test_branches_may_be_stored_in_several_dtypes(tmp_path):
+    weights = tiny.tensors(shapes=SHAPES)
+    names = [f"{BLOCK.format(1)}.experts.{i}.w2.weight" for i in range(3)]
+    for name, dtype in zip(names, (np.float16, ml_dtypes.bfloat16), strict=False):
+        weights[name] = weights[name].astype(dtype)
+    found = importing.load(str(tiny.write(tmp_path / "hf", weights, **MIXTRAL))).params["mlp_1"]
+    np.testing.assert_array_equal(found["down"], [weights[name] for name in names])
 
 
 def without(weights):
