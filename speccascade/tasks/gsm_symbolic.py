@@ -25,6 +25,8 @@ from speccascade.tasks.numbers import number
 
 # Parts in sixteen of all problems, and the first id of each split.
 _SPLITS = {"train": (range(0, 14), 0), "validation": ((14,), 10**8), "test": ((15,), 2 * 10**8)}
+# So many draws in a row of each template, without a problem that is new, and there is none.
+_FRUITLESS = 5000
 # Every one that a problem shows, in whatever it is a part of.
 _SHOWN = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
 
@@ -69,13 +71,21 @@ class GsmSymbolic:
         parts, first_id = _SPLITS[split]
         out: list[Example] = []
         seen: set[str] = set()
-        for question, answer, reference in self._problems(split):
+        problems, fruitless = self._problems(split), 0
+        while len(out) < size:
+            question, answer, reference = next(problems)
             if question in seen or _part(question) not in parts:
+                fruitless += 1
+                if fruitless > _FRUITLESS * len(self._templates):
+                    raise UserError(
+                        f"task.{split}_size={self._sizes[split]}: templates {self._templates} have "
+                        f"{len(out)} problems of that split with all numbers up to "
+                        f"{self._max_number}; lower it, or raise task.max_number"
+                    )
                 continue
+            fruitless = 0
             seen.add(question)
             out.append(Example(first_id + len(out), self.prompt(question), answer, reference))
-            if len(out) == size:
-                break
         return out
 
     def prompt(self, question: str) -> str:

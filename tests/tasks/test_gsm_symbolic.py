@@ -65,6 +65,16 @@ def test_every_working_template_gives_problems():
     assert working <= set(generators)
 
 
+def test_a_split_may_be_empty_and_not_larger_than_there_are_problems(monkeypatch):
+    assert tasks.make(config(test_size=0)).examples("test") == []
+    assert tasks.make(config()).examples("test", 0) == []
+    monkeypatch.setattr(gsm_symbolic, "_FRUITLESS", 100)
+    few = tasks.make(config(templates=(10,), max_number=20, test_size=10**6))
+    assert len(few.examples("test", 5)) == 5
+    with pytest.raises(UserError, match=r"task.test_size=1000000: .* have \d+ problems of that"):
+        few.examples("test")
+
+
 def test_errors():
     with pytest.raises(UserError, match="unknown task 'sums'; known: .*gsm_symbolic, .*questions"):
         tasks.make(config(name="sums"))
