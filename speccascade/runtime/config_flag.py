@@ -61,13 +61,18 @@ def _open_pair(config: ml_collections.ConfigDict, field: str, value: str) -> Non
 
 def _make(config: ml_collections.ConfigDict, field: str) -> None:
     """Makes a field, so far without value, that a section may have and has not."""
-    *sections, name = field.split(".")
+    parts = field.split(".")
     within = config
-    for depth, section in enumerate([*sections, name]):
+    for depth, part in enumerate(parts):
+        path = parts[:depth]
+        if within is None:
+            whole = ".".join(path)
+            told = f"{whole} has no value that {field} could be in"
+            raise UserError(f"{told}; set {whole} as a whole")
+        section, *indices = part.replace("]", "").split("[")
         if not isinstance(within, ml_collections.ConfigDict) or not section.isidentifier():
             return  # of no section: ml_collections says so
         if section not in within:
-            path = sections[:depth]
             known = _optional(path, within)
             if section not in known:
                 told = optional_fields.unknown(".".join(path), section, {*within, *known})
@@ -79,6 +84,11 @@ def _make(config: ml_collections.ConfigDict, field: str) -> None:
                 else ml_collections.config_dict.placeholder(kind)
             )
         within = within[section]
+        for index in map(int, indices):
+            if not isinstance(within, list | tuple) or not -len(within) <= index < len(within):
+                whole = ".".join([*path, section])
+                raise UserError(f"{whole} has no [{index}]; set {whole} as a whole")
+            within = within[index]
 
 
 def _optional(path: Sequence[str], section: Mapping) -> Mapping[str, type]:

@@ -112,7 +112,7 @@ NAMED = """
 import ml_collections
 
 def get_config():
-    return ml_collections.ConfigDict({"pair": "shipped:mine"})
+    return ml_collections.ConfigDict({"pair": "shipped:mine", "sizes": [1, 2]})
 """
 
 
@@ -131,6 +131,25 @@ def test_a_pair_by_name_stays_one(read):
     assert read(NAMED).pair == "shipped:mine"
     assert read(NAMED, "--config.pair=runs/mine").pair == "runs/mine"
     assert read(NAMED, "--config.pair.drafter=a").pair.expert is None  # told by whoever loads it
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("pair.drafter.x=1", "pair.drafter has no value that pair.drafter.x could be in; set pair"),
+        ("pair.drafters.x=1", "pair.drafters has no value that"),
+        ("pair.expert[0]=1", r"pair.expert has no \[0\]; set pair.expert as a whole"),
+        ("pair={'expert': 'b'}", "pair has no value that pair.chat could be in; set pair"),
+        ("sizes[2]=1", r"sizes has no \[2\]"),
+        ("sizes[-3]=1", r"sizes has no \[-3\]"),
+        ("sizes[0][0]=1", r"sizes has no \[0\]"),
+        ("sizs[0]=1", r"the config has no field 'sizs'; did you mean sizes\?"),
+    ],
+)
+def test_nothing_is_set_within_what_is_not_there(given, message, read):
+    with pytest.raises(UserError, match=f"^{message}"):
+        read(NAMED, f"--config.{given}", *["--config.pair.chat=true"][: given.startswith("pair=")])
+    assert read(NAMED, "--config.sizes[1]=5", "--config.sizes[-2]=4").sizes == [4, 5]
 
 
 @pytest.mark.parametrize("name", ["train.list.0.x", "train..x", "train.max-x", "train.x["])
