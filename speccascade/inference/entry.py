@@ -17,8 +17,8 @@ class Missing(UserError):
       field: which.
     """
 
-    def __init__(self, field: str, advice: str):
-        super().__init__(f"it has no {field}; {advice}")
+    def __init__(self, field: str, told: str):
+        super().__init__(told)
         self.field = field
 
 
@@ -28,7 +28,7 @@ def number(
     """Returns a finite number."""
     value = given.get(field, default)
     if value is None and required:
-        raise Missing(field, "give it one")
+        raise Missing(field, f"it has no {field}; give it one")
     return values.number(field, value) + 0.0  # no negative zero: it would be another setting
 
 
@@ -42,7 +42,7 @@ def length(given: Mapping[str, Any], field: str) -> int:
     """Returns how many tokens a draft has."""
     found = integer(given, field, None)
     if found is None:
-        raise Missing(field, "give it one, at least 1")
+        raise Missing(field, f"it has no {field}; give it one, at least 1")
     if found < 1:
         raise UserError(f"{field}={found} must be at least 1")
     return found
@@ -59,7 +59,7 @@ def rule(
       rows: the rules to choose from.
     """
     if f"{prefix}rule" not in given:
-        raise UserError("it names no rule; give it one")
+        raise Missing(f"{prefix}rule", "it names no rule; give it one")
     name = given[f"{prefix}rule"]
     others: Mapping[str, Any]
     if rows is rules.RULES:
@@ -74,7 +74,7 @@ def rule(
     for key, knob in row.knobs.items():
         field = f"{prefix}{key}"
         if given.get(field, knob.default) is None:
-            raise UserError(f"rule {name} needs {field}; its domain is {knob.domain}")
+            raise Missing(field, f"rule {name} needs {field}; its domain is {knob.domain}")
         if isinstance(knob, HeadKnob):
             own[key] = learned_head.reference(given[field])
             continue

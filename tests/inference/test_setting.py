@@ -226,6 +226,8 @@ def test_a_bad_middle_rule_is_one_clear_line(entry, message):
         ({**SPECULATIVE, "draft_length": 0}, "draft_length=0 must be at least 1"),
         ({"rule": "spec"}, "no draft_length"),
         ({"rule": "spec", "draft_len": 5}, "draft_len is unknown; did you mean draft_length"),
+        ({"rul": "spec", "draft_length": 5}, "rul is unknown; did you mean rule"),
+        ({**SPECULATIVE, "alpha": None, "alpah": 0.3}, "alpah is unknown; did you mean alpha"),
         ({**SPECULATIVE, "draft_length": 2.5}, "whole number"),
         ({**SPECULATIVE, "alpha": math.nan}, "alpha=nan must be a finite number"),
         ({**SPECULATIVE, "alpha": "0.3"}, "must be a finite number"),
