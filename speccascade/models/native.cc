@@ -130,6 +130,10 @@ void All(ffi::ThreadPool& pool, int64_t rows, const float* x, const W* w, float*
 
 ffi::Error Product(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x, ffi::AnyBuffer w,
                    ffi::ResultBuffer<ffi::F32> y) {
+  if (x.dimensions().size() != 2 || w.dimensions().size() != 2 ||
+      x.dimensions()[1] != w.dimensions()[1]) {
+    return ffi::Error::InvalidArgument("rows must be as long as those of the weights");
+  }
   const int64_t rows = x.dimensions()[0], in = x.dimensions()[1], out = w.dimensions()[0];
   if (rows < 1 || rows > 10) return ffi::Error::InvalidArgument("rows must be 1 to 10");
   const void* data = w.untyped_data();

@@ -52,6 +52,13 @@ for dtype in (jnp.float32, jnp.bfloat16, jnp.int8):
     for rows in SOME:
         found = jax.jit(native.product)(exact[:rows], jnp.asarray(weight, dtype))
         np.testing.assert_array_equal(found, exact[:rows] @ weight.T)  # whole numbers
+for misfit in (weight[:, :-1], weight[None], weight[0]):  # nothing is read beyond its end
+    try:
+        jax.block_until_ready(native.product(exact[:2], jnp.asarray(misfit, jnp.int8)))
+    except jax.errors.JaxRuntimeError as error:
+        assert "as long as those of the weights" in str(error)
+    else:
+        raise AssertionError(misfit.shape)
 print("products agree")
 
 x = rng.normal(size=(MOST, size)).astype(np.float32)
