@@ -2,7 +2,7 @@
 
 python scripts/growth.py --config=configs/growth.py --workdir=runs/growth
 
-About ten minutes on two idle cores. Sizes alone: `--config.growth.sizes="{'start': (4, 32)}"`.
+Ten to twenty minutes on two idle cores. Sizes alone: `--config.growth.sizes="{'start': (4, 32)}"`.
 """
 
 import ml_collections
