@@ -33,6 +33,7 @@ from speccascade.workdir.claim import claim_workdir
 # What a workdir may be given more of, or other, later; rows that it has stay as good as they are.
 GROWS = tuple(f"evaluate.{k}" for k in ("settings", "splits", "timing", "batch_size"))
 
+
 class Outcome(NamedTuple):
     """What a run did.
 
