@@ -1,9 +1,10 @@
-"""Settings of every test: eight fake devices, the same hypothesis examples, programs let go."""
+"""Settings of every test: fake devices, the same hypothesis examples, programs let go, an end."""
 
 import gc
 import os
 import shutil
 import tempfile
+import time
 
 import hypothesis
 import jax
@@ -25,8 +26,26 @@ CACHE = {  # JAX's settings, and the environment's, which it reads when it is im
     "jax_persistent_cache_min_compile_time_secs": "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS",
     "jax_persistent_cache_min_entry_size_bytes": "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES",
 }
+_BEGUN = time.monotonic()
 _made_here = []
 ROOM = 500_000_000  # bytes of kept programs; a run leaves 45 million
+
+
+def pytest_addoption(parser):
+    """Adds --seconds."""
+    parser.addoption(
+        "--seconds",
+        type=float,
+        default=float("inf"),
+        help="tests that have not begun so many seconds after the start are skipped, and say so",
+    )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    """Skips what has no time left, before its fixtures are made."""
+    if time.monotonic() > _BEGUN + item.config.option.seconds:
+        pytest.skip("no time was left (--seconds)")
 
 
 def pytest_configure(config):
