@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+import types
 
 import pytest
 
@@ -226,7 +227,21 @@ def test_ci_fails_if_anything_fails(tree, failing):
     assert for_tpu.startswith("python3.12 -m pip install") and "requirements-tpu.txt" in for_tpu
     assert plans.startswith("python3.12 -m pytest tests/plan")
     assert without.startswith("python3.12 -m pip uninstall") and without.endswith("libtpu")
-    assert slow.startswith("python3.12 [-m slow --seconds=44")  # of 75 minutes, less what it took
+    left = int(re.fullmatch(r"python3.12 \[-m slow --seconds=(\d+)\]", slow).group(1))
+    assert 75 * 60 - 100 < left <= 75 * 60  # less what the rest took
+
+
+def test_what_would_begin_too_late_is_skipped(request):
+    loaded = {getattr(p, "__file__", None): p for p in request.config.pluginmanager.get_plugins()}
+    setup = loaded[str(ROOT / "tests/conftest.py")].pytest_runtest_setup
+
+    def item(seconds):
+        option = types.SimpleNamespace(seconds=seconds)
+        return types.SimpleNamespace(config=types.SimpleNamespace(option=option))
+
+    setup(item(float("inf")))
+    with pytest.raises(pytest.skip.Exception, match="no time was left"):
+        setup(item(0))
 
 
 def pinned(name):
