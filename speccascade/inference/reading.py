@@ -80,6 +80,8 @@ def _spelled_out(given: dict[str, Any], named: Named) -> dict[str, Any]:
 
 
 def _setting(given: dict[str, Any]) -> Setting:
+    if odd := [key for key in given if not isinstance(key, str)]:
+        raise UserError(f"{odd[0]!r} is no field; the names of fields are texts")
     name = given.pop("method", next(iter(methods.METHODS)))
     method = methods.METHODS[values.choice("method", name, methods.METHODS)]
     try:
@@ -92,7 +94,9 @@ def _setting(given: dict[str, Any]) -> Setting:
         raise
     known |= {"temperature", "seed"}
     if unknown := sorted(set(given) - known):
-        raise UserError(f"{', '.join(unknown)} unknown here; known: {', '.join(sorted(known))}")
+        meant = difflib.get_close_matches(unknown[0], sorted(known | {"method"}), 1, 0.8)
+        told = f"did you mean {meant[0]}?" if meant else f"known: {', '.join(sorted(known))}"
+        raise UserError(f"{', '.join(unknown)} unknown here; {told}")
     temperature = entry.number(given, "temperature", 0.0)
     if temperature < 0:
         raise UserError(f"temperature={temperature} must be at least 0")
