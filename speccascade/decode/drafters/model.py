@@ -1,6 +1,7 @@
 """A language model that drafts."""
 
 import dataclasses
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +19,32 @@ from speccascade.decode.drafters.interface import (
 from speccascade.models.interface import Model
 from speccascade.sampling import confidence, distribution, draw
 from speccascade.sharding.active import over_vocabulary, pad_vocabulary
+
+
+class _SoFar(NamedTuple):
+    """A draft being written, B rows of at most P passes.
+
+    Attributes:
+      passes: how many the model has run, int32 [].
+      cache: the model's.
+      newest: the token to read next, int32 [B].
+      tokens: one of each pass, int32 [B, P].
+      q: what they were drawn from, [B, P, V].
+      q1: the same at temperature 1, untruncated.
+      active: the rows that go on, bool [B].
+      length: tokens of the draft, int32 [B].
+      valid: whether all logits were finite, bool [B].
+    """
+
+    passes: jax.Array
+    cache: Any
+    newest: jax.Array
+    tokens: jax.Array
+    q: jax.Array
+    q1: jax.Array
+    active: jax.Array
+    length: jax.Array
+    valid: jax.Array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +91,7 @@ class ModelDrafter:
     def draft(self, params, state, request, ends_draft, bonus):
         """Drafts N tokens in N passes, or N + 1 with the bonus position; see `Drafter.draft`."""
         batch, size = request.uniforms.shape
-        steps = size if bonus else size - 1  # passes after the first
+        passes = size + 1 if bonus else size
 
         def look(vocab, logits_BV, temperature, truncation, ends_draft):
             finite = jnp.isfinite(vocab.max(logits_BV)[..., 0])
@@ -77,68 +104,69 @@ class ModelDrafter:
         )
         draw_sharded = over_vocabulary(lambda vocab, q, u: draw(q, u, vocab), (AT_ROWS, ROWS), ROWS)
 
-        def distributions(logits_BV):
-            logits_BV = pad_vocabulary(logits_BV)
-            return look_sharded(logits_BV, request.temperature, request.truncation, ends_draft)
-
         def put(buffer, value, i):
             return jax.lax.dynamic_update_slice_in_dim(buffer, value[:, None], i, axis=1)
 
-        def choose(i, q):
-            u = jax.lax.dynamic_slice_in_dim(request.uniforms, i, 1, axis=1)[:, 0]
-            return draw_sharded(q, u)
-
-        def goes_on(active, ends):
-            return active if ends_draft is None else active & ~ends
-
-        def step(carry):
-            i, cache, q, tokens, qs, q1s, active, length, valid = carry
-            token = choose(i, q)
-            logits, cache = self.model.apply(
-                params, token[:, None], (request.position + 1 + i)[:, None], cache
+        def drawn(so_far: _SoFar, logits_BV, cache) -> _SoFar:
+            """Draws the next token from what a pass gave."""
+            i, logits_BV = so_far.passes, pad_vocabulary(logits_BV)
+            q, q1, finite, ends = look_sharded(
+                logits_BV, request.temperature, request.truncation, ends_draft
             )
-            q, q1, finite, ends = distributions(logits[:, 0])
-            tokens, qs, q1s = put(tokens, token, i), put(qs, q, i + 1), put(q1s, q1, i + 1)
-            length, active = length + active, goes_on(active, ends)
-            return i + 1, cache, q, tokens, qs, q1s, active, length, valid & finite
+            u = jax.lax.dynamic_slice_in_dim(uniforms, i, 1, axis=1)[:, 0]
+            token = draw_sharded(q, u)
+            active = so_far.active if ends_draft is None else so_far.active & ~ends
+            return _SoFar(
+                passes=i + 1,
+                cache=cache,
+                newest=token,
+                tokens=put(so_far.tokens, token, i),
+                q=put(so_far.q, q, i),
+                q1=put(so_far.q1, q1, i),
+                active=active,
+                length=so_far.length + active,
+                valid=so_far.valid & finite,
+            )
 
-        def unfinished(carry):
-            going = carry[0] < steps
-            return going if ends_draft is None else going & jnp.any(carry[6])
+        def step(so_far):
+            position = (request.position + so_far.passes)[:, None]
+            logits, cache = self.model.apply(params, so_far.newest[:, None], position, so_far.cache)
+            return drawn(so_far, logits[:, 0], cache)
 
-        logits, cache = self._first(params, state, request, bonus and not self.rereads)
-        q, q1, valid, ends = distributions(logits)
-        buffer = jnp.zeros((batch, steps + 1, q.shape[-1]), q.dtype)
-        carry = (
-            jnp.int32(0),
-            cache,
-            q,
-            jnp.zeros((batch, size), jnp.int32),
-            put(buffer, q, 0),
-            put(buffer, q1, 0),
-            goes_on(jnp.ones((batch,), bool), ends),
-            jnp.zeros((batch,), jnp.int32),
-            valid,
+        def unfinished(so_far):
+            going = so_far.passes < passes
+            return going if ends_draft is None else going & jnp.any(so_far.active)
+
+        uniforms = jnp.pad(request.uniforms, ((0, 0), (0, passes - size)))  # any, for no token
+        shape = batch, passes, self.model.vocab_size
+        buffer = jnp.zeros_like(pad_vocabulary(jnp.zeros(shape, jnp.float32)))
+        so_far = _SoFar(
+            passes=jnp.int32(0),
+            cache=state,
+            newest=request.last,
+            tokens=jnp.zeros((batch, passes), jnp.int32),
+            q=buffer,
+            q1=buffer,
+            active=jnp.ones((batch,), bool),
+            length=jnp.zeros((batch,), jnp.int32),
+            valid=jnp.ones((batch,), bool),
         )
-        carry = jax.lax.while_loop(unfinished, step, carry)
-        i, cache, q, tokens, qs, q1s, active, length, valid = carry
-        if not bonus:
-            tokens, length = put(tokens, choose(i, q), i), length + active
+        if not bonus or self.rereads:
+            so_far = drawn(so_far, *self._first(params, state, request))
+        so_far = jax.lax.while_loop(unfinished, step, so_far)
+        # At the bonus position a token is drawn that is none of the draft's.
+        tokens, length = so_far.tokens[:, :size], jnp.minimum(so_far.length, size)
         # A row that ended early took one pass more than it has tokens: the one that ended it.
         calls = length + (length < size) if not bonus else length + 1
-        return Draft(tokens, Dense(qs, q1s), length, {"drafter": calls}, valid), cache
+        draft = Draft(tokens, Dense(so_far.q, so_far.q1), length, {"drafter": calls}, so_far.valid)
+        return draft, so_far.cache
 
-    def _first(self, params, cache, request: Request, bonus: bool):
+    def _first(self, params, cache, request: Request):
         """Returns the logits after `last`, [B, V], and the cache.
 
-        With the bonus position every token but `last` is in the cache already. Without it, the last
-        token of a fully accepted block is not: its write rides with this pass.
+        Without the bonus position the last token of a fully accepted block is not in the cache: its
+        write rides with this pass.
         """
-        if bonus:
-            logits, cache = self.model.apply(
-                params, request.last[:, None], request.position[:, None], cache
-            )
-            return logits[:, 0], cache
         # At position 0 there is no token before `last`; what stands behind it is overwritten next.
         start = jnp.maximum(request.position - 1, 0)
         tokens = jnp.stack(
