@@ -8,11 +8,9 @@ of pi along the sequence.
 Axes: S settings, C contexts, D drafts, N draft length, V vocabulary.
 """
 
-import functools
 import itertools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from speccascade import verify
@@ -38,39 +36,36 @@ def _paths(vocab: int, contexts: int, size: int) -> tuple[np.ndarray, np.ndarray
     return drafts, np.stack(path, -1)
 
 
-@jax.jit
 def _drafted_blocks(settings, drafts, path):
     """Returns the drafts' probability, float64 [S, C, D], and rows (draft, q, pi, p, length)."""
     q, pi, p, room, stops = settings
     size, vocab = drafts.shape[-1], q.shape[-1]
     before = path[..., :size]
-    length = jnp.minimum(room[:, :, None], jnp.sum(jnp.cumsum(stops[:, before], -1) == 0, -1))
-    drafted = jnp.arange(size) < length[..., None]
+    length = np.minimum(room[:, :, None], np.sum(np.cumsum(stops[:, before], -1) == 0, -1))
+    drafted = np.arange(size) < length[..., None]
     # What lies beyond a row's length is arbitrary: any token, uniformly, and a q of zero or not.
-    anything = (jnp.arange(path.shape[0]) % 2 == 0)[:, None, None]
-    q_block = jnp.where((drafted | anything)[..., None], q[:, before], 0)
-    exact = q / q.sum(-1, keepdims=True, dtype=jnp.float64)
-    at_draft = jnp.take_along_axis(exact[:, before], drafts[None, None, :, :, None], -1)[..., 0]
-    chance = jnp.prod(jnp.where(drafted, at_draft, 1 / vocab), -1)
+    anything = (np.arange(path.shape[0]) % 2 == 0)[:, None, None]
+    q_block = np.where((drafted | anything)[..., None], q[:, before], 0)
+    at_draft = _normalised(q)[:, before, drafts]
+    chance = np.prod(np.where(drafted, at_draft, 1 / vocab), -1)
     blocks = (
-        jnp.broadcast_to(drafts, (*chance.shape, size)),
+        np.broadcast_to(drafts, (*chance.shape, size)),
         q_block,
         pi[:, path],
         p[:, path],
-        length.astype(jnp.int32),
+        length.astype(np.int32),
     )
     return chance, tuple(x.reshape(-1, *x.shape[3:]) for x in blocks)
 
 
-@jax.jit
 def _joint(chance, accepted, after):
     """Returns the law of draft, number accepted and next token, [S, C, D, N + 1, V], in float64."""
     # Impossible drafts and outcomes have no law; they weigh nothing.
-    mass = jnp.where(chance[..., None] > 0, chance[..., None] * accepted, 0)[..., None]
-    return jnp.where(mass > 0, mass * after, 0)
+    chance, joint = chance[..., None], np.zeros(after.shape)
+    mass = np.multiply(chance, accepted, where=chance > 0, out=np.zeros(accepted.shape))[..., None]
+    return np.multiply(mass, after, where=mass > 0, out=joint)
 
 
-@functools.partial(jax.jit, static_argnames="contexts")
 def _per_outcome(joint, contexts):
     """Sums the joint law over the drafts that were not accepted: N + 1 arrays `[S, C, V**i, V]`."""
     places, vocab = joint.shape[-2:]
@@ -81,22 +76,20 @@ def _per_outcome(joint, contexts):
 def _run(settings, size, method, law):
     """Returns the joint law in float64 and each row's length; `law` runs in the tables' dtype."""
     contexts, vocab = settings.q.shape[1:]
-    with jax.enable_x64(True):
-        chance, blocks = _drafted_blocks(settings[1:], *_paths(vocab, contexts, size))
+    chance, blocks = _drafted_blocks(settings[1:], *_paths(vocab, contexts, size))
     with jax.enable_x64(settings.q.dtype == np.float64):
-        accepted, after = jax.jit(law, static_argnames="method")(*blocks, method=method)
+        law = jax.jit(law, static_argnames="method")
+        accepted, after = map(np.asarray, law(*blocks, method=method))
     assert accepted.dtype == after.dtype == settings.q.dtype
-    with jax.enable_x64(True):
-        places = (*chance.shape, size + 1)
-        joint = _joint(chance, accepted.reshape(places), after.reshape(*places, vocab))
+    places = (*chance.shape, size + 1)
+    joint = _joint(chance, accepted.reshape(places), after.reshape(*places, vocab))
     return joint, blocks[-1].reshape(chance.shape)
 
 
 def block_laws(settings: Settings, size: int, method: str, law=real_law) -> list[np.ndarray]:
     """Returns for i = 0..N the probabilities `[S, C, V**i, V]` of i draft tokens and one more."""
     joint, _ = _run(settings, size, method, law)
-    with jax.enable_x64(True):
-        return [np.asarray(block) for block in _per_outcome(joint, settings.q.shape[1])]
+    return _per_outcome(joint, settings.q.shape[1])
 
 
 def accepted_tokens(blocks: list[np.ndarray]) -> np.ndarray:
@@ -112,7 +105,7 @@ def rejections(settings: Settings, size: int) -> tuple[np.ndarray, np.ndarray, n
       rejected: the same with a rejection at that position.
       tv: TV(pi, q) there.
     """
-    joint, length = (np.asarray(x) for x in _run(settings, size, "token", real_law))
+    joint, length = _run(settings, size, "token", real_law)
     joint, vocab = joint.sum(-1), joint.shape[-1]
     _, path = _paths(vocab, settings.q.shape[1], size)
     tv = np.maximum(_normalised(settings.pi) - _normalised(settings.q), 0).sum(-1)[:, path]

@@ -3,6 +3,7 @@
 import json
 import pathlib
 
+import jax
 import numpy as np
 import pytest
 
@@ -100,24 +101,30 @@ def test_a_rule_without_its_head_is_refused():
         setting(entry("shipped:nonsense"))
 
 
+@jax.jit
+def right_and_gain(q, p, q1, p1):
+    """Returns how probably each model is right to the head, `[B, 2]`, and the gain, `[B]`."""
+    head = learned_head.load(toy_head.PATH)
+    right = jax.nn.sigmoid(learned_head.logits(head, learned_head.features(q1, p1)))
+    return right, learned_head.gain(head, q, p, q1, p1)[:, 0]
+
+
 def test_greedy_gain_is_the_difference_of_both_estimates():
     rng = np.random.default_rng(0)
     q1, p1 = rng.dirichlet(np.ones(5), size=(2, 40)).astype(np.float32)
     q, p = (np.eye(5, dtype=np.float32)[x.argmax(-1)] for x in (q1, p1))
-    head = learned_head.load(toy_head.PATH)
-    right = 1 / (1 + np.exp(-np.asarray(learned_head.logits(head, learned_head.features(q1, p1)))))
+    right, gain = map(np.asarray, right_and_gain(q, p, q1, p1))
     expected = np.where(q1.argmax(-1) == p1.argmax(-1), 0, right[:, 1] - right[:, 0])
-    np.testing.assert_allclose(learned_head.gain(head, q, p, q1, p1)[:, 0], expected, atol=1e-6)
+    np.testing.assert_allclose(gain, expected, atol=1e-6)
 
 
 def test_a_drafter_with_a_longer_tail_is_worth_less():
     # Both like the first token best; what the drafter spreads over the others is lost.
     p = np.array([[0.9, 0.1, 0.0, 0.0]] * 2, np.float32)
     q = np.array([[0.7, 0.1, 0.1, 0.1], [1.0, 0.0, 0.0, 0.0]], np.float32)
-    head = learned_head.load(toy_head.PATH)
-    logits = np.asarray(learned_head.logits(head, learned_head.features(q, p)))
-    right = 1 / (1 + np.exp(-logits[:, 1]))
-    gain = np.asarray(learned_head.gain(head, q, p, q, p))[:, 0]
+    right, gain = map(np.asarray, right_and_gain(q, p, q, p))
+    right = right[:, 1]
     np.testing.assert_allclose(gain, [0.2 * right[0], -0.1 * right[1]], atol=1e-6)
     made = rules.make("learned", alpha=0.0, head=toy_head.PATH)
-    np.testing.assert_array_equal(rules.target(made, q, p, q, p), np.stack([p[0], q[1]]))
+    pi = jax.jit(rules.target)(made, q, p, q, p)
+    np.testing.assert_array_equal(pi, np.stack([p[0], q[1]]))

@@ -18,7 +18,21 @@ from speccascade.vocab import Vocab
 from tests import toy_head
 from tests.rule_oracle import BATCH, TOKEN_RULES, VOCAB, batches, is_exact, knobs_of, oracle, take
 
-apply = jax.jit(rules.apply)
+traces = []  # of the program below: a rule for each that was compiled
+
+
+@jax.jit
+def apply(rule, d):
+    traces.append(rule)
+    return rules.apply(rule, d)
+
+
+def apply_to_many(rule, d):
+    """Applies a rule to a multiple of B rows, B at a time: no other program."""
+    parts = zip(*(x.reshape(-1, BATCH, VOCAB) for x in d), strict=True)
+    made = [apply(rule, Distributions(*part)) for part in parts]
+    return rules.Target(*(np.concatenate(x) for x in zip(*made, strict=True)))
+
 
 # ---- properties ----
 
@@ -115,20 +129,15 @@ def typical_knobs(name, count=BATCH):
 
 @pytest.mark.parametrize("name", [n for n, row in RULES.items() if row.knobs])
 def test_knobs_per_row_equal_knobs_for_all_and_nothing_recompiles(name):
-    traces = []
-
-    @jax.jit
-    def traced(rule, d):
-        traces.append(rule)
-        return rules.apply(rule, d)
-
     d, knobs = fixed_batch(), typical_knobs(name)
-    pi, deferred = traced(rules.make(name, **knobs), d)
+    pi, deferred = apply(rules.make(name, **knobs), d)
+    apply(rules.make(name, **take(knobs, 0)), d)
+    before = len(traces)  # compiled once for [B] and once for []
     for row in range(0, BATCH, 3):
-        one, mass = traced(rules.make(name, **take(knobs, row)), d)
+        one, mass = apply(rules.make(name, **take(knobs, row)), d)
         np.testing.assert_array_equal(one[row], pi[row])
         np.testing.assert_array_equal(mass[row], deferred[row])
-    assert len(traces) == 2  # once for [B], once for []
+    assert len(traces) == before
     assert len(np.unique(np.asarray(pi), axis=0)) > 1
 
 
@@ -169,9 +178,9 @@ def test_registry_says_which_rules_read_q1(name):
     *given, other = rng.dirichlet([0.4] * VOCAB, (5, count)).astype(np.float32)
     d, knobs = Distributions(*given), toy_head.knobs_of(RULES[name])
     if "alpha" in RULES[name].knobs:
-        knobs["alpha"] = rng.uniform(0.05, 0.6, count)
+        knobs["alpha"] = rng.uniform(0.05, 0.6, BATCH)
     rule = rules.make(name, **knobs)
-    both = (apply(rule, x) for x in (d, d._replace(q1=other)))
+    both = (apply_to_many(rule, x) for x in (d, d._replace(q1=other)))
     same = [np.array_equal(a, b, equal_nan=True) for a, b in zip(*both, strict=True)]
     assert RULES[name].reads_q1 == (not all(same))
 
@@ -255,16 +264,16 @@ ALPHAS = (-0.5, -0.1, 0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
 @pytest.mark.parametrize("alpha", ALPHAS)
 def test_greedy_opt_diff_and_token_v1_are_one(alpha):
     d = greedy_batch()
-    diff = apply(rules.make("diff", alpha=alpha), d).pi
+    diff = apply_to_many(rules.make("diff", alpha=alpha), d).pi
     for name in ("opt", "token_v1"):
-        np.testing.assert_array_equal(apply(rules.make(name, alpha=alpha), d).pi, diff)
+        np.testing.assert_array_equal(apply_to_many(rules.make(name, alpha=alpha), d).pi, diff)
 
 
 @pytest.mark.parametrize("name", ["lossy", "lenient"])
 def test_greedy_lossy_and_lenient_are_lossless(name):
     d = greedy_batch()
     for alpha in (0.0, 0.1, 0.5, 0.9, 0.999):
-        np.testing.assert_array_equal(apply(rules.make(name, alpha=alpha), d).pi, d.p)
+        np.testing.assert_array_equal(apply_to_many(rules.make(name, alpha=alpha), d).pi, d.p)
 
 
 def test_greedy_lenience_is_token_v3():
@@ -273,7 +282,7 @@ def test_greedy_lenience_is_token_v3():
     for lenience in (0.125, 0.25, 0.5, 0.75, 1.0):  # exact in binary, and so is 1 - l
         drafted = d.p1[np.arange(len(d.q)), d.q.argmax(-1)]
         accepted = drafted >= lenience * d.p1.max(-1)
-        pi = apply(rules.make("token_v3", alpha=1 - lenience), d).pi
+        pi = apply_to_many(rules.make("token_v3", alpha=1 - lenience), d).pi
         np.testing.assert_array_equal(pi, np.where(accepted[:, None], d.q, d.p))
         some |= 0.1 < accepted.mean() < 0.9
     assert some
@@ -281,7 +290,7 @@ def test_greedy_lenience_is_token_v3():
 
 def test_greedy_mixture_stays_random():
     d = greedy_batch()
-    pi = np.asarray(apply(rules.make("mixture", alpha=0.25), d).pi)
+    pi = apply_to_many(rules.make("mixture", alpha=0.25), d).pi
     np.testing.assert_array_equal(pi, 0.75 * d.p + 0.25 * d.q)
     differ = np.any(d.q != d.p, -1)
     assert np.all((pi[differ] > 0).sum(-1) == 2) and differ.any()

@@ -34,6 +34,16 @@ CASES = [
 ]
 
 
+def decide_both(method, draft, q, pi, uniforms):
+    """Returns what `law` says of blocks, and what `verify` does."""
+    return verify.law(draft, q, pi, method=method), verify.verify(
+        None, draft, q, pi, method=method, uniforms=uniforms
+    )
+
+
+decide_jitted = jax.jit(decide_both, static_argnums=0)
+
+
 # ---- the enumerated law of sequences ----
 
 
@@ -124,11 +134,10 @@ def test_tokens_without_mass_are_never_emitted(method):
 def test_without_drafts_the_token_is_from_pi(method):
     pi = np.array([[[0.25, 0.5, 0.25]], [[0.0, 1.0, 0.0]]], np.float32)
     draft, q = np.zeros((2, 0), np.int32), np.zeros((2, 0, 3), np.float32)
-    accepted, after = verify.law(draft, q, pi, method=method)
+    uniforms = verify.Uniforms(np.zeros((2, 0), np.float32), np.full(2, 0.8, np.float32))
+    (accepted, after), verdict = decide_jitted(method, draft, q, pi, uniforms)
     np.testing.assert_array_equal(accepted, np.ones((2, 1)))
     np.testing.assert_array_equal(after, pi)
-    uniforms = verify.Uniforms(jnp.zeros((2, 0)), jnp.array([0.8, 0.8]))
-    verdict = verify.verify(None, draft, q, pi, method=method, uniforms=uniforms)
     np.testing.assert_array_equal(verdict.num_accepted, [0, 0])
     np.testing.assert_array_equal(verdict.next_token, [2, 1])
 
@@ -213,18 +222,6 @@ def test_wrong_reductions_are_caught(method, mutant):
         check_shards(mutant("vocab"), method)
 
 
-def decide_both(method, draft, q, pi):
-    """Returns what `law` says of blocks, and what `verify` does."""
-    batch, size = draft.shape
-    u = verify.Uniforms(jnp.full((batch, size), 0.4), jnp.full((batch,), 0.7))
-    return verify.law(draft, q, pi, method=method), verify.verify(
-        None, draft, q, pi, method=method, uniforms=u
-    )
-
-
-decide_jitted = jax.jit(decide_both, static_argnums=0)
-
-
 @pytest.mark.parametrize("method", verify.METHODS)
 @pytest.mark.parametrize("given_as", [np.asarray, jnp.asarray])
 @pytest.mark.parametrize("jitted", [False, True])
@@ -239,10 +236,11 @@ def test_subnormal_probabilities_count_as_zero(method, given_as, jitted):
     draft = rng.integers(5, size=(60, 3)).astype(np.int32)
     cleared = [np.where(y < least, np.float32(0), y) for y in (q, pi)]
 
+    uniforms = verify.Uniforms(np.full((60, 3), 0.4, np.float32), np.full(60, 0.7, np.float32))
     run = decide_jitted if jitted else decide_both
-    (accepted, after), verdict = run(method, draft, given_as(q), given_as(pi))
+    (accepted, after), verdict = run(method, draft, given_as(q), given_as(pi), uniforms)
     (expected, expected_after), expected_verdict = decide_jitted(
-        method, draft, *map(jnp.asarray, cleared)
+        method, draft, *map(jnp.asarray, cleared), uniforms
     )
     np.testing.assert_allclose(np.asarray(accepted).sum(1), 1, atol=1e-6)
     np.testing.assert_allclose(np.asarray(after).sum(-1), 1, atol=1e-6)

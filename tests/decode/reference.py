@@ -191,7 +191,8 @@ def decode(decoder: Decoder, params, rules, rows: Rows) -> Decoded:
 
 def check(output: Output, expected: Decoded, stats: tuple[str, ...] = STATS) -> None:
     """Raises AssertionError unless a decoded batch is what it must be."""
-    counts = np.asarray(output.num_tokens)
+    output = jax.device_get(output)
+    counts = output.num_tokens
     assert counts.tolist() == [len(t) for t in expected.tokens]
     for b, n in enumerate(counts):
         assert output.tokens[b, :n].tolist() == expected.tokens[b], f"row {b}"
@@ -201,8 +202,8 @@ def check(output: Output, expected: Decoded, stats: tuple[str, ...] = STATS) -> 
             np.testing.assert_allclose(
                 getattr(output, name)[b, :n], getattr(expected, name)[b], atol=2e-4, err_msg=name
             )
-    assert np.asarray(output.finished).tolist() == expected.finished
-    assert not np.asarray(output.invalid).any()
+    assert output.finished.tolist() == expected.finished
+    assert not output.invalid.any()
     for name in stats:
         np.testing.assert_allclose(
             output.stats.by_name()[name], expected.stats[name], atol=1e-4, err_msg=name
@@ -211,9 +212,9 @@ def check(output: Output, expected: Decoded, stats: tuple[str, ...] = STATS) -> 
 
 def check_records(records: Iterator, expected: Decoded) -> None:
     """Raises AssertionError unless the blocks of a trace are what they must be."""
-    records = list(records)
+    records = jax.device_get([record for _, record in records])
     assert len(records) == len(expected.blocks)
-    for (_, record), block in zip(records, expected.blocks, strict=True):
+    for record, block in zip(records, expected.blocks, strict=True):
         on = block.active
         np.testing.assert_array_equal(record.draft.length[on], block.length[on])
         np.testing.assert_array_equal(record.emitted, np.where(on, block.emitted, 0))

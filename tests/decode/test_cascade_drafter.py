@@ -344,13 +344,15 @@ def test_neither_place_nor_neighbours_matter():
         np.testing.assert_allclose(found, np.asarray(whole)[order], atol=1e-5, err_msg=name)
 
 
+LONG = Decoder(TABLE, CascadeDrafter(TABLE, TABLE, 2), 5, 24)  # four blocks that are kept whole
+
+
 def test_models_that_agree_take_the_fewest_passes():
-    size, n = 5, 2
+    size, n = LONG.draft_length, LONG.drafter.draft_length
     expert = PARAMS["expert"]
     params = {"drafter": {"drafter": expert, "middle": expert}, "expert": expert}
-    decoder = Decoder(TABLE, CascadeDrafter(TABLE, TABLE, n), size, 4 * (size + 1))
     rows = some_rows(SPEC)._replace(max_new_tokens=np.full(BATCH, 4 * (size + 1), np.int32))
-    stats = generate(decoder, params, (SPEC,), rows).stats
+    stats = generate(LONG, params, (SPEC,), rows).stats
     rounds = -(-size // (n + 1))
     np.testing.assert_array_equal(stats.expert_calls, 4)
     np.testing.assert_array_equal(stats.drafter_calls["middle"], 4 * rounds)
@@ -382,8 +384,7 @@ def test_greedy_spec_over_spec_is_the_experts_own_text(pair):
 def test_a_middle_model_that_is_not_finite_ends_its_rows():
     params = {**PARAMS, "drafter": {**PARAMS["drafter"]}}
     params["drafter"]["middle"] = np.full_like(PARAMS["drafter"]["middle"], np.nan)
-    decoder = Decoder(TABLE, CascadeDrafter(TABLE, TABLE, 2), 2, ROOM)
-    out = generate(decoder, params, (SPEC,), some_rows(SPEC))
+    out = generate(LONG, params, (SPEC,), some_rows(SPEC))
     assert np.all(out.invalid) and not np.any(out.num_tokens)
 
 

@@ -184,18 +184,19 @@ def test_q_is_the_lookups_or_the_models_that_has_read_the_whole_text(pair):
     )
     drafter = LookupOrModelDrafter(LookupDrafter(2, 1), pair.drafter)
     decoder = Decoder(pair.expert, drafter, toys.SIZE, toys.ROOM)
-    records = list(trace(decoder, pair.params, (*toys.SPEC, *RULES), rows))
+    records = jax.device_get(list(trace(decoder, pair.params, (*toys.SPEC, *RULES), rows)))
     state, _ = records[-1]
-    tokens = np.asarray(state.tokens)[:, : toys.ROOM]
+    tokens = state.tokens[:, : toys.ROOM]
+    given = rows.prompt, rows.prompt_length, tokens
     by_model, by_expert = (
-        np.asarray(model.answer_logits(pair.params[role], rows.prompt, rows.prompt_length, tokens))
+        np.asarray(jax.jit(model.answer_logits)(pair.params[role], *given))
         for role, model in (("drafter", pair.drafter), ("expert", pair.expert))
     )
     asked = found = after_lookups = 0
     before, silent = np.zeros(toys.BATCH, int), np.zeros(toys.BATCH, int)
     for state, record in records:
-        emitted, qs = np.asarray(record.emitted), np.asarray(record.draft.q.q)
-        asks = np.asarray(record.draft.calls["drafter"]) > 0
+        emitted, qs = record.emitted, record.draft.q.q
+        asks = record.draft.calls["drafter"] > 0
         for b in np.flatnonzero(emitted):
             prompt = rows.prompt[b, : rows.prompt_length[b]].tolist()
             for i in range(min(emitted[b], toys.SIZE)):
@@ -215,7 +216,7 @@ def test_q_is_the_lookups_or_the_models_that_has_read_the_whole_text(pair):
             looked = lookup_law.followed([*prompt, *tokens[b, : before[b]].tolist()], 2, 1)
             assert asks[b] == (looked is None)
             silent[b] = 0 if asks[b] else silent[b] + emitted[b]
-        before = np.asarray(state.count)
+        before = state.count
     assert min(asked, found) > toys.BATCH and after_lookups
     # Greedy `spec` is the expert's own text.
     greedy = np.flatnonzero((rows.temperature == 0) & (rows.rule_index == 0))

@@ -4,14 +4,13 @@ over it.
 
 import dataclasses
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
-from speccascade import rules as rules_lib
 from speccascade.decode.drafters import Dense, Draft
 from speccascade.decode.drafters.interface import WithoutModel
 from speccascade.sampling import draw
+from tests import rule_oracle
 from tests.decode import path_law, toys
 
 PARAMS = toys.tables(path_law.VOCAB, seed=3)
@@ -45,10 +44,8 @@ class Unigram(WithoutModel):
 def law(setting, params):
     """Returns the law of sequences that the rule's pi implies, `[V**L]`."""
     _, p, _, p1 = path_law.tables_of(setting, params)
-    with jax.enable_x64(True):
-        q = np.broadcast_to(np.array(SHARES), p.shape)
-        rule = jax.tree.map(np.float64, rules_lib.make(setting.rule, **setting.knobs))
-        pi = np.asarray(rules_lib.target(rule, q, p, q, p1))
+    q = np.broadcast_to(np.array(SHARES), p.shape)
+    pi, _ = rule_oracle.targets(setting.rule, setting.knobs, q, p, q, p1)
     return path_law.enumeration.target_law(pi[None], path_law.LIMIT)[0]
 
 

@@ -64,7 +64,7 @@ def test_token_cascade_equals_recomputation(pair):
     out = by_token(pair, rule, rows)
     tokens, logprobs, expert_calls, deferrals = recompute(pair, rule, rows)
     assert toys.texts(out) == tokens
-    for found, expected in zip(out.logprob, logprobs, strict=True):
+    for found, expected in zip(np.asarray(out.logprob), logprobs, strict=True):
         np.testing.assert_allclose(found[: len(expected)], expected, atol=2e-4)
     emitted = [len(t) for t in tokens]
     stats = out.stats
@@ -137,7 +137,8 @@ def test_sequence_cascade_at_its_endpoints(pair, alone):
 def test_sequence_cascade_decides_row_by_row(pair, alone):
     rows, drafter, expert = alone
     counts = np.asarray(drafter.num_tokens)
-    own = [np.asarray(x)[:n] for x, n in zip(drafter.expert_logprob, counts, strict=True)]
+    logprobs = np.asarray(drafter.expert_logprob)
+    own = [x[:n] for x, n in zip(logprobs, counts, strict=True)]
     mean = np.array([x.mean() for x in own])
     threshold = np.median(mean) + np.linspace(-0.2, 0.2, toys.BATCH)
     out = by_sequence(pair, threshold, rows)
