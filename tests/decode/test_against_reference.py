@@ -68,8 +68,9 @@ def test_trace_equals_recomputation_and_generate(pair):
     reference.check_records(records, expected(pair, "token"))
     state, output = jax.device_get((records[-1][0], generate(*case(pair, "token"))))
     np.testing.assert_array_equal(state.count, output.num_tokens)
+    tokens = np.asarray(state.tokens)
     for b, n in enumerate(output.num_tokens):
-        np.testing.assert_array_equal(state.tokens[b, :n], output.tokens[b, :n])
+        np.testing.assert_array_equal(tokens[b, :n], output.tokens[b, :n])
     np.testing.assert_array_equal(state.invalid, output.invalid)
     for name, whole in output.stats.by_name().items():
         np.testing.assert_allclose(state.stats.by_name()[name], whole, atol=1e-4)

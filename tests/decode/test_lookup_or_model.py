@@ -186,7 +186,7 @@ def test_q_is_the_lookups_or_the_models_that_has_read_the_whole_text(pair):
     decoder = Decoder(pair.expert, drafter, toys.SIZE, toys.ROOM)
     records = jax.device_get(list(trace(decoder, pair.params, (*toys.SPEC, *RULES), rows)))
     state, _ = records[-1]
-    tokens = state.tokens[:, : toys.ROOM]
+    tokens = np.asarray(state.tokens)[:, : toys.ROOM]
     given = rows.prompt, rows.prompt_length, tokens
     by_model, by_expert = (
         np.asarray(jax.jit(model.answer_logits)(pair.params[role], *given))
