@@ -22,6 +22,5 @@ def make(folder: pathlib.Path, context_length: int | None = None, **config) -> p
     for i, role in enumerate(tiny_pair.WIDTHS):
         described = {**tiny_pair.description(role), "vocab_size": tokenizer.vocab_size}
         built[role] = models.build(described)
-        init = jax.jit(built[role].init)
-        params[role] = jax.tree.map(lambda x: x * 3.0, init(jax.random.key(i)))
+        params[role] = tiny_pair.scaled(built[role], jax.random.key(i), 3.0)
     return pairs.Pair("tiny chat", built, params, tokenizer, context_length)

@@ -152,9 +152,12 @@ def test_a_marked_part_makes_room_for_the_answer(decoder_only, t5, checkpoints, 
 
 
 def test_a_completion_says_what_was_shortened(decoder_only):
-    prompts = [Prompt("Ann has " + "pens, " * 400, 8, 2408), "How many?"]
-    cut, whole = generate_text(decoder_only, prompts, max_new_tokens=6, **HOW)
-    (fitted, _) = decoder_only.fit_prompts(prompts, 6)
+    # Of other tests' shapes: eight prompts of at most 96 tokens.
+    shorter = dataclasses.replace(decoder_only, context_length=102)
+    prompts = [Prompt("Ann has " + "pens, " * 400, 8, 2408), *["How many?"] * 7]
+    how = {"rule": "spec", "draft_length": 2, "max_new_tokens": 6}
+    cut, whole, *_ = generate_text(shorter, prompts, **how)
+    (fitted, *_) = shorter.fit_prompts(prompts, 6)
     assert cut.statistics["prompt_cut"] == fitted.cut > 0 == whole.statistics["prompt_cut"]
     for answer in (cut, whole):
         ended = answer.tokens[-1] in decoder_only.tokenizer.eos_ids

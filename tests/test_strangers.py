@@ -124,6 +124,7 @@ def test_everything_that_was_added_is_swept_and_reported(added, tmp_path):
     pairs.export(tiny_pair.make(), tmp_path / "pair", {})
     config = tiny_pair.get_config(str(tmp_path / "pair"))
     config.evaluate.timing.num_examples = 0
+    config.evaluate.splits = {"validation": 4, "test": 4}  # of one shape
     config.evaluate.settings = (
         {"method": "autoregressive_expert"},
         {"method": "halves"},

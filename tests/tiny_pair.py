@@ -12,7 +12,7 @@ from speccascade import models, pairs, tasks, text
 from speccascade.inference.sweep import product
 from tests.training import tiny
 
-PROMPT = "How many? " * 8  # takes as much room as the task's prompts
+PROMPT = "How many? " * 15  # takes as much room as the task's prompts
 WIDTHS = {"drafter": 8, "expert": 16}
 MIDDLE = {**WIDTHS, "middle": 12}
 
@@ -43,9 +43,14 @@ def _made(scale: float, roles: tuple[str, ...]) -> pairs.Pair:
     built, params = {}, {}
     for i, role in enumerate(roles):
         built[role] = models.build({**description(role), "vocab_size": tokenizer.vocab_size})
-        init = jax.jit(built[role].init)  # compiled once, not operation by operation
-        params[role] = jax.tree.map(lambda x: x * scale, init(jax.random.key(i)))
+        params[role] = scaled(built[role], jax.random.key(i), scale)
     return pairs.Pair("tiny", built, params=params, tokenizer=tokenizer, context_length=300)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def scaled(model: models.Model, key: jax.Array, scale: float):
+    """Returns a model's parameters as they are initialised, times a number."""
+    return jax.tree.map(lambda x: x * scale, model.init(key))
 
 
 def in_float32(pair: pairs.Pair) -> pairs.Pair:

@@ -116,4 +116,7 @@ def _mix(x: jax.Array) -> jax.Array:
 def build(config: Mapping[str, Any], seed: int) -> tuple[Agreeing, Params]:
     """Returns a model, from the description that `models.build` takes, and random parameters."""
     model = Agreeing(models.build(config))
-    return model, jax.jit(model.init)(jax.random.key(seed))
+    return model, _init(model, jax.random.key(seed))
+
+
+_init = jax.jit(Agreeing.init, static_argnums=0)  # of equal models one program

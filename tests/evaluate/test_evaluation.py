@@ -25,7 +25,7 @@ from speccascade.inference.reading import from_fields, setting
 from speccascade.report import compare_answers, report, report_beside
 from speccascade.tasks import sandbox
 from speccascade.workdir import answers, results
-from tests import random_params, tiny_pair, toy_head
+from tests import called, random_params, tiny_pair, toy_head
 from tests.tasks.rows import ROWS, numbered
 from tests.text import makers
 
@@ -180,19 +180,19 @@ def test_a_sweep_grows(exported, swept, tmp_path, monkeypatch):
     rows = measured(config)
     assert sorted(row["kind"] for row in rows) == sorted(2 * [QUALITY, TEACHER_FORCED, TIMING])
     assert sum(decoded) == 9
-    # Two examples more of one split: only they are decoded, of every setting.
-    config.evaluate.splits.test = 6
+    # An example more of one split: only it is decoded, of every setting.
+    config.evaluate.splits.test = 5
     rows = measured(config)
     assert {(row["split"], row["num_examples"]) for row in rows if row["kind"] == QUALITY} == {
-        ("test", 6)
+        ("test", 5)
     }
-    assert sum(decoded) == 2 * 9
+    assert sum(decoded) == 9
     small = {from_fields(r): r for r in by_key(workdir).values() if is_test(r, 4)}
     for row in rows:
         if row["kind"] == QUALITY:
             assert row["scores"][:4] == small.get(from_fields(row), row)["scores"][:4]
     # Another split, other times: qualities stay.
-    config.evaluate.splits = {"validation": 5, "test": 6, "train": 2}
+    config.evaluate.splits = {"validation": 5, "test": 5, "train": 4}
     config.evaluate.timing.trials = 1
     kinds = [row["kind"] for row in measured(config)]
     assert kinds.count(QUALITY) == 9 and kinds.count(TIMING) == 3 * 9
@@ -409,7 +409,7 @@ def test_nan_fails_a_setting_by_name_and_the_sweep_goes_on(exported, tmp_path):
     # From the command line the exit code tells. What failed is tried again; time taken beside eight
     # fake devices is that of another machine.
     settings = f"--config.evaluate.settings={config.evaluate.settings}"
-    again = script("evaluate", f"--workdir={tmp_path}/w", settings, config=str(tmp_path / "pair"))
+    again = script(str(tmp_path / "pair"), f"--workdir={tmp_path}/w", settings)
     assert again.returncode == 1 and again.stdout.startswith("2 rows measured")
     assert "error: 8 rows failed:\n" + "\n".join(outcome.failed) in again.stderr
 
@@ -476,12 +476,13 @@ def test_a_table_comes_out(swept):
     assert "| token_v3 | " in text and all(os.path.getsize(path) for path in paths)
 
 
-def start(name, *arguments, config=None) -> subprocess.Popen:
-    command = [sys.executable, f"scripts/{name}.py"]
-    if config:
-        command.append(f"--config={ROOT}/tests/tiny_pair.py:{config}")
+def pair_of(exported):
+    return f"--config={ROOT}/tests/tiny_pair.py:{exported}"
+
+
+def start(exported, *arguments) -> subprocess.Popen:
     return subprocess.Popen(
-        [*command, *arguments],
+        [sys.executable, "scripts/evaluate.py", pair_of(exported), *arguments],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
@@ -490,22 +491,21 @@ def start(name, *arguments, config=None) -> subprocess.Popen:
     )
 
 
-def script(name, *arguments, config=None) -> subprocess.CompletedProcess:
-    process = start(name, *arguments, config=config)
+def script(exported, *arguments) -> subprocess.CompletedProcess:
+    process = start(exported, *arguments)
     out, err = process.communicate()
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
 def test_a_killed_run_goes_on_where_it_stopped(exported, swept, tmp_path):
     path = tmp_path / "w" / results.FILE
-    process = start("evaluate", f"--workdir={tmp_path}/w", config=exported)
+    process = start(exported, f"--workdir={tmp_path}/w")
     while process.poll() is None and not (path.exists() and path.stat().st_size):
         time.sleep(0.05)
     process.send_signal(signal.SIGSTOP)  # it holds the workdir and adds nothing meanwhile
     kept = path.read_text()
-    second = script("evaluate", f"--workdir={tmp_path}/w", config=exported)
-    assert (second.returncode, second.stdout) == (2, "")
-    assert re.fullmatch(r"error: another process works in .*\n", second.stderr)
+    with pytest.raises(UserError, match="another process works in .*"):
+        called.call("scripts/evaluate.py", pair_of(exported), f"--workdir={tmp_path}/w")
     assert path.read_text() == kept
     process.send_signal(signal.SIGKILL)
     process.communicate()
@@ -521,7 +521,7 @@ def test_killed_at_any_moment_all_is_there_once_in_the_end(exported, swept, tmp_
     path = tmp_path / "w" / results.FILE
     kept = b""
     for rows in (1, 10, 20, 36):  # two in batches, then on the references, then timed
-        process = start("evaluate", f"--workdir={tmp_path}/w", config=exported)
+        process = start(exported, f"--workdir={tmp_path}/w")
         while process.poll() is None and not (
             path.exists() and path.read_bytes().count(b"\n") >= rows
         ):
@@ -531,7 +531,7 @@ def test_killed_at_any_moment_all_is_there_once_in_the_end(exported, swept, tmp_
         kept, before = path.read_bytes(), kept
         kept = kept[: kept.rindex(b"\n") + 1]
         assert kept.startswith(before) and kept.count(b"\n") >= rows
-    last = script("evaluate", f"--workdir={tmp_path}/w", config=exported)
+    last = script(exported, f"--workdir={tmp_path}/w")
     left = 44 - kept.count(b"\n")
     assert last.returncode == 0 and last.stdout.startswith(f"{left} rows measured")
     assert path.read_bytes().startswith(kept)
@@ -569,15 +569,15 @@ def test_a_profile_is_written_beside_the_results(exported, swept):
     assert list(pathlib.Path(swept).glob("profile/**/*.trace.json.gz"))
 
 
-def test_scripts(exported, swept, tmp_path):
-    dry = script("evaluate", f"--workdir={tmp_path}/w", "--dry_run", config=exported)
-    assert dry.returncode == 0, dry.stderr
-    assert "8 settings on" in dry.stdout and "44 rows, 0 of them there already" in dry.stdout
+def test_scripts(exported, swept, tmp_path, capsys):
+    called.call("scripts/evaluate.py", pair_of(exported), f"--workdir={tmp_path}/w", "--dry_run")
+    dry = capsys.readouterr().out
+    assert "8 settings on" in dry and "44 rows, 0 of them there already" in dry
     parts = r"\(quality [\d.]+, timing [\d.]+, compiling not counted\)"
     guess = r"the memory's speed \(a guess; --probe measures\)"
     line = rf"estimated cost: about [\d.]+ minutes {parts}, from {guess}\n"
-    assert re.fullmatch(line, dry.stdout.splitlines(keepends=True)[-1])
+    assert re.fullmatch(line, dry.splitlines(keepends=True)[-1])
     assert not (tmp_path / "w").exists()
 
-    table = script("report", f"--workdir={swept}")
-    assert table.returncode == 0 and "quality_latency.png" in table.stdout
+    called.call("scripts/report.py", f"--workdir={swept}")
+    assert "quality_latency.png" in capsys.readouterr().out

@@ -11,7 +11,7 @@ from speccascade.evaluate import evaluation, origin, score
 from speccascade.evaluate.jobs import QUALITY
 from speccascade.tasks.gsm_symbolic import GsmSymbolic
 from speccascade.workdir import answers, results
-from tests import tiny_pair
+from tests import called, tiny_pair
 
 
 @pytest.fixture(scope="module")
@@ -84,5 +84,5 @@ def test_the_script(workdir):
     assert (done.returncode, done.stdout) == (0, "4 of 4 rows scored anew, 0 changed\n"), (
         done.stderr
     )
-    done = subprocess.run([*command[:-1], "--workdir=nowhere"], capture_output=True, text=True)
-    assert done.returncode == 2 and done.stderr.startswith("error: nowhere holds no evaluation")
+    with pytest.raises(UserError, match="^nowhere holds no evaluation"):
+        called.call("scripts/score.py", "--workdir=nowhere")

@@ -56,6 +56,7 @@ def pair():
 
 
 forward = jax.jit(lambda model, *args: model.forward(*args), static_argnums=0)
+softmax = jax.jit(confidence)
 
 
 def distributions(pair, role):
@@ -64,10 +65,10 @@ def distributions(pair, role):
     for prompt, answer in zip(PROMPTS, ANSWERS, strict=True):
         for i in range(len(answer)):
             tokens = prompt + answer[:i]
-            padded = jnp.asarray([tokens + [0] * (8 - len(tokens))])  # one shape for all
-            logits = forward(model, pair.params[role], padded, jnp.asarray([len(prompt)]))
-            rows.append(logits[0, len(tokens) - 1])
-    return np.asarray(confidence(jnp.stack(rows)), np.float64)
+            padded = np.array([tokens + [0] * (8 - len(tokens))])  # one shape for all
+            logits = forward(model, pair.params[role], padded, np.array([len(prompt)]))
+            rows.append(np.asarray(logits)[0, len(tokens) - 1])
+    return np.asarray(softmax(np.stack(rows)), np.float64)
 
 
 def test_rules_on_references_are_what_their_formulas_say(pair):
@@ -135,11 +136,11 @@ def t5_pair(pair):
 
 
 @partial(jax.jit, static_argnums=0)
-def while_decoding(model, params, prompt, answer):
+def while_decoding(model, params, prompt, length, answer):
     """What a model that decodes says of each token of the answer, the ones before it given."""
     size = answer.shape[1]
     cache = model.init_cache(1, prompt.shape[1] + size + 4)
-    read = model.prefill(params, prompt, jnp.asarray([prompt.shape[1]]), cache)
+    read = model.prefill(params, prompt, length, cache)
     fed = jnp.concatenate([read.last[:, None], answer[:, :-1]], axis=1)
     logits, _ = model.apply(params, fed, read.position[:, None] + jnp.arange(size), read.cache)
     return jnp.take_along_axis(confidence(logits), answer[..., None], axis=-1)[0, :, 0]
@@ -154,14 +155,13 @@ def test_references_are_scored_as_decoding_would(pair, family):
     )
     for role, sums in ends:
         model = chosen.models[role]
-        expected = [
-            while_decoding(
-                model, chosen.params[role], *map(jnp.asarray, ([prompt], [answer]))
-            ).sum()
-            if answer
-            else 0.0
-            for prompt, answer in zip(PROMPTS, ANSWERS, strict=True)
-        ]
+        expected = []
+        for prompt, answer in zip(PROMPTS, ANSWERS, strict=True):
+            # One shape for all; what fills it up comes after what is read.
+            tokens, ids = (np.array([x + [0] * (4 - len(x))]) for x in (prompt, answer))
+            length = np.array([len(prompt)])
+            said = while_decoding(model, chosen.params[role], tokens, length, ids)
+            expected.append(np.asarray(said)[: len(answer)].sum())
         np.testing.assert_allclose(sums, expected, atol=1e-5)
 
 

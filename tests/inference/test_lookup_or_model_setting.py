@@ -51,11 +51,12 @@ def test_a_model_that_the_pair_has_not():
 
 
 def test_greedy_texts_are_those_of_spec():
-    pair, asked = tiny_pair.make(), {"max_new_tokens": 12, "temperature": 0.0}
+    pair = tiny_pair.make()
+    asked = {"draft_length": 2, "max_new_tokens": 6, "temperature": 0.0}
     prompts = [tiny_pair.PROMPT, "Twice two is four. Twice"]
-    joined = api.generate_text(pair, prompts, **HOW, **asked)
+    joined = api.generate_text(pair, prompts, **{**HOW, **asked})
     own = {key: value for key, value in HOW.items() if key not in ("drafter", "otherwise")}
-    by_model = api.generate_text(pair, prompts, **own, **asked)
+    by_model = api.generate_text(pair, prompts, **{**own, **asked})
     assert [a.tokens for a in joined] == [a.tokens for a in by_model]
     calls = [sum(a.statistics["drafter_calls"] for a in found) for found in (joined, by_model)]
     assert 0 < calls[0] < calls[1]

@@ -196,14 +196,21 @@ def test_report_writes_all_files(tmp_path):
     assert "40 validation and 40 test examples, 2 of each timed" in text
 
 
-def test_report_has_more_where_the_sweep_has(tmp_path):
-    write(tmp_path, *sweep(*WIDER))
-    _, paths = report(str(tmp_path))
+@pytest.fixture(scope="module")
+def wide_report(tmp_path_factory):
+    """The workdir of a sweep of `WIDER`, and what its report gives."""
+    workdir = tmp_path_factory.mktemp("wider")
+    write(workdir, *sweep(*WIDER))
+    return workdir, *report(str(workdir))
+
+
+def test_report_has_more_where_the_sweep_has(wide_report):
+    workdir, _, paths = wide_report
     names = {path.rsplit("/", 1)[1] for path in paths}
     assert {"temperature.png", "top_p_expert.png", "draft_length.png"} <= names
     assert {"draft_length.csv", "draft_length.tex", "correlation.csv"} <= names
     assert "top_p_drafter.png" not in names and "quality_deferral.png" not in names
-    document = (tmp_path / "report/report.md").read_text()
+    document = (workdir / "report/report.md").read_text()
     assert all(f"({name})" in document for name in names if name.endswith(".png"))
     assert "temperature 1, N = 5**" in document and "| spec, expert top_p | top_p=0.5" in document
     assert "nan" not in document.lower() and "None" not in document
@@ -236,9 +243,8 @@ def test_without_times_there_is_everything_that_needs_none(tmp_path):
     assert "nan" not in (tmp_path / "report/report.md").read_text().lower()
 
 
-def test_methods_of_one_draft_length_are_named(tmp_path):
-    write(tmp_path, *sweep(*WIDER))
-    text, _ = report(str(tmp_path))
+def test_methods_of_one_draft_length_are_named(wide_report):
+    _, text, _ = wide_report
     assert "(one alone for token_v3: 3, spec, expert top_p: 3, lossy: 3)" in text
 
 

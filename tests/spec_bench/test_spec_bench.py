@@ -99,7 +99,7 @@ def test_a_second_turn_is_asked_behind_the_first_answer(answered, exported):
         {"role": "user", "content": "Why is it?"},
     ]
     ids = pair.tokenizer.encode_chat(messages)
-    engine = Engine.build(pair, [ids], ROOM)
+    engine = Engine.build(pair, [[0] * conversation.room(len(ids))], ROOM)
     expert = setting({"method": "autoregressive_expert"})
     output = engine.prepare([expert], [engine.request(ids, 0, "it")], [expert])()
     tokens = output.tokens[0, : output.num_tokens[0]].tolist()

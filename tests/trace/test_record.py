@@ -133,6 +133,13 @@ decide = jax.jit(verify, static_argnames="method")
 law_of = jax.jit(law, static_argnames="method")
 
 
+@jax.jit
+def targets(rule, d):
+    """Returns a rule's target and its r."""
+    knobs = {**rule.knobs, **dict(rule.static_knobs)}
+    return rules.apply(rule, d), rules.RULES[rule.name].target(d, knobs, rules.WHOLE)[1]
+
+
 def random_case(rule, method, seed):
     """Returns random blocks as a record, its uniforms and the rule's r (None where it has none)."""
     rng = np.random.default_rng(seed)
@@ -143,10 +150,7 @@ def random_case(rule, method, seed):
         return (weights / weights.sum(-1, keepdims=True)).astype(np.float32)
 
     q, p = tables(), tables()
-    d = Distributions(*map(jnp.asarray, (q, p, q, p)))
-    target = rules.apply(rule, d)
-    knobs = {**rule.knobs, **dict(rule.static_knobs)}
-    _, r = rules.RULES[rule.name].target(d, knobs, rules.WHOLE)
+    target, r = targets(rule, Distributions(q, p, q, p))
     r = None if r is None else np.broadcast_to(np.asarray(r), q.shape)
     draft = np.array(
         [[rng.choice(VOCAB, p=row / row.sum()) for row in rows[:SIZE]] for rows in q.astype(float)]
@@ -177,14 +181,17 @@ def random_case(rule, method, seed):
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
 def test_random_blocks(rule, method):
     record, uniforms, r = random_case(rule, method, seed=len(rule.name))
-    numbers = record_lib.numbers(record, uniforms, method)
-    draft, q, p, pi, u = map(
-        np.asarray, (record.draft.tokens, record.draft.q.q, record.p, record.pi, uniforms.accept)
+    numbers = jax.device_get(record_lib.numbers(record, uniforms, method))
+    record, uniforms = jax.device_get((record, uniforms))
+    draft, q, p, pi, u = (
+        *(record.draft.tokens, record.draft.q.q, record.p, record.pi),
+        uniforms.accept,
     )
     # Strict verification, asked apart.
     options = {"length": record.draft.length, "method": method}
-    strict = decide(None, record.draft.tokens, q[:, :SIZE], record.p, uniforms=uniforms, **options)
-    chances, _ = law_of(record.draft.tokens, q[:, :SIZE], record.pi, **options)
+    strict = decide(None, draft, q[:, :SIZE], p, uniforms=uniforms, **options)
+    chances, _ = law_of(draft, q[:, :SIZE], pi, **options)
+    strict, chances = jax.device_get((strict, chances))
     seen = set()
     for b in range(BATCH):
         block = Writer(lambda i: b"x", ()).block(numbers, b, method, False)
@@ -232,7 +239,7 @@ def test_random_blocks(rule, method):
 def test_the_numbers_are_computed_in_one_program():
     record, uniforms, _ = random_case(RULES[2], "token", seed=0)
     before = record_lib.numbers._cache_size()
-    record_lib.numbers(jax.tree.map(lambda x: x + 0, record), uniforms, "token")
+    record_lib.numbers(jax.tree.map(lambda x: jnp.asarray(np.array(x)), record), uniforms, "token")
     first = record_lib.numbers._cache_size()
     record_lib.numbers(record, uniforms, "token")
     assert record_lib.numbers._cache_size() == first <= before + 1

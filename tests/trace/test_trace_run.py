@@ -101,7 +101,9 @@ def test_logits_that_are_not_finite():
     broken = {**pair.params, "expert": jax.tree.map(lambda x: x * np.nan, pair.params["expert"])}
     with pytest.raises(UserError, match="not finite"):
         broken = dataclasses.replace(pair, params=broken)
-        trace_prompt(broken, "1", toy_traces.settings()[:1], max_new_tokens=2)
+        trace_prompt(
+            broken, toy_traces.EVIL, toy_traces.settings()[:1], max_new_tokens=toy_traces.ROOM
+        )
 
 
 # ---- flags ----
@@ -173,12 +175,14 @@ def test_a_prompt_without_room_says_so():
 
 def test_a_prompt_that_was_cut_says_so():
     text = "1" * 400 + "="
-    how = {"settings": toy_traces.settings()[:1], "max_new_tokens": 2}
-    found = trace_prompt(toy_traces.pair(), Prompt(text, 0, 400), **how)
-    ids = len(toy_traces.pair().tokenizer.encode(text, bos=True))
+    how = {"settings": toy_traces.settings()[:1], "max_new_tokens": toy_traces.ROOM}
+    # Of the comparison's shapes: a prompt in 48 tokens.
+    pair = dataclasses.replace(toy_traces.pair(), context_length=48 + toy_traces.ROOM)
+    found = trace_prompt(pair, Prompt(text, 0, 400), **how)
+    ids = len(pair.tokenizer.encode(text, bos=True))
     assert found.prompt_cut > 0 and found.prompt_cut < ids
     assert f"; the prompt was cut by {found.prompt_cut} tokens" in display.common(found)
-    whole = trace_prompt(toy_traces.pair(), "1 + 1\n", **how)
+    whole = trace_prompt(pair, toy_traces.EVIL, **how)
     assert whole.prompt_cut == 0 and "cut" not in display.common(whole)
 
 
@@ -186,7 +190,8 @@ def test_a_config_may_lack_a_task(tmp_path):
     pairs.export(toy_traces.pair(), str(tmp_path), {})
     config = tiny_pair.get_config(str(tmp_path))
     del config.task
-    given = {**CONFIG, "fields": {"draft_length": 3}, "max_new_tokens": 2, "html": None}
-    assert flags.from_flags(config, prompt="1 + 1", **given).prompt == "1 + 1"
+    fields, prompt = {"draft_length": 3}, "1 + 1 = " * 6  # of the comparison's shapes
+    given = {**CONFIG, "fields": fields, "max_new_tokens": toy_traces.ROOM, "html": None}
+    assert flags.from_flags(config, prompt=prompt, **given).prompt == prompt
     with_task = tiny_pair.get_config(str(tmp_path))
-    assert flags.from_flags(with_task, prompt="1 + 1", **given).prompt == "1 + 1\n"
+    assert flags.from_flags(with_task, prompt=prompt, **given).prompt == prompt + "\n"

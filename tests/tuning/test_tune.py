@@ -19,7 +19,7 @@ from speccascade.inference.reading import from_fields
 from speccascade.inference.setting import Setting
 from speccascade.tuning import tuner
 from speccascade.workdir import results
-from tests import tiny_pair
+from tests import called, tiny_pair
 
 ROOT = pathlib.Path(__file__).parents[2]
 EXPERT = Setting(methods.EXPERT)
@@ -164,26 +164,16 @@ def test_bad_input_is_refused_before_any_work(exported, tmp_path, given, changes
 
 def test_script(exported, tuned):
     workdir, _ = tuned
-
-    def script(*arguments):
-        return subprocess.run(
-            [
-                sys.executable,
-                "scripts/tune.py",
-                f"--config=tests/tiny_pair.py:{exported}",
-                f"--workdir={workdir}",
-                "--temperature=0",
-                *arguments,
-            ],
-            cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            capture_output=True,
-            text=True,
-        )
-
-    dry = script("--dry_run")
+    common = (f"--config={ROOT}/tests/tiny_pair.py:{exported}", f"--workdir={workdir}")
+    dry = subprocess.run(
+        [sys.executable, "scripts/tune.py", *common, "--temperature=0", "--dry_run"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
     assert dry.returncode == 0, dry.stderr
     assert "4 settings on validation: 8 rows" in dry.stdout and "quality: 0 rows" in dry.stdout
     assert "then, on test" in dry.stdout
-    bad = script("--max_quality_loss=2")
-    assert bad.returncode == 2 and bad.stderr.count("\n") == 1 and "below 1" in bad.stderr
+    with pytest.raises(UserError, match="below 1"):
+        called.call("scripts/tune.py", *common, "--temperature=0", "--max_quality_loss=2")
