@@ -315,18 +315,19 @@ def test_run_of_a_trained_pair(tmp_path):
     config = tiny_pair.get_config(str(tmp_path))
     config.benchmark = {
         **synthetic_config().benchmark.to_dict(),
-        "settings": product(rule="chow", alpha=0.3, draft_length=2)
+        "settings": product(rule="token_v3", alpha=0.3, draft_length=2)
         + product(rule="spec", drafter="lookup", draft_length=2)
         + product(rule="spec", drafter="lookup", otherwise="drafter", draft_length=2),
-        "batch_sizes": (2,),
+        "batch_sizes": (8,),  # in which other tests decode: what is compiled is shared
         "num_examples": 3,
     }
+    config.task.test_size = 3 * 8
     said = []
     benchmarking.run(config, said.append)
     rows = [row[0] for row in tables("\n".join(said))[1][2:]]
-    assert any(text.startswith("| chow") for text in said)  # on its own, when it was known
+    assert any(text.startswith("| token_v3") for text in said)  # on its own, when it was known
     lookup = "spec over lookup N=2 max_ngram=3 min_ngram=1 token"
-    assert rows[-3:-1] == ["chow alpha=0.3 N=2 token", lookup]
+    assert rows[-3:-1] == ["token_v3 alpha=0.3 N=2 token", lookup]
     assert rows[-1] == lookup.replace("lookup", "lookup or drafter")
 
 

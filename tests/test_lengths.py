@@ -60,7 +60,7 @@ def test_an_endless_answer_is_refused_where_nothing_limits_it(checkpoints, t5):
     with pytest.raises(UserError, match="max_new_tokens=1000000000 and pair .* answer_length"):
         generate_text(t5, ["a"], max_new_tokens=10**9, **HOW)
     limited = pairs.load({**checkpoints, "answer_length": 7})
-    assert lengths(limited, 5, 10**9, **HOW) == (7, False)
+    assert lengths(limited, 5, 10**9, method="autoregressive_expert") == (7, False)
     assert Engine.build(t5, [[5]], MOST_NEW_TOKENS).max_new_tokens == MOST_NEW_TOKENS
 
 

@@ -9,8 +9,7 @@ import sacrebleu
 
 from speccascade import pairs
 from speccascade.evaluate import evaluation, prepared
-from speccascade.inference.reading import setting
-from speccascade.workdir import results
+from speccascade.workdir import answers, results
 from tests import tiny_pair
 
 EXPERT = {"method": "autoregressive_expert"}
@@ -28,19 +27,18 @@ def config(pair, path, references):
     return made
 
 
-def decoded(made):
-    sweep = prepared.prepare(made)
-    requests = sweep.prompts["test"].requests
-    chosen = [setting(EXPERT)] * 8
-    output = sweep.engine.prepare(chosen, requests, chosen[:1])()
-    found = zip(np.asarray(output.tokens), np.asarray(output.num_tokens), strict=True)
-    return [sweep.engine.text(tokens[:n]).strip() for tokens, n in found]
+def decoded(made, workdir):
+    evaluation.evaluate(made, workdir)
+    (row,) = results.read(workdir)
+    kept = {answer["id"]: answer["text"] for answer in answers.read(workdir, row["answers"])}
+    requests = prepared.prepare(made).prompts["test"].requests
+    return [kept[request.example_id].strip() for request in requests]
 
 
 def test_a_rows_quality_is_sacrebleus(tmp_path):
     directory = str(tmp_path / "pair")
     pairs.export(tiny_pair.make(), directory, {})
-    texts = decoded(config(directory, tmp_path, ["not yet known"] * 8))
+    texts = decoded(config(directory, tmp_path, ["not yet known"] * 8), str(tmp_path / "first"))
     references = [f"{text} and {i} more words" for i, text in enumerate(texts)]
     outcome = evaluation.evaluate(config(directory, tmp_path, references), str(tmp_path / "w"))
     assert outcome == evaluation.Outcome(measured=1, failed=[])

@@ -24,7 +24,7 @@ from speccascade.evaluate.jobs import QUALITY, TEACHER_FORCED, TIMING
 from speccascade.inference.reading import from_fields, setting
 from speccascade.report import compare_answers, report, report_beside
 from speccascade.tasks import sandbox
-from speccascade.workdir import answers, results
+from speccascade.workdir import answers, provenance, results
 from tests import called, random_params, tiny_pair, toy_head
 from tests.tasks.rows import ROWS, numbered
 from tests.text import makers
@@ -382,7 +382,7 @@ def test_prompts_longer_than_the_context_are_refused(exported, tmp_path):
         prepared.prepare(tiny_pair.get_config(str(tmp_path)))
 
 
-def test_nan_fails_a_setting_by_name_and_the_sweep_goes_on(exported, tmp_path):
+def test_nan_fails_a_setting_by_name_and_the_sweep_goes_on(exported, tmp_path, monkeypatch, capsys):
     pair = pairs.load(exported)
     broken = {**pair.params, "drafter": jax.tree.map(lambda x: x * np.nan, pair.params["drafter"])}
     pairs.export(dataclasses.replace(pair, params=broken), tmp_path / "pair", {})
@@ -406,12 +406,17 @@ def test_nan_fails_a_setting_by_name_and_the_sweep_goes_on(exported, tmp_path):
         "not finite; look at checkpoints and dtype",
     ]
     assert {row["method"] for row in results.read(tmp_path / "w")} == {"autoregressive_expert"}
-    # From the command line the exit code tells. What failed is tried again; time taken beside eight
-    # fake devices is that of another machine.
+    # A script ends with what failed, exit code 1. That is tried again; of another machine times are
+    # taken anew.
+    monkeypatch.setattr(provenance, "machine", lambda: "another")
     settings = f"--config.evaluate.settings={config.evaluate.settings}"
-    again = script(str(tmp_path / "pair"), f"--workdir={tmp_path}/w", settings)
-    assert again.returncode == 1 and again.stdout.startswith("2 rows measured")
-    assert "error: 8 rows failed:\n" + "\n".join(outcome.failed) in again.stderr
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        called.call(
+            "scripts/evaluate.py", pair_of(tmp_path / "pair"), f"--workdir={tmp_path}/w", settings
+        )
+    assert ended.value.code == "\n".join(["error: 8 rows failed:", *outcome.failed])
+    assert capsys.readouterr().out.startswith("2 rows measured")
 
 
 def test_scores_are_the_tasks_scores_of_the_decoded_texts(exported, swept):
@@ -484,17 +489,12 @@ def start(exported, *arguments) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, "scripts/evaluate.py", pair_of(exported), *arguments],
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        # As many devices as here, so that it finds what was compiled.
+        env={**os.environ, "PYTHONPATH": str(ROOT), "JAX_NUM_CPU_DEVICES": "8"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
-
-
-def script(exported, *arguments) -> subprocess.CompletedProcess:
-    process = start(exported, *arguments)
-    out, err = process.communicate()
-    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
 def test_a_killed_run_goes_on_where_it_stopped(exported, swept, tmp_path):
@@ -531,9 +531,10 @@ def test_killed_at_any_moment_all_is_there_once_in_the_end(exported, swept, tmp_
         kept, before = path.read_bytes(), kept
         kept = kept[: kept.rindex(b"\n") + 1]
         assert kept.startswith(before) and kept.count(b"\n") >= rows
-    last = script(exported, f"--workdir={tmp_path}/w")
+    last = start(exported, f"--workdir={tmp_path}/w")
+    out, _ = last.communicate()
     left = 44 - kept.count(b"\n")
-    assert last.returncode == 0 and last.stdout.startswith(f"{left} rows measured")
+    assert last.returncode == 0 and out.startswith(f"{left} rows measured")
     assert path.read_bytes().startswith(kept)
 
     def made(workdir):

@@ -53,7 +53,7 @@ def test_a_model_that_the_pair_has_not():
 def test_greedy_texts_are_those_of_spec():
     pair = tiny_pair.make()
     asked = {"draft_length": 2, "max_new_tokens": 6, "temperature": 0.0}
-    prompts = [tiny_pair.PROMPT, "Twice two is four. Twice"]
+    prompts = [tiny_pair.PROMPT, "Twice two is four. Twice", *"123456"]  # eight, as others ask
     joined = api.generate_text(pair, prompts, **{**HOW, **asked})
     own = {key: value for key, value in HOW.items() if key not in ("drafter", "otherwise")}
     by_model = api.generate_text(pair, prompts, **{**own, **asked})

@@ -178,8 +178,12 @@ def test_the_script(tmp_path):
     done = subprocess.run(
         [sys.executable, "scripts/trace.py", config, *common, *rules, f"--html={file}"],
         cwd=ROOT,
-        # What the terminal cannot show must not end the script.
-        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "ascii"},
+        env={
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "PYTHONIOENCODING": "ascii",  # what the terminal cannot show must not end the script
+            "JAX_NUM_CPU_DEVICES": "8",  # as many as here, so that it finds what was compiled
+        },
         capture_output=True,
         text=True,
     )
