@@ -15,6 +15,7 @@ from speccascade.errors import UserError
 from speccascade.evaluate import evaluation
 from speccascade.inputs import paths
 from speccascade.report import report
+from speccascade.runtime import app
 from speccascade.tasks import columns
 from speccascade.tasks.debian import lists
 from speccascade.training import learned_head as learning
@@ -167,16 +168,20 @@ def test_what_cannot_write_to_a_bucket_says_so_and_makes_nothing(home, kind):
 
 def test_flags_below_home(home):
     (home / "c.py").write_text((ROOT / "tests/training/tiny.py").read_text())
-    for given in (["--config=~/c.py:sgd_of_nobody"], ["--config", "~/c.py:sgd_of_nobody"]):
-        done = subprocess.run(
-            [sys.executable, str(ROOT / "scripts/train.py"), *given, "--workdir=~/t"],
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            capture_output=True,
-            text=True,
-        )
-        # The config was found: it is the optimizer's name that is refused.
-        assert done.returncode == 2 and "sgd_of_nobody" in done.stderr, done
-        assert "no such file" not in done.stderr and not (home / "t").exists()
+    there = f"{home}/c.py:sgd_of_nobody"
+    assert app._where_configs_are(["x", "--config", "~/c.py:sgd_of_nobody"])[2] == there
+    done = subprocess.run(
+        [
+            *(sys.executable, str(ROOT / "scripts/train.py")),
+            *("--config=~/c.py:sgd_of_nobody", "--workdir=~/t"),
+        ],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    # The config was found: it is the optimizer's name that is refused.
+    assert done.returncode == 2 and "sgd_of_nobody" in done.stderr, done
+    assert "no such file" not in done.stderr and not (home / "t").exists()
 
 
 def test_tune_takes_a_path(home):

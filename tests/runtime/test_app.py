@@ -1,5 +1,6 @@
 """What a mistyped command says: one line, before anything heavy is imported."""
 
+import json
 import pathlib
 import subprocess
 import sys
@@ -7,6 +8,42 @@ import sys
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[2]
+# Runs scripts as commands of their own, each in a fork of a process that has imported what all of
+# them import first; prints, for each, its exit status and what it said.
+FORKS = """
+import gc, json, os, runpy, sys, tempfile
+import jax
+from ml_collections import config_flags
+from speccascade.runtime import app
+
+gc.freeze()  # or every fork copies all of it when it ends
+for command in map(json.loads, sys.stdin):
+    with tempfile.TemporaryFile("w+") as said:
+        pid = os.fork()
+        if not pid:
+            os.dup2(said.fileno(), 2)
+            sys.argv = command
+            runpy.run_path(command[0], run_name="__main__")
+            sys.exit()
+        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        said.seek(0)
+        print(json.dumps([status, said.read()]), flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def run():
+    """Returns a function from a script and its arguments to exit status and standard error."""
+    command, pipe = [sys.executable, "-Wignore:os.fork", "-c", FORKS], subprocess.PIPE
+    with subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, text=True) as process:
+
+        def ask(*command):
+            process.stdin.write(json.dumps(command) + "\n")
+            process.stdin.flush()
+            return json.loads(process.stdout.readline())
+
+        yield ask
+        process.stdin.close()
 
 
 @pytest.mark.parametrize(
@@ -45,17 +82,12 @@ ROOT = pathlib.Path(__file__).parents[2]
         (["--config=configs/quickstart.py", "--workdir=w", "more"], ["unexpected argument 'more'"]),
     ],
 )
-def test_mistyped_commands_get_one_line(arguments, words):
-    done = subprocess.run(
-        [sys.executable, "scripts/evaluate.py", "--dry_run", *arguments],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 2, done
-    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1, done.stderr
+def test_mistyped_commands_get_one_line(run, arguments, words):
+    status, said = run("scripts/evaluate.py", "--dry_run", *arguments)
+    assert status == 2, said
+    assert said.startswith("error: ") and said.count("\n") == 1, said
     for word in words:
-        assert word in done.stderr
+        assert word in said
 
 
 @pytest.mark.parametrize(
@@ -66,15 +98,10 @@ def test_mistyped_commands_get_one_line(arguments, words):
         (["--left=a"], "--left and --right need --answers"),
     ],
 )
-def test_flags_of_a_report_that_do_not_go_together(arguments, words):
-    done = subprocess.run(
-        [sys.executable, "scripts/report.py", "--workdir=w", *arguments],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 2 and done.stderr.count("\n") == 1
-    assert done.stderr.startswith("error: ") and words in done.stderr
+def test_flags_of_a_report_that_do_not_go_together(run, arguments, words):
+    status, said = run("scripts/report.py", "--workdir=w", *arguments)
+    assert status == 2 and said.count("\n") == 1
+    assert said.startswith("error: ") and words in said
 
 
 def test_a_broken_config_file_keeps_its_traceback(tmp_path):

@@ -176,28 +176,34 @@ def test_unseen_examples_are_those_of_validation_that_nothing_measures(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("out", "examples", "message"),
     [
-        (["--num_examples=5"], "--num_examples=5 must be at least 20"),
-        (["--out=."], "--out=. is a directory"),
-        (["--out=/proc/none/head.json"], "--out=/proc/none/head.json cannot be written"),
+        (".", 512, "--out=. is a directory"),
+        ("/proc/none/head.json", 512, "--out=/proc/none/head.json cannot be written"),
     ],
 )
-def test_script_refuses_in_one_line(exported, tmp_path, arguments, message):
+def test_a_place_of_no_use_is_refused(exported, out, examples, message):
+    with pytest.raises(UserError, match="^[^\n]+$") as found:
+        learning.learn(tiny_pair.get_config(exported), out, examples, seed=0)
+    assert message in str(found.value)
+
+
+def test_script_refuses_in_one_line(exported, tmp_path):
     done = subprocess.run(
         [
             sys.executable,
             "scripts/learn_rule.py",
             f"--config=tests/tiny_pair.py:{exported}",
             f"--out={tmp_path}/head.json",
-            *arguments,
+            "--num_examples=5",
         ],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
     )
-    assert done.returncode == 2 and done.stderr.count("\n") == 1 and message in done.stderr
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert "--num_examples=5 must be at least 20" in done.stderr
 
 
 def test_configs_without_models_are_refused(tmp_path):
