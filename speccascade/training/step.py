@@ -86,7 +86,9 @@ class Step:
     def start(self, params: Params) -> tuple[Params, Any]:
         """Returns parameters where the steps have them, and the first state."""
         if self.placement is None:
-            return params, self._first(params)
+            # Bound to the device, as they are after a step that reads a teacher's, or once they
+            # are read from a checkpoint: other programs would take them if they were not.
+            return jax.device_put((params, self._first(params)), jax.local_devices()[0])
         params = hosts.put(params, self.placement.like_params(self.model, params))
         where = self.placement.like_params(self.model, jax.eval_shape(self._first, params))
         return params, jax.jit(self._first, out_shardings=where)(params)

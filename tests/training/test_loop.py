@@ -9,7 +9,6 @@ import sys
 import time
 
 import jax
-import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import pytest
@@ -90,7 +89,7 @@ def test_what_a_run_leaves(trained):
     model, params, tokenizer = checkpoints.load_model(trained)
     assert model.vocab_size == tokenizer.vocab_size == 320
     tokens = np.array([tokenizer.encode("Ann")])
-    assert model.forward(params, tokens, np.ones(1, np.int32)).shape[-1] == 320
+    assert jax.jit(model.forward)(params, tokens, np.ones(1, np.int32)).shape[-1] == 320
 
 
 def test_another_config_is_refused_and_nothing_is_lost(trained):
@@ -125,7 +124,7 @@ def test_validation_counts_answers_that_are_all_argmax(trained):
     # Answers made greedy from position 5 on, but for the first row's last token.
     forward = jax.jit(model.forward)
     for t in range(5, 12):
-        tokens[:, t] = np.argmax(forward(params, tokens, np.full(7, 5))[:, t - 1], -1)
+        tokens[:, t] = np.asarray(forward(params, tokens, np.full(7, 5)))[:, t - 1].argmax(-1)
     tokens[0, -1] = (tokens[0, -1] + 1) % 320
     problems = data.Problems(tokens, np.full(7, 5), np.full(7, 12))
     figures = evaluate(model, params, problems, batch_size=4)
@@ -143,14 +142,16 @@ def test_answers_alone_give_the_loss_of_whole_texts_without_their_prompts(traine
     answers_alone = Objective(model, 320, **how)
     # A weight of prompts that is nearly none.
     whole_texts = Objective(model, 320, prompt_weight=1e-9, **how)
-    other = jax.tree.map(lambda x: 1.1 * x, params)
+    other = jax.tree.map(lambda x: 1.1 * np.asarray(x), params)
 
     def mean(objective):
         batch = objective.batch(problems, np.arange(3))
-        totals = objective.totals(batch)
-        return jax.jit(lambda own, other: objective(own, batch, totals, Fixed(other), None))(
-            params, other
-        )
+
+        @jax.jit
+        def of(own, other):
+            return objective(own, batch, objective.totals(batch), Fixed(other), None)
+
+        return of(params, other)
 
     (whole, logged), (answers, logged_too) = mean(whole_texts), mean(answers_alone)
     assert logged["distill"] > 1e-3 and logged["answer_nll"] > 1
@@ -240,6 +241,7 @@ def encoder_decoder_config():
     config = tiny.get_config()
     del config.model["num_kv_heads"]
     config.model.update(family="encoder_decoder", num_decoder_layers=1)
+    config.task.templates = (10,)  # batches of one shape: each would be a program of its own
     config.train.update(prompt_weight=0.0, num_steps=20)
     return config
 
@@ -251,16 +253,17 @@ def test_dropout_leaves_units_out_in_training_alone(trained, tmp_path):
     _, _, tokenizer = checkpoints.load_model(trained)
     problems = data.tokenize(task.examples("train"), "train", tokenizer, 160)
     model = models.build({**config.model, "vocab_size": tokenizer.vocab_size})
-    params = jax.tree.map(jnp.asarray, random_params.of(model))
-    batch = problems.answers(np.arange(8))
+    params, batch = random_params.of(model), problems.answers(np.arange(8))
 
     def loss_at(rate):
         objective = Objective(model, 320, dropout=rate)
-        totals = objective.totals(batch)
-        return jax.jit(lambda key: objective(params, batch, totals, None, key)[0])
+        loss = jax.jit(
+            lambda params, key: objective(params, batch, objective.totals(batch), None, key)[0]
+        )
+        return lambda key: loss(params, key)
 
     thinned, whole = loss_at(0.3), loss_at(0.0)
-    one, two = jax.random.split(jax.random.key(1))
+    one, two = map(jax.random.key, (1, 2))
     assert thinned(one) == thinned(one) != thinned(two)
     assert whole(one) == whole(two) != thinned(one)
     config.train.dropout = 0.3
@@ -309,6 +312,7 @@ def test_both_optimizers_decay_matrices_alone():
         zeros = jax.tree.map(np.zeros_like, params)
         for _ in range(2):
             updates, state = update(zeros, state, params)
+        updates = jax.device_get(updates)
         assert not updates["embedding"].any() and not updates["scale"].any()
         np.testing.assert_allclose(updates["weight"], -0.5e-2, rtol=1e-5)
 
@@ -324,7 +328,8 @@ def test_embeddings_may_learn_at_a_rate_of_their_own():
         optimizer = make_optimizer(ml_collections.FrozenConfigDict(train))
         state, update = optimizer.init(params), jax.jit(optimizer.update)
         for _ in range(2):
-            found[factor], state = update(params, state, params)
+            made, state = update(params, state, params)
+        found[factor] = jax.device_get(made)
     for name, by in (("embedding", 8), ("weight", 1)):
         np.testing.assert_array_equal(found[None][name], found[1.0][name])
         np.testing.assert_allclose(found[8.0][name], by * found[1.0][name], rtol=1e-5)
