@@ -2,7 +2,7 @@
 
     python -m tests.experiment.published_t5 DIR [TEXTS.txt]
 
-writes DIR/drafter and DIR/expert, whose weights are as random as at the start of a training.
+writes DIR/drafter and DIR/expert, whose weights are random.
 """
 
 import json
@@ -11,12 +11,12 @@ import shutil
 import sys
 from collections.abc import Iterable
 
-import jax
 import numpy as np
 from safetensors.numpy import save_file
 
 from speccascade import models
 from speccascade.importing.preparation import flat
+from tests import random_params
 from tests.importing import planned, tiny_t5_checkpoint
 from tests.text import makers
 
@@ -46,7 +46,7 @@ def write(
         (folder / role / "config.json").write_text(json.dumps(fields))
         plan = planned.plan(fields)
         model = models.build(plan.description)
-        made = flat(jax.jit(model.init)(jax.random.key(seed)))
+        made = flat(random_params.of(model, seed))
         weights = {w.name: np.asarray(made[key], np.float32) for key, w in plan.weights.items()}
         save_file(weights, folder / role / "model.safetensors")
     return {role: str(folder / role) for role in SIZES}

@@ -8,6 +8,7 @@ from speccascade import models
 from speccascade.models import native, quantisation
 from speccascade.runtime import native as compiling
 from speccascade.workdir import provenance
+from tests import random_params
 
 MODEL = {
     "family": "decoder_only",
@@ -32,7 +33,7 @@ def steps(model, params):
 def subjects():
     """Yields a name, a model and its parameters: in float32, and as int8 in bfloat16."""
     model = models.build({**MODEL, "dtype": "float32"})
-    params = jax.jit(model.init)(jax.random.key(0))
+    params = random_params.of(model)
     yield "float32", model, params
     model = models.build({**MODEL, "dtype": "bfloat16"})
     yield "int8", *quantisation.quantise(model, params)

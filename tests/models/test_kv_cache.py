@@ -9,12 +9,12 @@ import pytest
 
 from speccascade.models.kv_cache import NEVER, LayerCache, Ring
 
-BATCH, LAST = 3, 60
+BATCH, LAST, LONGEST = 3, 60, 6  # the longest block
 LENGTHS = np.array([1, 14, 9], np.int32)
 
 
 def empty(kind, slots):
-    return kind(*(jnp.zeros((BATCH, 1, slots, 1)) for _ in range(2)))
+    return kind(*(np.zeros((BATCH, 1, slots, 1), np.float32) for _ in range(2)))
 
 
 @functools.partial(jax.jit, static_argnums=4)
@@ -44,7 +44,7 @@ def walk(ring, window, size, chunk, seed):
     Rows go on up to `size` positions behind the newest that they ever wrote.
     """
     rng = np.random.default_rng(seed)
-    full = empty(LayerCache, LAST + size)
+    full = empty(LayerCache, LAST + LONGEST)
     for start in range(0, LENGTHS.max() + 2, chunk):  # the last positions are padding in every row
         tokens = rng.uniform(1, 2, (BATCH, chunk)).astype(np.float32)
         at = np.full(BATCH, start, np.int32)
@@ -92,7 +92,7 @@ def test_what_was_never_written_is_not_seen():
 
 
 def test_a_lone_row_wraps_as_many_do():
-    ring = Ring(*(jnp.arange(7.0).reshape(1, 1, 7, 1) for _ in range(2)))
-    new = np.full((1, 3, 1, 1), 9.0)
-    ring, _ = ring.extend(new, new, np.array([[12, 13, 14]]))
+    ring = Ring(*(np.arange(7, dtype=np.float32).reshape(1, 1, 7, 1) for _ in range(2)))
+    new = np.full((1, 3, 1, 1), 9, np.float32)
+    ring, _ = jax.jit(Ring.extend)(ring, new, new, np.array([[12, 13, 14]]))
     np.testing.assert_array_equal(ring.keys_BKLH[0, 0, :, 0], [9, 1, 2, 3, 4, 9, 9])
