@@ -7,7 +7,6 @@ import sys
 from types import SimpleNamespace
 
 import jax
-import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
@@ -45,8 +44,9 @@ def test_every_parameter_is_its_tensor(tmp_path, shards):
         np.testing.assert_array_equal(params[key], weights[name])
     assert loaded.context_length == 64
     assert loaded.tokenizer.vocab_size == 258 and loaded.model.vocab_size == 260
-    logits = loaded.model.forward(loaded.params, jnp.array([[1, 2, 3]]), jnp.array([3]))
-    assert logits.shape == (1, 3, 260) and jnp.isfinite(logits).all()
+    forward = jax.jit(loaded.model.forward)
+    logits = forward(loaded.params, np.array([[1, 2, 3]]), np.array([3]))
+    assert logits.shape == (1, 3, 260) and np.isfinite(logits).all()
 
 
 @pytest.mark.parametrize(
@@ -501,15 +501,9 @@ def test_pairs_of_any_two_sources(tmp_path):
 
 def test_script(tmp_path):
     source, out = str(tiny.write(tmp_path / "hf")), str(tmp_path / "out")
-
-    def run(*arguments):
-        command = [sys.executable, "scripts/import_checkpoint.py", *arguments]
-        return subprocess.run(
-            command, cwd=ROOT, capture_output=True, text=True, env={"PYTHONPATH": str(ROOT)}
-        )
-
-    done = run(f"--source={source}", f"--out={out}")
+    command = [sys.executable, "scripts/import_checkpoint.py", f"--source={source}", f"--out={out}"]
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, env={"PYTHONPATH": str(ROOT)}
+    )
     assert done.returncode == 0, done.stderr
     assert "peak host memory" in done.stdout and (tmp_path / "out" / "model.json").exists()
-    done = run("--source=/nowhere", f"--out={out}2")
-    assert done.returncode == 2 and done.stderr.startswith("error: nothing is at /nowhere")

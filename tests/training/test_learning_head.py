@@ -145,8 +145,9 @@ def test_only_the_training_split_is_read(exported, tmp_path, monkeypatch):
             for rule, more in {"opt": {}, "learned": {"head": out}}.items()
         ),
     )
+    config.evaluate.splits = {"test": 4}
     config.evaluate.timing.num_examples = 0
-    assert evaluation.evaluate(config, str(tmp_path / "w")) == evaluation.Outcome(12, [])
+    assert evaluation.evaluate(config, str(tmp_path / "w")) == evaluation.Outcome(6, [])
     rows = [row for row in results.read(tmp_path / "w") if row["kind"] == QUALITY]
     deferral = {row["rule"]: row["deferral_rate"] for row in rows if row["rule"]}
     assert set(deferral) == {"opt", "learned"} and 0 <= deferral["learned"] <= 1
@@ -165,7 +166,8 @@ def test_unseen_examples_are_those_of_validation_that_nothing_measures(
     config.evaluate.splits = {"validation": 35, "test": 5}
     whole = tasks.make(config.task).examples("validation")
     read = []
-    monkeypatch.setattr(learning, "read", lambda _, examples: read.extend(examples) or drawn(0)[0])
+    positions, _ = drawn(0, size=400)
+    monkeypatch.setattr(learning, "read", lambda _, examples: read.extend(examples) or positions)
     out = tmp_path / "head.json"
     learning.learn(config, str(out), 100, seed=0, unseen=True)
     assert read == whole[35:] and len(read) == 25
