@@ -15,8 +15,6 @@ from jax.sharding import PartitionSpec as P
 from speccascade.errors import UserError
 from speccascade.runtime import app
 from speccascade.sharding import Layout, hosts, make_mesh
-from speccascade.workdir import checkpoints
-from tests import tiny_pair
 
 _NAME = flags.DEFINE_string("name", None, "Which function.")
 _ARGUMENT = flags.DEFINE_string("argument", None, "What it is given.")
@@ -103,6 +101,9 @@ def endless(path):
 
 def checkpoint(path):
     """Both store a model that lies on the mesh of both, and read it back to another place."""
+    from speccascade.workdir import checkpoints  # not at the top: the others need not wait
+    from tests import tiny_pair
+
     pair = tiny_pair.make()
     placed = pair.laid_out(Layout(make_mesh({"data": 2, "model": 2})))
     checkpoints.save_params(path, placed.params["expert"])

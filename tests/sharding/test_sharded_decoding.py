@@ -126,11 +126,12 @@ def test_a_batch_that_does_not_divide():
 # No two axes have one size, here or on two by four devices. The drafter's axes are the expert's.
 VOCAB, BATCH, SIZE, PROMPT, ROOM = 104, 18, 4, 23, 15
 SLOTS = PROMPT + ROOM + SIZE + 1  # of a cache
+KINDS = "token_v3", "lossy", "bild", "topk_relaxed"  # a rule of every kind
 
 
 @functools.cache
-def program(family: str, decoders: type[Decoder] = Decoder) -> str:
-    """Returns the compiled loop of every kind of rule over two by four devices, as text."""
+def program(family: str, decoders: type[Decoder] = Decoder, rules: tuple[str, ...] = KINDS) -> str:
+    """Returns the compiled loop of some rules over two by four devices, as text."""
     sizes = {"vocab_size": VOCAB, "d_model": 20, "num_heads": 8, "head_dim": 6, "d_ff": 28}
     if family == "decoder_only":
         expert, drafter = (toys.transformer(n, **sizes, tie_embeddings=n == 1) for n in (2, 1))
@@ -146,9 +147,7 @@ def program(family: str, decoders: type[Decoder] = Decoder) -> str:
         drafter_truncation=toys.NO_TRUNCATION,
         expert_truncation=toys.NO_TRUNCATION,
     )
-    made = tuple(
-        rules_lib.make(name, alpha=0.3) for name in ("token_v3", "lossy", "bild", "topk_relaxed")
-    )
+    made = tuple(rules_lib.make(name, alpha=0.3) for name in rules)
     shapes = {"drafter": models.shapes(drafter), "expert": models.shapes(expert)}
 
     def laid_out(tree, shardings):
@@ -202,6 +201,6 @@ def test_gathered_logits_would_be_seen(monkeypatch):
 
     monkeypatch.setattr(decide_lib, "pad_vocabulary", gathers)
     # Equal to no other decoder: what was traced before serves it not.
-    text = program("decoder_only", type("Mutant", (Decoder,), {}))
+    text = program("decoder_only", type("Mutant", (Decoder,), {}), KINDS[:1])
     found = large(text, SLOTS)
     assert [c.kind for c in found] == ["all-gather"] and found[0].has_size([VOCAB])

@@ -12,6 +12,7 @@ from speccascade.sharding import REPLICATED, Layout, from_config, make_mesh
 from tests import tiny_pair
 from tests.importing import tiny_checkpoint
 
+PROMPTS = [tiny_pair.PROMPT, "1", "2"]
 METHODS = [  # a sequence cascade decodes by the drafter alone
     {"rule": "token_v3", "alpha": 0.3, "draft_length": 2, "expert_top_p": 0.9},
     {"method": "autoregressive_expert"},
@@ -40,12 +41,11 @@ def check_laid_out(pair, layout):
 def test_every_method_answers_as_on_one_device(exported, how):
     layout = Layout(make_mesh({"data": 2, "model": 2}, jax.devices()[:4]))
     how = {**how, "temperature": 1.0, "max_new_tokens": 6}
-    prompts = [tiny_pair.PROMPT, "1", "2"]
     pair = pairs.load(exported, layout)
     check_laid_out(pair, layout)
     assert pair.params["expert"]["mlp_0"]["up"]["weight"].sharding.shard_shape((16, 16)) == (8, 16)
-    found = speccascade.generate_text(pair, prompts, **how)
-    expected = speccascade.generate_text(pairs.load(exported), prompts, **how)
+    found = speccascade.generate_text(pair, PROMPTS, **how)
+    expected = speccascade.generate_text(pairs.load(exported), PROMPTS, **how)
     assert [f.tokens for f in found] == [e.tokens for e in expected]
     assert pair.hash == pairs.load(exported).hash
 
@@ -63,12 +63,14 @@ def test_checkpoints_are_read_where_they_belong(tmp_path):
         np.testing.assert_array_equal(mine, theirs)
 
 
-def test_scripts_take_the_mesh_of_a_config(exported):
+def test_scripts_take_the_mesh_of_a_config(exported, tmp_path):
+    (tmp_path / "prompts").write_text("\n".join(PROMPTS))  # the shape of the tests above
     config = tiny_pair.get_config(exported)
-    options = {"prompts_file": None, "knobs": "{}", "fields": METHODS[1], "max_new_tokens": 6}
-    one = generate.from_flags(config, prompt=tiny_pair.PROMPT, **options)
+    options = {"prompt": None, "prompts_file": str(tmp_path / "prompts"), "knobs": "{}"}
+    options |= {"fields": METHODS[1], "max_new_tokens": 6}
+    one = generate.from_flags(config, **options)
     config.mesh = {"data": 1, "model": -1, "drafter": "replicated"}
-    assert generate.from_flags(config, prompt=tiny_pair.PROMPT, **options) == one
+    assert generate.from_flags(config, **options) == one
 
 
 def test_configs():
