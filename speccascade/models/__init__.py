@@ -1,6 +1,7 @@
 """Models: the interface that everything else knows, and the families that implement it."""
 
 import dataclasses
+import functools
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -61,10 +62,13 @@ def _made(config_class: type, fields: Fields, source: str, *others: str) -> Any:
     needed = {name for name, f in specs.items() if f.default is dataclasses.MISSING}
     if missing := sorted(needed - set(fields.values)):
         raise UserError(f"{source} lacks {', '.join(missing)}")
-    kinds = typing.get_type_hints(config_class)
+    kinds = _hints(config_class)
     return config_class(
         **{name: _typed(fields, name, kinds[name]) for name in specs if name in fields.values}
     )
+
+
+_hints = functools.cache(typing.get_type_hints)
 
 
 def _typed(fields: Fields, name: str, kind: Any) -> Any:

@@ -17,6 +17,7 @@ from speccascade import models
 from speccascade.errors import UserError
 from speccascade.models.int8 import Int8
 from speccascade.models.interface import Model, Params
+from speccascade.models.quantisation import to_int8
 from speccascade.workdir import checksums
 
 
@@ -34,7 +35,7 @@ def write(path: str, params: Params, rounded: bool = False) -> None:
             return leaf
         if not rounded:
             return jnp.asarray(leaf, jnp.bfloat16)
-        return Int8.of(leaf) if leaf.ndim > 1 else leaf
+        return to_int8(leaf) if leaf.ndim > 1 else leaf
 
     params = jax.tree.map(stored, params, is_leaf=lambda x: isinstance(x, Int8))
     with open(path, "wb") as file:
