@@ -261,14 +261,14 @@ def sequence_cascade(
     draft = autoregressive(
         drafter, params["drafter"], draft_rows, max_new_tokens, logprobs=True, layout=alone
     )
-    draft = hosts.whole(draft)
-    own = np.arange(draft.tokens.shape[1]) < np.asarray(draft.num_tokens)[:, None]
-    total = np.where(own, np.asarray(draft.expert_logprob), 0.0).sum(1)
-    mean = total / np.maximum(np.asarray(draft.num_tokens), 1)
-    defers = (mean < threshold) & ~np.asarray(draft.invalid)
+    draft = jax.device_get(hosts.whole(draft))
+    own = np.arange(draft.tokens.shape[1]) < draft.num_tokens[:, None]
+    total = np.where(own, draft.expert_logprob, 0.0).sum(1)
+    mean = total / np.maximum(draft.num_tokens, 1)
+    defers = (mean < threshold) & ~draft.invalid
     asked = np.where(defers, np.asarray(rows.max_new_tokens), 0).astype(np.int32)
     if not asked.any():
-        again = jax.tree.map(jnp.zeros_like, draft)
+        again = jax.tree.map(np.zeros_like, draft)
     else:
         # With noise of its own: what made the drafter unsure must not steer the expert.
         seeds = np.asarray(rows.seed) ^ np.array([0, REWRITE], np.uint32)
@@ -280,18 +280,18 @@ def sequence_cascade(
             logprobs=True,
             layout=layout,
         )
-        again = hosts.whole(again)
+        again = jax.device_get(hosts.whole(again))
 
     def merge(a, b):
-        return jnp.where(defers.reshape(-1, *(1,) * (a.ndim - 1)), b, a)
+        return np.where(defers.reshape(-1, *(1,) * (a.ndim - 1)), b, a)
 
     merged = jax.tree.map(merge, draft, again)
-    none = jnp.full_like(draft.stats.emitted, jnp.nan)
+    none = np.full_like(draft.stats.emitted, np.nan)
     stats = merged.stats._replace(
         drafter_calls={"drafter": draft.stats.expert_calls},
         expert_calls=again.stats.expert_calls,
         rejected=none,
         tv_sum=none,
-        deferral_sum=jnp.where(defers, merged.stats.emitted, 0.0),
+        deferral_sum=np.where(defers, merged.stats.emitted, 0.0),
     )
     return merged._replace(stats=stats)
