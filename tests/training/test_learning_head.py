@@ -178,15 +178,15 @@ def test_unseen_examples_are_those_of_validation_that_nothing_measures(
 
 
 @pytest.mark.parametrize(
-    ("out", "examples", "message"),
+    ("out", "message"),
     [
-        (".", 512, "--out=. is a directory"),
-        ("/proc/none/head.json", 512, "--out=/proc/none/head.json cannot be written"),
+        (".", "--out=. is a directory"),
+        ("/proc/none/head.json", "--out=/proc/none/head.json cannot be written"),
     ],
 )
-def test_a_place_of_no_use_is_refused(exported, out, examples, message):
+def test_a_place_of_no_use_is_refused(exported, out, message):
     with pytest.raises(UserError, match="^[^\n]+$") as found:
-        learning.learn(tiny_pair.get_config(exported), out, examples, seed=0)
+        learning.learn(tiny_pair.get_config(exported), out, 512, seed=0)
     assert message in str(found.value)
 
 
