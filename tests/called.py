@@ -3,6 +3,7 @@
 import pathlib
 import runpy
 import sys
+from collections.abc import Callable
 
 import pytest
 from absl import flags
@@ -24,8 +25,11 @@ def call(script: str, *arguments: str) -> None:
     own.update(flags.FlagValues().__dict__)  # every script defines its flags as if it were alone
     try:
         with pytest.MonkeyPatch.context() as patch:
+            taken: list[Callable] = []
+            patch.setattr(app, "run", lambda main, **_: taken.append(main))
             patch.setattr(sys, "argv", [script, *arguments])  # read by the flag of a config
-            main = runpy.run_path(str(ROOT / script), run_name="called")["main"]
+            runpy.run_path(str(ROOT / script), run_name="__main__")
+            (main,) = taken  # or it would not be `app.run` that its commands go through
             main(app._parse(list(sys.argv)))
     finally:
         own.clear()

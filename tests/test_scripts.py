@@ -62,7 +62,7 @@ def bash(*arguments, cwd=ROOT, **env):
     What steers the scripts is unset unless given: under `.ci/run` these tests would otherwise fill
     the environments that it tests in.
     """
-    merged = {**os.environ, "PYTHON": None, "SPECCASCADE_VENVS": None, **env}
+    merged = {**os.environ, **dict.fromkeys(("PYTHON", "SPECCASCADE_VENVS", "CI_MINUTES")), **env}
     merged = {k: v for k, v in merged.items() if v is not None}
     return subprocess.run(
         ["bash", *map(str, arguments)], cwd=cwd, env=merged, capture_output=True, text=True
@@ -229,6 +229,10 @@ def test_ci_fails_if_anything_fails(tree, failing):
     assert without.startswith("python3.12 -m pip uninstall") and without.endswith("libtpu")
     left = int(re.fullmatch(r"python3.12 \[-m slow --seconds=(\d+)\]", slow).group(1))
     assert 75 * 60 - 100 < left <= 75 * 60  # less what the rest took
+
+
+def test_the_minutes_of_ci_are_a_whole_number(tree):
+    fails(bash(".ci/run", cwd=tree, CI_MINUTES="7.5"), "CI_MINUTES=7.5 must be a whole number")
 
 
 def test_what_would_begin_too_late_is_skipped(request):

@@ -94,8 +94,10 @@ def _setting(given: dict[str, Any]) -> Setting:
         raise
     known |= {"temperature", "seed"}
     if unknown := sorted(set(given) - known):
+        told = f"known: {', '.join(sorted(known))}"
         meant = difflib.get_close_matches(unknown[0], sorted(known | {"method"}), 1, 0.8)
-        told = f"did you mean {meant[0]}?" if meant else f"known: {', '.join(sorted(known))}"
+        if meant and len(unknown) == 1:
+            told = f"did you mean {meant[0]}?"
         raise UserError(f"{', '.join(unknown)} unknown here; {told}")
     temperature = entry.number(given, "temperature", 0.0)
     if temperature < 0:

@@ -119,9 +119,10 @@ def first_params(model: Model, seed: int, begun: Given | None, layout: Layout | 
     if begun is not None:
         fresh = models.shapes(model)
         return jax.tree.map(lambda old, new: jnp.asarray(old, new.dtype), begun.params, fresh)
-    # Compiled whole, and on a mesh no device need hold all of it.
-    where = None if layout is None else layout.of("expert", model).params(model)
-    return jax.jit(model.init, out_shardings=where)(key)
+    if layout is None:
+        return model.init(key)  # compiled by shape, not by leaf: many layers take no longer
+    # No device need hold all of it.
+    return jax.jit(model.init, out_shardings=layout.of("expert", model).params(model))(key)
 
 
 def tokenizer(

@@ -17,6 +17,7 @@ from jax.sharding import PartitionSpec as P
 
 from speccascade.errors import UserError
 from speccascade.models.interface import Model, Params, shapes
+from speccascade.models.loading import default_device
 from speccascade.sharding import Layout, active, hosts
 from speccascade.sharding.layout import Placement, lay
 
@@ -88,7 +89,7 @@ class Step:
         if self.placement is None:
             # Bound to the device, as they are after a step that reads a teacher's, or once they
             # are read from a checkpoint: other programs would take them if they were not.
-            return jax.device_put((params, self._first(params)), jax.local_devices()[0])
+            return jax.device_put((params, self._first(params)), default_device())
         params = hosts.put(params, self.placement.like_params(self.model, params))
         where = self.placement.like_params(self.model, jax.eval_shape(self._first, params))
         return params, jax.jit(self._first, out_shardings=where)(params)

@@ -22,6 +22,8 @@ for command in map(json.loads, sys.stdin):
         pid = os.fork()
         if not pid:
             os.dup2(said.fileno(), 2)
+            os.dup2(os.open(os.devnull, os.O_RDWR), 0)
+            os.dup2(0, 1)  # what it prints is none of this process's answers
             sys.argv = command
             runpy.run_path(command[0], run_name="__main__")
             sys.exit()

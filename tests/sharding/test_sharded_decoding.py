@@ -104,6 +104,28 @@ def test_three_models_decode_as_on_one_device():
     check_same(generate(sharded, params, made, rows), expected)
 
 
+def test_rules_that_end_drafts_do_so_on_their_own_rows_of_three_models():
+    vocab, room = 6, 8
+    table, params = toys.Table(vocab), toys.tables(vocab, seed=1)
+    both = {"drafter": params["drafter"], "middle": toys.tables(vocab, seed=2)["drafter"]}
+    params = {"drafter": both, "expert": params["expert"]}
+    decoder = Decoder(table, CascadeDrafter(table, table, 2), 2, room, "token", logprobs=True)
+    rows = make_rows(
+        [[1, 2], [3], [4, 5], [0]],
+        stop_table=np.zeros((1, vocab), np.int32),
+        max_new_tokens=room,
+        prompt_slots=2,
+        temperature=1.0,
+        rule_index=[0, 1, 1, 0],
+        drafting=rules_lib.make("spec"),
+    )
+    bild = rules_lib.make("bild", alpha=2.0, fallback=0.45)
+    made = (rules_lib.make("token_v3", alpha=0.3), bild)
+    expected = generate(decoder, params, made, rows)
+    sharded = dataclasses.replace(decoder, layout=layout(2, 2))
+    check_same(generate(sharded, params, made, rows), expected)
+
+
 def test_a_batch_that_does_not_divide():
     vocab, room = 6, 8  # nor does the vocabulary, over four devices
     table, params = toys.Table(vocab), toys.tables(vocab, seed=1)

@@ -14,6 +14,7 @@ from jax.sharding import PartitionSpec as P
 
 from speccascade import models
 from speccascade.errors import UserError
+from speccascade.models.loading import default_sharding
 from speccascade.plan import topology
 from speccascade.sharding import for_training, hlo
 from speccascade.training import loop, step
@@ -21,6 +22,7 @@ from speccascade.training.data import Problems
 from speccascade.training.objective import Fixed, Objective, evaluate
 from speccascade.training.optimizer import make_optimizer
 from speccascade.training.step import Step
+from tests import random_params
 from tests.training import tiny
 
 # No two sizes are one; all divide over eight devices.
@@ -129,6 +131,15 @@ def test_bfloat16_computes_with_float32_masters_on_a_mesh(family):
     found = losses(family, LAYOUTS["mixed"], accumulate=2, dtype="bfloat16")
     expected = one_device(family, dtype="bfloat16")
     np.testing.assert_allclose(found[0][:, :2], expected[0][:, :2], rtol=2e-2)
+
+
+def test_without_a_mesh_a_step_begins_where_a_teacher_is_read_to():
+    model, third = model_of("decoder_only"), jax.devices()[3]
+    how = Step(model, Objective(model, KNOWN, 0.0), optimizer("adamw"))
+    with jax.default_device(third):
+        assert default_sharding("", ()).device_set == {third}
+        begun = how.start(random_params.of(model))
+    assert all(x.sharding.device_set == {third} for x in jax.tree.leaves(begun))
 
 
 # ---- parts of a batch ----

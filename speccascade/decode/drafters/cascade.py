@@ -191,11 +191,11 @@ class CascadeDrafter:
         length = jnp.full((batch,), size, jnp.int32)
         if ends_draft is not None:
             look = over_vocabulary(
-                lambda vocab, q1: jax.vmap(lambda q1: ends_draft(q1, vocab), 1, 1)(q1),
-                (AT_POSITIONS,),
+                lambda vocab, q1, ends: jax.vmap(lambda q1: ends(q1, vocab), 1, 1)(q1),
+                (AT_POSITIONS, ROWS),
                 ROWS,
             )
-            goes_on = ~look(q1[:, :size])
+            goes_on = ~look(q1[:, :size], ends_draft)
             length = jnp.sum(jnp.cumprod(goes_on.astype(jnp.int32), axis=1), axis=1)
         made = Draft(
             tokens=block.tokens[:, :size],
