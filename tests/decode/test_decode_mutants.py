@@ -169,8 +169,10 @@ def check_recomputation(bonus: bool, drafter=ModelDrafter) -> None:
 class ForgetsTheLast(ModelDrafter):
     """Its cache is one token short after full acceptance."""
 
-    def _first(self, params, cache, request, bonus):
-        return super()._first(params, cache, request, True)
+    def _first(self, params, cache, request):
+        here = request.position[:, None]
+        logits, cache = self.model.apply(params, request.last[:, None], here, cache)
+        return logits[:, 0], cache
 
     def draft(self, params, state, request, ends_draft, bonus):
         """Drafts as it should and drops the last draft token from its cache."""
