@@ -2,10 +2,8 @@
 
 import pathlib
 
-import jax
-
 from speccascade import models, pairs, text
-from tests import tiny_pair
+from tests import random_params, tiny_pair
 from tests.text import makers
 
 
@@ -22,5 +20,5 @@ def make(folder: pathlib.Path, context_length: int | None = None, **config) -> p
     for i, role in enumerate(tiny_pair.WIDTHS):
         described = {**tiny_pair.description(role), "vocab_size": tokenizer.vocab_size}
         built[role] = models.build(described)
-        params[role] = tiny_pair.scaled(built[role], jax.random.key(i), 3.0)
+        params[role] = random_params.scaled(built[role], i, 3.0)
     return pairs.Pair("tiny chat", built, params, tokenizer, context_length)

@@ -1,4 +1,6 @@
-"""Random parameters by numpy: `init` compiles some dozen kernels for each of them."""
+"""Random parameters; by numpy where any will do: `init` compiles some dozen kernels for each."""
+
+import functools
 
 import jax
 import numpy as np
@@ -22,6 +24,12 @@ def of(model: models.Model, seed: int = 0, scale: float = 1.0):
         return x.astype(leaf.dtype)
 
     return jax.tree.map(make, models.shapes(model))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def scaled(model: models.Model, seed: int, scale: float):
+    """Returns parameters as `init` makes them, times a number: distributions far from uniform."""
+    return jax.tree.map(lambda x: x * scale, model.init(jax.random.key(seed)))
 
 
 def near(params, share: float, seed: int = 0):

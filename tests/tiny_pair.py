@@ -5,11 +5,11 @@ import functools
 from collections.abc import Iterable
 from typing import Any
 
-import jax
 import ml_collections
 
 from speccascade import models, pairs, tasks, text
 from speccascade.inference.sweep import product
+from tests import random_params
 from tests.training import tiny
 
 PROMPT = "How many? " * 15  # takes as much room as the task's prompts
@@ -43,14 +43,8 @@ def _made(scale: float, roles: tuple[str, ...]) -> pairs.Pair:
     built, params = {}, {}
     for i, role in enumerate(roles):
         built[role] = models.build({**description(role), "vocab_size": tokenizer.vocab_size})
-        params[role] = scaled(built[role], jax.random.key(i), scale)
+        params[role] = random_params.scaled(built[role], i, scale)
     return pairs.Pair("tiny", built, params=params, tokenizer=tokenizer, context_length=300)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def scaled(model: models.Model, key: jax.Array, scale: float):
-    """Returns a model's parameters as they are initialised, times a number."""
-    return jax.tree.map(lambda x: x * scale, model.init(key))
 
 
 def in_float32(pair: pairs.Pair) -> pairs.Pair:

@@ -261,7 +261,7 @@ def sequence_cascade(
     draft = autoregressive(
         drafter, params["drafter"], draft_rows, max_new_tokens, logprobs=True, layout=alone
     )
-    draft = jax.device_get(hosts.whole(draft))
+    draft = hosts.gather(draft)
     own = np.arange(draft.tokens.shape[1]) < draft.num_tokens[:, None]
     total = np.where(own, draft.expert_logprob, 0.0).sum(1)
     mean = total / np.maximum(draft.num_tokens, 1)
@@ -280,7 +280,7 @@ def sequence_cascade(
             logprobs=True,
             layout=layout,
         )
-        again = jax.device_get(hosts.whole(again))
+        again = hosts.gather(again)
 
     def merge(a, b):
         return np.where(defers.reshape(-1, *(1,) * (a.ndim - 1)), b, a)

@@ -16,7 +16,7 @@ from jax.sharding import PartitionSpec as P
 from speccascade import models, rules
 from speccascade.decode import Decoder, ModelDrafter, Rows, make_rows, stop_table
 from speccascade.sampling import Truncation
-from tests import toy_head
+from tests import random_params, toy_head
 
 # ---- pairs of models ----
 
@@ -52,12 +52,6 @@ def transformer(layers: int, **options) -> models.Model:
             **options,
         }
     )
-
-
-def peaked(model: models.Model, seed: int, scale: float):
-    """Returns random parameters whose distributions are far from uniform."""
-    init = jax.jit(model.init)  # compiled once, not operation by operation
-    return jax.tree.map(lambda x: x * scale, init(jax.random.key(seed)))
 
 
 def encoder_decoder(layers: int, **options) -> models.Model:
@@ -104,8 +98,8 @@ class Pair:
     def params(self) -> dict[str, Any]:
         """Parameters of two models that know nothing of each other."""
         return {
-            "drafter": peaked(self.drafter, self.seed, self.scale),
-            "expert": peaked(self.expert, self.seed + 1, self.scale),
+            "drafter": random_params.scaled(self.drafter, self.seed, self.scale),
+            "expert": random_params.scaled(self.expert, self.seed + 1, self.scale),
         }
 
     @functools.cached_property

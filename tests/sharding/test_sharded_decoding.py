@@ -24,6 +24,7 @@ from speccascade.decode import (
 from speccascade.decode import decide as decide_lib
 from speccascade.decode.step import Decoder
 from speccascade.sharding import REPLICATED, Layout, active, hlo, make_mesh
+from tests import random_params
 from tests.decode import toys
 
 
@@ -94,7 +95,7 @@ def test_three_models_decode_as_on_one_device():
     decoder = Decoder(pair.expert, drafter, toys.SIZE, toys.ROOM, "token", logprobs=True)
     middle = rules_lib.make("lossy", alpha=np.linspace(0.0, 0.9, toys.BATCH, dtype=np.float32))
     rows = toys.mixed_rows(rule_index=0)._replace(drafting=middle)
-    both = {"drafter": toys.peaked(small, 5, 3.0), "middle": pair.params["drafter"]}
+    both = {"drafter": random_params.scaled(small, 5, 3.0), "middle": pair.params["drafter"]}
     params = {"drafter": both, "expert": pair.params["expert"]}
     expected = generate(decoder, params, made, rows)
     sharded, params = on(decoder, layout(2, 2), params)
