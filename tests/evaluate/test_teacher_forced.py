@@ -20,6 +20,7 @@ from speccascade.inference.setting import Setting
 from speccascade.sampling import confidence
 from speccascade.sharding import Layout, make_mesh
 from tests import random_params, tiny_pair, toy_head
+from tests.jitted import forward
 
 PROMPTS = [[5, 6, 7], [8, 9], [10, 11, 12, 13]]
 ANSWERS = [[20, 21, 22], [], [23]]
@@ -55,7 +56,6 @@ def pair():
     return tiny_pair.in_float32(tiny_pair.make())
 
 
-forward = jax.jit(lambda model, *args: model.forward(*args), static_argnums=0)
 softmax = jax.jit(confidence)
 
 

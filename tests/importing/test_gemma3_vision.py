@@ -2,7 +2,6 @@
 
 import json
 
-import jax
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
@@ -13,9 +12,9 @@ from speccascade.importing.preparation import context_length
 from speccascade.inputs.fields import Fields
 from tests.importing import decoder_only_families as families
 from tests.importing import planned
+from tests.jitted import forward
 
 CONFIGS, GOLDEN = families.golden()
-FORWARD = jax.jit(lambda model, *args: model.forward(*args), static_argnums=0)
 
 # google/gemma-3-4b-it, but for the sizes of its vision tower.
 PUBLISHED = {
@@ -87,7 +86,7 @@ def write(folder, place, **changes):
 def test_its_logits_are_the_golden_ones(tmp_path, place):
     found = importing.load(write(tmp_path / "hf", place))
     tokens = families.tokens(1)
-    logits = FORWARD(found.model, found.params, tokens, np.array([tokens.shape[1]]))
+    logits = forward(found.model, found.params, tokens, np.array([tokens.shape[1]]))
     np.testing.assert_allclose(logits[0], GOLDEN["gemma3"], atol=2e-4, rtol=2e-4)
     assert found.context_length == 128
 

@@ -16,6 +16,7 @@ from speccascade.models.t5_positions import bucket_table
 from tests.importing import planned
 from tests.importing import t5_families as families
 from tests.importing.t5_families import ANSWER, BATCH, PROMPTS, SLOTS, VOCAB
+from tests.jitted import forward
 
 VERSIONS = list(families.VERSIONS)
 TOLERANCE = 2e-4
@@ -23,7 +24,6 @@ BLOCK = 5
 ROWS = np.arange(BATCH)[:, None]
 NEEDED = "the parity tests need torch and transformers (requirements-peers.txt)"
 
-forward = jax.jit(lambda model, *args: model.forward(*args), static_argnums=0)
 prefill = jax.jit(lambda model, *args: model.prefill(*args), static_argnums=0)
 apply = jax.jit(lambda model, *args: model.apply(*args), static_argnums=0)
 

@@ -1,6 +1,5 @@
 """Log-likelihoods against each position scored by itself, and the rules' closed forms."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -9,6 +8,7 @@ from speccascade.errors import UserError
 from speccascade.inference.reading import setting
 from speccascade.lm_eval import likelihood
 from tests import rule_oracle, tiny_pair
+from tests.jitted import forward
 
 TEXTS = [([5, 6, 7, 8], [9, 10, 11]), ([12, 13], [14]), ([5, 6, 7, 8], []), ([15] * 20, [16, 17])]
 LAWS = {
@@ -27,7 +27,6 @@ def pair():
 @pytest.fixture(scope="module")
 def distributions(pair):
     """q and p at each position of `TEXTS`, [positions, V] each, and the tokens there."""
-    forward = jax.jit(lambda model, *args: model.forward(*args), static_argnums=0)
     found, ids = {role: [] for role in pair.roles}, []
     for prompt, answer in TEXTS:
         for i, token in enumerate(answer):

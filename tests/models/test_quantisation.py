@@ -18,6 +18,7 @@ from speccascade.sharding import active
 from speccascade.sharding.layout import Layout
 from speccascade.sharding.mesh import make_mesh
 from tests import random_params
+from tests.jitted import forward
 
 COMMON = {"vocab_size": 42, "d_model": 16, "num_layers": 1, "head_dim": 4, "d_ff": 24}
 FAMILIES = {
@@ -26,7 +27,6 @@ FAMILIES = {
 }
 TOKENS = np.array([[3, 32, 0, 7, 11], [4, 9, 41, 1, 2]], np.int32)
 LENGTHS = np.array([3, 1], np.int32)
-FORWARD = jax.jit(lambda model, *args: model.forward(*args), static_argnums=0)
 PRODUCT = jax.jit(product, static_argnums=2)
 
 
@@ -85,10 +85,10 @@ def test_logits_are_those_of_the_rounded_weights(family, tied):
     model, params = build(family, tie_embeddings=tied)
     small, rounded = quantise(model, params)
     assert models.describe(small) == {**models.describe(model), "weight_dtype": "int8"}
-    logits = FORWARD(small, rounded, TOKENS, LENGTHS)
-    expected = FORWARD(model, restored(rounded), TOKENS, LENGTHS)
+    logits = forward(small, rounded, TOKENS, LENGTHS)
+    expected = forward(model, restored(rounded), TOKENS, LENGTHS)
     np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5)
-    exact = np.asarray(FORWARD(model, params, TOKENS, LENGTHS))
+    exact = np.asarray(forward(model, params, TOKENS, LENGTHS))
     assert 1e-4 < np.abs(np.asarray(logits) - exact).max() < 0.2 * np.abs(exact).max()
     assert quantise(small, rounded) == (small, rounded)
 
@@ -128,8 +128,8 @@ def test_padding_is_cut_away(family):
     smaller, cut = trim.to_vocabulary(small, rounded, 33)
     tokens = TOKENS % 33
     np.testing.assert_allclose(
-        FORWARD(smaller, cut, tokens, LENGTHS),
-        np.asarray(FORWARD(small, rounded, tokens, LENGTHS))[..., :33],
+        forward(smaller, cut, tokens, LENGTHS),
+        np.asarray(forward(small, rounded, tokens, LENGTHS))[..., :33],
         rtol=1e-5,
         atol=1e-6,
     )
@@ -145,12 +145,12 @@ def test_the_logits_are_the_same_on_a_mesh(family):
     down = next(k for k in shards if k.endswith("mlp_0/down/weight/values"))
     assert shards[down] == (16, 12) and shards[down.replace("values", "scale")] == (16,)
 
-    def forward(params, tokens, lengths):
+    def on_the_mesh(params, tokens, lengths):
         with active.use(placement):
             return small.forward(params, tokens, lengths)
 
-    found = jax.jit(forward)(laid, TOKENS, LENGTHS)
-    expected = FORWARD(small, rounded, TOKENS, LENGTHS)
+    found = jax.jit(on_the_mesh)(laid, TOKENS, LENGTHS)
+    expected = forward(small, rounded, TOKENS, LENGTHS)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 

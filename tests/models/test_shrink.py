@@ -7,6 +7,7 @@ from speccascade import models
 from speccascade.errors import UserError
 from speccascade.models.shrink import shrink
 from tests import random_params
+from tests.jitted import forward
 
 SMALL = dict(vocab_size=23, d_model=8, num_heads=2, head_dim=4, d_ff=12)
 DECODER_ONLY = dict(
@@ -26,7 +27,6 @@ FAMILIES = {
 }
 TOKENS = jnp.arange(24, dtype=jnp.int32).reshape(2, 12) % 23
 LENGTHS = jnp.array([3, 5])
-FORWARD = jax.jit(lambda model, *args: model.forward(*args), static_argnums=0)
 FEATURES = jax.jit(lambda model, *args: model.features(*args), static_argnums=0)
 
 
@@ -40,16 +40,16 @@ def test_all_layers_and_all_ids_are_the_expert_itself(expert):
     model, params = expert
     small, own = shrink(model, params, layers=range(3))
     assert not small.config.tie_embeddings and own["embedding"] is params["embedding"]
-    want = FORWARD(model, params, TOKENS, LENGTHS)
-    np.testing.assert_allclose(FORWARD(small, own, TOKENS, LENGTHS), want, atol=1e-5)
+    want = forward(model, params, TOKENS, LENGTHS)
+    np.testing.assert_allclose(forward(small, own, TOKENS, LENGTHS), want, atol=1e-5)
 
 
 def test_a_smaller_head_scores_its_ids_as_the_expert_does(expert):
     model, params = expert
     ids = np.array([1, 4, 22], np.int32)
     small, own = shrink(model, params, layers=range(3), head_ids=ids)
-    want = np.asarray(FORWARD(model, params, TOKENS, LENGTHS))
-    got = np.asarray(FORWARD(small, own, TOKENS, LENGTHS))
+    want = np.asarray(forward(model, params, TOKENS, LENGTHS))
+    got = np.asarray(forward(small, own, TOKENS, LENGTHS))
     answer = np.arange(12) >= np.asarray(LENGTHS)[:, None] - 1
     np.testing.assert_allclose(got[answer][:, ids], want[answer][:, ids], atol=1e-5)
     others = np.delete(np.arange(23), ids)

@@ -14,6 +14,7 @@ from speccascade import models
 from speccascade.errors import UserError
 from speccascade.training import losses
 from tests import random_params
+from tests.jitted import forward
 
 VOCAB, BATCH, SLOTS, ANSWER, BLOCK = 23, 5, 9, 21, 4
 BASE = {
@@ -45,7 +46,6 @@ LENGTHS = np.array([1, SLOTS, 3, 5, 2], np.int32)
 ROWS = np.arange(BATCH)[:, None]
 TOLERANCE = 3e-5
 
-forward = jax.jit(lambda model, *args: model.forward(*args), static_argnums=0)
 prefill = jax.jit(lambda model, *args: model.prefill(*args), static_argnums=0)
 apply = jax.jit(lambda model, *args: model.apply(*args), static_argnums=0)
 

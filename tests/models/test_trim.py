@@ -1,4 +1,3 @@
-import jax
 import numpy as np
 import pytest
 
@@ -6,6 +5,7 @@ from speccascade import models
 from speccascade.errors import UserError
 from speccascade.models import trim
 from tests import random_params
+from tests.jitted import forward
 
 SIZES = {
     "decoder_only": {
@@ -28,7 +28,6 @@ SIZES = {
     },
 }
 
-FORWARD = jax.jit(lambda model, *args: model.forward(*args), static_argnums=0)
 
 
 @pytest.mark.parametrize("family", SIZES)
@@ -41,8 +40,8 @@ def test_the_ids_that_are_left_score_as_before(family, tied):
     assert models.describe(smaller) == {**models.describe(model), "vocab_size": 33}
     tokens, prompt = np.array([[3, 32, 0, 7]], np.int32), np.array([2], np.int32)
     np.testing.assert_allclose(
-        FORWARD(smaller, cut, tokens, prompt),
-        FORWARD(model, params, tokens, prompt)[..., :33],
+        forward(smaller, cut, tokens, prompt),
+        forward(model, params, tokens, prompt)[..., :33],
         rtol=1e-5,
         atol=1e-6,
     )
